@@ -1,0 +1,660 @@
+//! Every setting and every bound of the server, with its unit, in one file.
+//!
+//! [`Config`] holds what an operator may change; the constants below it hold what only a change of the
+//! code may. Relations between them are asserted at compile time, or by [`Config::validate`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+// ---- Bounds that are not settings -------------------------------------------------------------
+
+/// Bytes of the buffer that one `recv` reads into: large enough that a busy client is read in few calls,
+/// small enough to stay in the core's L2 cache.
+pub(crate) const READ_BUFFER_BYTES: usize = 64 * KIB;
+
+/// Bytes that small frames are gathered into before one `send`. A frame above [`GATHER_FRAME_BYTES_MAX`]
+/// is not copied.
+pub(crate) const GATHER_BUFFER_BYTES: usize = 64 * KIB;
+
+/// A frame of at most this many bytes is copied into the gather buffer; a larger one is sent from where it is.
+pub(crate) const GATHER_FRAME_BYTES_MAX: usize = 8 * KIB;
+
+/// Read buffers of one shard. A buffer is borrowed for one poll and a shard polls one task at a time, so
+/// one is in use; the second keeps a handler that reads while it is called from touching the heap.
+pub(crate) const POOL_READ_BUFFERS: usize = 2;
+
+/// Gather buffers of one shard, by the same reasoning.
+pub(crate) const POOL_GATHER_BUFFERS: usize = 2;
+
+/// Bytes the allocator inside the executor's arena needs for itself (a buddy tree), rounded up generously.
+pub(crate) const POOL_ALLOCATOR_BYTES: usize = 64 * KIB;
+
+/// Bytes of memory that each executor registers with its ring: the sum of what the pool takes from it.
+pub(crate) const POOL_ARENA_BYTES: usize =
+    POOL_READ_BUFFERS * READ_BUFFER_BYTES + POOL_GATHER_BUFFERS * GATHER_BUFFER_BYTES + POOL_ALLOCATOR_BYTES;
+
+/// Bytes of locked memory without which an executor does not start (glommio's own minimum).
+pub(crate) const MEMLOCK_BYTES_MIN: u64 = 512 * KIB as u64;
+
+/// How many `recv` calls one connection may make before the next connection gets its turn.
+pub(crate) const READS_PER_TURN: usize = 4;
+
+/// How many publishes a shard takes from its queue at once; they are flushed together.
+pub(crate) const PUBLISH_BATCH: usize = 64;
+
+/// How many connections get frames before the shard flushes them and lets other tasks run.
+pub(crate) const FANOUT_SLICE: usize = 128;
+
+/// Bytes of payload that may wait in one publish queue or mesh backlog.
+pub(crate) const PUBLISH_QUEUE_BYTES_MAX: usize = 16 * 1024 * KIB;
+
+/// Frames of replies (to the client's own commands) that an outbox takes beyond `queue_messages_max`, so
+/// that a client whose queue is full of pushes can still unsubscribe.
+pub(crate) const REPLY_RESERVE_MESSAGES: usize = 16;
+
+/// Bytes that a framing may add to a message (the largest header or terminator of all framings).
+pub(crate) const FRAME_OVERHEAD_BYTES_MAX: usize = 16;
+
+/// Bytes that the hub's language may put before a payload: a verb, a topic and two spaces.
+pub(crate) const LANGUAGE_OVERHEAD_BYTES_MAX: usize = TOPIC_BYTES_MAX + 16;
+
+/// Topics one client may have unreported gaps in; further ones are reported together under `*`.
+pub(crate) const GAP_TOPICS_MAX: usize = 16;
+
+/// Bytes of a topic's name that no setting may exceed.
+pub(crate) const TOPIC_BYTES_MAX: usize = 255;
+
+/// Milliseconds of one tick of the timing wheel. Timeouts are late by at most one tick.
+pub(crate) const TICK_MS: u64 = 250;
+
+/// Slots of the timing wheel: one turn takes `WHEEL_SLOTS * TICK_MS` = 64 s.
+pub(crate) const WHEEL_SLOTS: usize = 256;
+
+/// Milliseconds a connection that the server closes may take to receive what is queued and to close its side.
+pub(crate) const LINGER_MS: u64 = 2_000;
+
+/// Milliseconds between two tries to pass on what a full mesh queue refused.
+pub(crate) const MESH_RETRY_MS: u64 = 1;
+
+/// Milliseconds of the first and of the longest pause after `accept` failed for want of fds or memory.
+pub(crate) const ACCEPT_BACKOFF_MS: (u64, u64) = (10, 1_000);
+
+/// Milliseconds between two log lines about the same kind of refused connection.
+pub(crate) const REFUSAL_LOG_MS: u64 = 5_000;
+
+/// File descriptors the process needs besides connections: rings, eventfds, listeners, logs, libraries.
+pub(crate) const FDS_RESERVED: u64 = 64;
+
+/// File descriptors that each shard needs on top.
+pub(crate) const FDS_PER_SHARD: u64 = 16;
+
+/// Milliseconds between two steps of a drain: connections are closed in groups, one group a step.
+pub(crate) const DRAIN_STEP_MS: u64 = 50;
+
+/// Shards at the most (the shard's number is 16 bits in a connection's registry row).
+pub const SHARDS_MAX: usize = 1_024;
+
+const KIB: usize = 1024;
+
+const _: () = {
+    assert!(GATHER_FRAME_BYTES_MAX <= GATHER_BUFFER_BYTES);
+    assert!(TICK_MS >= 250, "ticks are a quarter second or coarser");
+    assert!(WHEEL_SLOTS.is_power_of_two());
+    assert!(LINGER_MS > TICK_MS, "a linger shorter than a tick would end at once");
+    assert!(POOL_ARENA_BYTES as u64 <= MEMLOCK_BYTES_MIN, "a shard starts within the least memlock");
+    assert!(FANOUT_SLICE > 0 && PUBLISH_BATCH > 0 && READS_PER_TURN > 0);
+};
+
+// ---- Settings ---------------------------------------------------------------------------------
+
+/// How the bytes of a stream are cut into messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Framing {
+    /// Bytes up to LF; one CR before the LF is dropped.
+    Line,
+    /// A u32 in big-endian order, then that many bytes.
+    Length,
+}
+
+impl Framing {
+    /// Every framing, in the order of their numbers.
+    pub const ALL: [Framing; 2] = [Framing::Line, Framing::Length];
+
+    /// The name used in settings, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Framing::Line => "line",
+            Framing::Length => "length",
+        }
+    }
+}
+
+/// What happens to a pushed message when a client's queue is full and its socket takes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SlowConsumer {
+    /// This message is dropped for this client; later ones are tried.
+    #[default]
+    Skip,
+    /// The oldest waiting message makes room.
+    DropOldest,
+    /// At most the newest message per topic waits.
+    KeepLatest,
+    /// The client is disconnected.
+    Disconnect,
+}
+
+impl SlowConsumer {
+    /// Every policy.
+    pub const ALL: [SlowConsumer; 4] =
+        [SlowConsumer::Skip, SlowConsumer::DropOldest, SlowConsumer::KeepLatest, SlowConsumer::Disconnect];
+
+    /// The name used in settings, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            SlowConsumer::Skip => "skip",
+            SlowConsumer::DropOldest => "drop-oldest",
+            SlowConsumer::KeepLatest => "keep-latest",
+            SlowConsumer::Disconnect => "disconnect",
+        }
+    }
+}
+
+macro_rules! from_name {
+    ($type:ty, $what:literal) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::ALL.into_iter().find(|value| value.name() == text).ok_or_else(|| {
+                    let names: Vec<_> = Self::ALL.iter().map(|value| value.name()).collect();
+                    format!("`{text}` is no {}; use one of: {}", $what, names.join(", "))
+                })
+            }
+        }
+    };
+}
+
+from_name!(Framing, "framing");
+from_name!(SlowConsumer, "slow-consumer policy");
+
+/// One address to listen on and the framing spoken there, written `framing=address:port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// How messages are cut from the streams accepted here.
+    pub framing: Framing,
+    /// Where to listen. Port 0 lets the kernel choose one port for all shards.
+    pub addr: SocketAddr,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.framing, self.addr)
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (framing, addr) = text
+            .split_once('=')
+            .ok_or_else(|| format!("`{text}` has no `=`; write framing=address:port, as in line=0.0.0.0:8888"))?;
+        Ok(Listen {
+            framing: framing.parse()?,
+            addr: addr.parse().map_err(|_| {
+                format!("`{addr}` is no address; write an IP address and a port, as in 0.0.0.0:8888 or [::]:8888")
+            })?,
+        })
+    }
+}
+
+/// The cores to pin shards to, written as numbers and ranges: `0,2-3`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cpus(pub Vec<usize>);
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<_> = self.0.iter().map(usize::to_string).collect();
+        f.write_str(&numbers.join(","))
+    }
+}
+
+impl FromStr for Cpus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is no list of CPUs; write numbers and ranges, as in 0,2-3");
+        let mut cpus = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let first: usize = first.trim().parse().map_err(|_| bad())?;
+            let last: usize = last.trim().parse().map_err(|_| bad())?;
+            if first > last || last >= SHARDS_MAX {
+                return Err(bad());
+            }
+            cpus.extend(first..=last);
+        }
+        let listed = cpus.len();
+        cpus.sort_unstable();
+        cpus.dedup();
+        if cpus.len() != listed {
+            return Err(format!("`{text}` names a CPU twice; each shard needs a CPU of its own"));
+        }
+        Ok(Cpus(cpus))
+    }
+}
+
+/// Everything an operator may set. `Config::default()` is what the server runs with when nothing is set.
+///
+/// A field of type [`Duration`] that is zero turns its feature off where the field's text says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Addresses to listen on, each with its framing.
+    #[serde(with = "text_list")]
+    pub listen: Vec<Listen>,
+    /// Number of shards; `None`: one for each CPU the process may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<usize>,
+    /// CPUs to pin the shards to; `None`: those the process may use.
+    #[serde(with = "text_option", skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpus>,
+    /// Connections at the most, over all shards.
+    pub max_connections: usize,
+    /// Bytes of one message at the most, without its framing.
+    #[serde(with = "bytes_text")]
+    pub max_message: usize,
+    /// Pushed messages that may wait for one client.
+    pub queue_messages_max: usize,
+    /// Bytes of pushed messages that may wait for one client.
+    #[serde(with = "bytes_text")]
+    pub queue_bytes_max: usize,
+    /// What happens when they don't fit.
+    pub slow_consumer: SlowConsumer,
+    /// A connection that completes no message for so long is closed; zero: never.
+    #[serde(with = "duration_text")]
+    pub read_timeout: Duration,
+    /// A connection that takes no byte of what waits for it for so long is closed; zero: never.
+    #[serde(with = "duration_text")]
+    pub write_timeout: Duration,
+    /// TCP keepalive: idle time, interval (and three probes); zero: off.
+    #[serde(with = "duration_text")]
+    pub keepalive: Duration,
+    /// SO_RCVBUF of each connection in bytes; `None`: the kernel's own sizing.
+    #[serde(with = "bytes_option", skip_serializing_if = "Option::is_none")]
+    pub so_rcvbuf: Option<usize>,
+    /// SO_SNDBUF of each connection in bytes; `None`: the kernel's own sizing.
+    #[serde(with = "bytes_option", skip_serializing_if = "Option::is_none")]
+    pub so_sndbuf: Option<usize>,
+    /// Connections that may wait to be accepted, per listener and shard (the kernel caps it at somaxconn).
+    pub backlog: u32,
+    /// Whether clients may publish (`PUB`, `CAST`).
+    pub client_publish: bool,
+    /// Topics one client may subscribe to.
+    pub topics_per_connection_max: usize,
+    /// Bytes of a topic's name at the most.
+    pub topic_bytes_max: usize,
+    /// Time over which connections are closed when the server drains.
+    #[serde(with = "duration_text")]
+    pub drain_time: Duration,
+    /// Publishes that may wait in one shard to be delivered.
+    pub publish_queue: usize,
+    /// Messages that may wait between each pair of shards.
+    pub mesh_queue: usize,
+    /// Messages that a shard keeps for a shard whose mesh queue is full.
+    pub mesh_backlog: usize,
+    /// Commands that may wait from outside the shards, per shard.
+    pub control_queue: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: vec![Listen { framing: Framing::Line, addr: SocketAddr::from(([0, 0, 0, 0], 8888)) }],
+            shards: None,
+            cpus: None,
+            max_connections: 1_000_000,
+            max_message: 64 * KIB,
+            queue_messages_max: 64,
+            queue_bytes_max: 256 * KIB,
+            slow_consumer: SlowConsumer::Skip,
+            read_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(10),
+            keepalive: Duration::from_secs(30),
+            so_rcvbuf: None,
+            so_sndbuf: None,
+            backlog: 4_096,
+            client_publish: false,
+            topics_per_connection_max: 128,
+            topic_bytes_max: TOPIC_BYTES_MAX,
+            drain_time: Duration::from_secs(10),
+            publish_queue: 4_096,
+            mesh_queue: 1_024,
+            mesh_backlog: 4_096,
+            control_queue: 1_024,
+        }
+    }
+}
+
+/// A setting whose value can't be used. The text names the setting, the value and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{field} is {value}; {allowed}")]
+pub struct ConfigError {
+    /// The setting's name, as in the config file.
+    pub field: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What would be allowed.
+    pub allowed: String,
+}
+
+impl Config {
+    /// Checks every field against its range and against the fields it depends on.
+    ///
+    /// # Errors
+    /// The first field that is out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        fn range<T: PartialOrd + fmt::Display>(
+            field: &'static str,
+            value: T,
+            min: T,
+            max: T,
+        ) -> Result<(), ConfigError> {
+            if value < min || value > max {
+                return Err(ConfigError {
+                    field,
+                    value: value.to_string(),
+                    allowed: format!("it must be from {min} to {max}"),
+                });
+            }
+            Ok(())
+        }
+        let bytes = |field, value: usize, min: usize, max: usize| {
+            if value < min || value > max {
+                return Err(ConfigError {
+                    field,
+                    value: bytes_to_text(value),
+                    allowed: format!("it must be from {} to {}", bytes_to_text(min), bytes_to_text(max)),
+                });
+            }
+            Ok(())
+        };
+        let time = |field, value: Duration, min: Duration, max: Duration, off: bool| {
+            if (value.is_zero() && off) || (value >= min && value <= max) {
+                return Ok(());
+            }
+            Err(ConfigError {
+                field,
+                value: duration_to_text(value),
+                allowed: format!(
+                    "it must be from {} to {}{}",
+                    duration_to_text(min),
+                    duration_to_text(max),
+                    if off { ", or 0 to turn it off" } else { "" }
+                ),
+            })
+        };
+        const SECOND: Duration = Duration::from_secs(1);
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+        if self.listen.is_empty() {
+            return Err(ConfigError {
+                field: "listen",
+                value: "empty".into(),
+                allowed: "it needs one address at least, as in line=0.0.0.0:8888".into(),
+            });
+        }
+        for (index, listen) in self.listen.iter().enumerate() {
+            if listen.addr.port() != 0 && self.listen[..index].iter().any(|other| other.addr == listen.addr) {
+                return Err(ConfigError {
+                    field: "listen",
+                    value: format!("{} twice", listen.addr),
+                    allowed: "each address may be given once, with one framing".into(),
+                });
+            }
+        }
+        if let Some(shards) = self.shards {
+            range("shards", shards, 1, SHARDS_MAX)?;
+        }
+        if let (Some(shards), Some(cpus)) = (self.shards, &self.cpus)
+            && shards != cpus.0.len()
+        {
+            return Err(ConfigError {
+                field: "shards",
+                value: shards.to_string(),
+                allowed: format!(
+                    "cpus names {} CPUs, and each shard takes one; leave one of the two out",
+                    cpus.0.len()
+                ),
+            });
+        }
+        range("max_connections", self.max_connections, 1, 16_000_000)?;
+        bytes("max_message", self.max_message, 16, 16 * 1024 * KIB)?;
+        range("queue_messages_max", self.queue_messages_max, 1, 65_536)?;
+        let message_most = self.max_message + LANGUAGE_OVERHEAD_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX;
+        if self.queue_bytes_max < message_most {
+            return Err(ConfigError {
+                field: "queue_bytes_max",
+                value: bytes_to_text(self.queue_bytes_max),
+                allowed: format!(
+                    "a queue must hold one message of max_message ({}) and its framing, so it must be at least {}",
+                    bytes_to_text(self.max_message),
+                    bytes_to_text(message_most)
+                ),
+            });
+        }
+        bytes("queue_bytes_max", self.queue_bytes_max, 1, 1024 * 1024 * KIB)?;
+        time("read_timeout", self.read_timeout, SECOND / 2, DAY, true)?;
+        time("write_timeout", self.write_timeout, SECOND / 2, DAY, true)?;
+        time("keepalive", self.keepalive, SECOND, DAY / 4, true)?;
+        if let Some(size) = self.so_rcvbuf {
+            bytes("so_rcvbuf", size, KIB, 1024 * 1024 * KIB)?;
+        }
+        if let Some(size) = self.so_sndbuf {
+            bytes("so_sndbuf", size, KIB, 1024 * 1024 * KIB)?;
+        }
+        range("backlog", self.backlog, 1, 1 << 20)?;
+        range("topics_per_connection_max", self.topics_per_connection_max, 1, 65_536)?;
+        range("topic_bytes_max", self.topic_bytes_max, 1, TOPIC_BYTES_MAX)?;
+        time("drain_time", self.drain_time, Duration::ZERO, DAY, false)?;
+        range("publish_queue", self.publish_queue, 1, 1 << 20)?;
+        range("mesh_queue", self.mesh_queue, 1, 1 << 16)?;
+        range("mesh_backlog", self.mesh_backlog, 1, 1 << 20)?;
+        range("control_queue", self.control_queue, 1, 1 << 16)?;
+        Ok(())
+    }
+}
+
+// ---- Values as text ---------------------------------------------------------------------------
+
+/// Reads a time span: a number with a unit (`10s`, `250ms`, `2m`), or `0` or `off` for none.
+///
+/// # Errors
+/// A text that names the value and shows how to write one.
+pub fn duration_from_text(text: &str) -> Result<Duration, String> {
+    if text == "0" || text == "off" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is no time span; write a number and a unit, as in 10s, 250ms or 2m"))
+}
+
+/// Writes a time span so that [`duration_from_text`] reads it.
+pub fn duration_to_text(value: Duration) -> String {
+    if value.is_zero() { "0".into() } else { humantime::format_duration(value).to_string() }
+}
+
+/// Reads a number of bytes: plain, or with a unit (`64KiB`, `1MB`).
+///
+/// # Errors
+/// A text that names the value and shows how to write one.
+pub fn bytes_from_text(text: &str) -> Result<usize, String> {
+    text.parse::<ByteSize>()
+        .ok()
+        .and_then(|size| usize::try_from(size.as_u64()).ok())
+        .ok_or_else(|| format!("`{text}` is no size; write a number of bytes, or a unit with it, as in 64KiB"))
+}
+
+/// Writes a number of bytes so that [`bytes_from_text`] reads the same number.
+pub fn bytes_to_text(value: usize) -> String {
+    for (unit, name) in [(1024 * 1024 * KIB, "GiB"), (1024 * KIB, "MiB"), (KIB, "KiB")] {
+        if value >= unit && value.is_multiple_of(unit) {
+            return format!("{}{name}", value / unit);
+        }
+    }
+    value.to_string()
+}
+
+/// A value that a config file may give as a number or as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+fn text_of<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(match NumberOrText::deserialize(from)? {
+        NumberOrText::Number(number) => number.to_string(),
+        NumberOrText::Text(text) => text,
+    })
+}
+
+pub(crate) mod duration_text {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&duration_to_text(*value))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        duration_from_text(&text_of(from)?).map_err(serde::de::Error::custom)
+    }
+}
+
+mod bytes_text {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(value: &usize, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&bytes_to_text(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+        bytes_from_text(&text_of(from)?).map_err(serde::de::Error::custom)
+    }
+}
+
+mod bytes_option {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<usize>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => bytes_text::serialize(value, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+        bytes_text::deserialize(from).map(Some)
+    }
+}
+
+mod text_option {
+    use super::*;
+
+    pub(super) fn serialize<T: fmt::Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.serialize_str(&value.to_string()),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error> {
+        text_of(from)?.parse().map(Some).map_err(serde::de::Error::custom)
+    }
+}
+
+mod text_list {
+    use super::*;
+
+    pub(super) fn serialize<T: fmt::Display, S: Serializer>(value: &[T], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(value.iter().map(T::to_string))
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<T>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_a_round_trip() {
+        let config = Config::default();
+        config.validate().unwrap();
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn an_error_names_field_value_and_range() {
+        let config = Config { queue_messages_max: 0, ..Config::default() };
+        let text = config.validate().unwrap_err().to_string();
+        assert_eq!(text, "queue_messages_max is 0; it must be from 1 to 65536");
+
+        let config = Config { read_timeout: Duration::from_millis(1), ..Config::default() };
+        let text = config.validate().unwrap_err().to_string();
+        assert_eq!(text, "read_timeout is 1ms; it must be from 500ms to 1day, or 0 to turn it off");
+
+        let config = Config { queue_bytes_max: 1024, ..Config::default() };
+        let text = config.validate().unwrap_err().to_string();
+        assert!(text.starts_with("queue_bytes_max is 1KiB; a queue must hold one message"), "{text}");
+    }
+
+    #[test]
+    fn unknown_fields_and_bad_values_are_named() {
+        let text = toml::from_str::<Config>("max_conections = 5").unwrap_err().to_string();
+        assert!(text.contains("max_conections"), "{text}");
+        let text = toml::from_str::<Config>("read_timeout = 'soon'").unwrap_err().to_string();
+        assert!(text.contains("`soon` is no time span"), "{text}");
+        let text = toml::from_str::<Config>("listen = ['morse=0.0.0.0:1']").unwrap_err().to_string();
+        assert!(text.contains("`morse` is no framing; use one of: line, length"), "{text}");
+    }
+
+    #[test]
+    fn cpus_read_numbers_and_ranges() {
+        assert_eq!("0,2-3".parse::<Cpus>().unwrap().0, [0, 2, 3]);
+        for bad in ["", "a", "3-1", "0,0", "1-", "0-99999999"] {
+            assert!(bad.parse::<Cpus>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_address_with_two_framings_is_refused() {
+        let listen = ["line=127.0.0.1:9", "length=127.0.0.1:9"].map(|text| text.parse().unwrap()).to_vec();
+        let config = Config { listen, ..Config::default() };
+        assert!(config.validate().unwrap_err().to_string().contains("127.0.0.1:9 twice"));
+    }
+}
