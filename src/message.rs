@@ -1,0 +1,285 @@
+//! The values that cross layers and shards: ids, topics, publishes, and the named reasons for a close or a drop.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::config::{SlowConsumer, TOPIC_BYTES_MAX};
+
+/// Names one connection, for as long as the process runs.
+///
+/// An id of a closed connection never reaches a later one: it carries a generation beside its slot. On the
+/// wire and in logs it is a decimal number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(u64);
+
+impl ConnId {
+    /// The id with this number, as [`ConnId::as_u64`] gave it. Whether it names a connection shows when it is used.
+    pub fn from_u64(number: u64) -> Self {
+        ConnId(number)
+    }
+
+    /// The id as a number.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnId({})", self.0)
+    }
+}
+
+impl FromStr for ConnId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(ConnId)
+    }
+}
+
+/// A topic's name: 1 to 255 bytes of UTF-8 without white space or control characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Topic(Arc<str>);
+
+/// Why a name is no topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TopicError {
+    /// The name has no bytes.
+    #[error("a topic needs at least one character")]
+    Empty,
+    /// The name has more bytes than topics may have.
+    #[error("a topic has at most {max} bytes, this one has {len}")]
+    TooLong {
+        /// Bytes of the name.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The name is not UTF-8.
+    #[error("a topic is UTF-8 text")]
+    NotUtf8,
+    /// The name holds white space or a control character.
+    #[error("a topic holds no white space and no control characters")]
+    BadCharacter,
+}
+
+impl Topic {
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// What is wrong with the name.
+    pub fn new(name: &[u8]) -> Result<Self, TopicError> {
+        Topic::check(name, TOPIC_BYTES_MAX).map(|name| Topic(name.into()))
+    }
+
+    /// Checks a name of at most `max` bytes without taking it.
+    ///
+    /// # Errors
+    /// What is wrong with the name.
+    pub fn check(name: &[u8], max: usize) -> Result<&str, TopicError> {
+        if name.is_empty() {
+            return Err(TopicError::Empty);
+        }
+        if name.len() > max {
+            return Err(TopicError::TooLong { len: name.len(), max });
+        }
+        let name = std::str::from_utf8(name).map_err(|_| TopicError::NotUtf8)?;
+        if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(TopicError::BadCharacter);
+        }
+        Ok(name)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Topic({})", self.0)
+    }
+}
+
+impl FromStr for Topic {
+    type Err = TopicError;
+
+    fn from_str(text: &str) -> Result<Self, TopicError> {
+        Topic::new(text.as_bytes())
+    }
+}
+
+/// Names one publish in this process: the publisher's lane in the high 16 bits, its sequence number below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublishId(u64);
+
+impl PublishId {
+    /// The `sequence`-th publish of a lane. Lanes `0..SHARDS_MAX` are the shards, the one above them is
+    /// everything outside.
+    pub(crate) fn new(lane: u16, sequence: u64) -> Self {
+        PublishId(u64::from(lane) << 48 | (sequence & 0xffff_ffff_ffff))
+    }
+}
+
+impl fmt::Display for PublishId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who shall get a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Every connection.
+    All,
+    /// The subscribers of a topic.
+    Topic(Topic),
+    /// One connection.
+    Conn(ConnId),
+}
+
+/// One message on its way to its recipients.
+#[derive(Clone, Debug)]
+pub(crate) struct Publish {
+    /// Its id.
+    pub(crate) id: PublishId,
+    /// Who shall get it.
+    pub(crate) target: Target,
+    /// What they shall get.
+    pub(crate) payload: Bytes,
+    /// Policy for slow consumers of this message, in place of the server's.
+    pub(crate) slow_consumer: Option<SlowConsumer>,
+}
+
+macro_rules! reasons {
+    (
+        $(#[$type_doc:meta])* $type:ident {
+            $($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*
+        }
+    ) => {
+        $(#[$type_doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $type {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl $type {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: [$type; [$($name),*].len()] = [$($type::$variant),*];
+
+            /// The name on the wire, in logs and in metrics.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($type::$variant => $name,)*
+                }
+            }
+
+            /// What it means, in one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $($type::$variant => concat!($($doc),*).trim_ascii(),)*
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a connection was closed. Each closed connection has exactly one.
+    CloseReason {
+        /// The client closed its side.
+        ClientClosed = "client-closed",
+        /// The connection was reset, or the socket failed.
+        Reset = "reset",
+        /// The server's handler closed it.
+        Handler = "handler",
+        /// It was closed from outside, through the server's handle.
+        Kicked = "kicked",
+        /// No complete message within the read timeout.
+        ReadTimeout = "read-timeout",
+        /// Nothing of what waited was taken within the write timeout.
+        WriteTimeout = "write-timeout",
+        /// Its queue was full and the slow-consumer policy is to disconnect.
+        SlowConsumer = "slow-consumer",
+        /// A message was larger than allowed.
+        MessageTooLarge = "message-too-large",
+        /// The server is shutting down.
+        Drain = "drain",
+    }
+}
+
+reasons! {
+    /// Why a message did not reach a client. Each message that is not delivered is counted under one.
+    DropReason {
+        /// The client's queue was full and this message was skipped.
+        QueueFull = "queue-full",
+        /// The client's queue was full and this message, the oldest, made room.
+        DropOldest = "drop-oldest",
+        /// A newer message of the same topic took its place in a waiting queue.
+        Superseded = "superseded",
+        /// The payload holds a line feed, which the line framing can't carry.
+        LineFeed = "line-feed",
+        /// The connection was closed while the message waited.
+        Closed = "closed",
+        /// The connection that the message was addressed to does not exist any more.
+        NoConnection = "no-connection",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_checked() {
+        assert_eq!(Topic::new(b"news/\xc3\xa9t\xc3\xa9").unwrap().as_str(), "news/été");
+        assert!(Topic::new(&[b'x'; 255]).is_ok());
+        assert_eq!(Topic::new(&[b'x'; 256]), Err(TopicError::TooLong { len: 256, max: 255 }));
+        assert_eq!(Topic::new(b""), Err(TopicError::Empty));
+        assert_eq!(Topic::new(b"\xff"), Err(TopicError::NotUtf8));
+        for bad in ["a b", "a\tb", "a\0b", "a\u{2003}b", "a\u{85}b", "a\u{7f}"] {
+            assert_eq!(Topic::new(bad.as_bytes()), Err(TopicError::BadCharacter), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn reasons_have_distinct_names_and_a_meaning() {
+        let names: std::collections::HashSet<_> = CloseReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), CloseReason::ALL.len());
+        assert_eq!(
+            DropReason::LineFeed.meaning(),
+            "The payload holds a line feed, which the line framing can't carry."
+        );
+    }
+}
