@@ -1,0 +1,496 @@
+//! What waits to be written to one connection, and what happens when it is too much.
+//!
+//! An outbox holds references to frames that many connections share, and frames of its own (replies). It is
+//! bounded in messages and in bytes. It does no I/O: [`Outbox::gather`] says what to write next,
+//! [`Outbox::advance`] is told how much of it was.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::config::{
+    Config, FRAME_OVERHEAD_BYTES_MAX, GAP_TOPICS_MAX, GATHER_FRAME_BYTES_MAX, LANGUAGE_OVERHEAD_BYTES_MAX,
+    REPLY_RESERVE_MESSAGES, SlowConsumer,
+};
+use crate::message::{DropReason, Topic};
+
+/// A message in the form that goes over the wire, shared by all connections of a shard and framing.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    bytes: Box<[u8]>,
+    /// The topic it was published to; `None`: it was for everyone or for this connection.
+    topic: Option<Topic>,
+}
+
+impl Frame {
+    pub(crate) fn new(bytes: Vec<u8>, topic: Option<Topic>) -> Rc<Self> {
+        Rc::new(Frame { bytes: bytes.into_boxed_slice(), topic })
+    }
+
+    pub(crate) fn topic(&self) -> Option<&Topic> {
+        self.topic.as_ref()
+    }
+}
+
+/// One thing that waits.
+#[derive(Debug)]
+enum Entry {
+    /// A pushed message: shared, and subject to the slow-consumer policy.
+    Push(Rc<Frame>),
+    /// A reply to the client itself, or a notice from the server: never dropped for another message's sake.
+    Reply(Box<[u8]>),
+}
+
+impl Entry {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Entry::Push(frame) => &frame.bytes,
+            Entry::Reply(bytes) => bytes,
+        }
+    }
+}
+
+/// How much an outbox takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    messages: usize,
+    bytes: usize,
+    reply_messages: usize,
+    reply_bytes: usize,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &Config) -> Self {
+        // Each reply may be as large as a message, but one at a time is enough to go on with.
+        let reply_reserve = config.max_message + LANGUAGE_OVERHEAD_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX;
+        Limits {
+            messages: config.queue_messages_max,
+            bytes: config.queue_bytes_max,
+            reply_messages: config.queue_messages_max + REPLY_RESERVE_MESSAGES,
+            reply_bytes: config.queue_bytes_max + 2 * reply_reserve,
+        }
+    }
+
+    /// Bytes that one message may have.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// What became of a message that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// It waits. `removed` older messages made room for it.
+    Queued { removed: usize, reason: DropReason },
+    /// There is no room, but the socket may take something: flush and offer again.
+    Full,
+    /// It was dropped for this client. `removed` older messages were too, for another reason.
+    Dropped { removed: usize, reason: DropReason },
+    /// There is no room, and the policy is to disconnect.
+    Disconnect,
+}
+
+/// Messages that this client has missed and has not been told of yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) topic: Option<Topic>,
+    pub(crate) reason: DropReason,
+    pub(crate) count: u64,
+}
+
+/// What was written by one `send`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Messages that are now written whole.
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+/// The queue of one connection. It exists only while there is something in it.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Entry>,
+    /// Bytes of the first entry that are written already.
+    head_written: usize,
+    /// Bytes of all entries, the written ones of the first included.
+    bytes: usize,
+    gaps: Vec<Gap>,
+}
+
+impl Outbox {
+    /// Whether nothing waits and nothing is to be told.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.gaps.is_empty()
+    }
+
+    /// Whether nothing waits to be written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Messages that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes - self.head_written
+    }
+
+    /// Offers a pushed message. `blocked`: the socket took less than it was given and has not become writable
+    /// since; only then does the policy apply.
+    pub(crate) fn offer(&mut self, frame: &Rc<Frame>, policy: SlowConsumer, limits: &Limits, blocked: bool) -> Offer {
+        let mut removed = 0;
+        let mut reason = DropReason::QueueFull;
+        if blocked && policy == SlowConsumer::KeepLatest {
+            reason = DropReason::Superseded;
+            removed = self.supersede(frame);
+        }
+        while !self.has_room(frame.bytes.len(), limits) {
+            if !blocked {
+                return Offer::Full;
+            }
+            match policy {
+                SlowConsumer::DropOldest => {
+                    reason = DropReason::DropOldest;
+                    if self.drop_oldest() {
+                        removed += 1;
+                        continue;
+                    }
+                }
+                SlowConsumer::Disconnect => return Offer::Disconnect,
+                SlowConsumer::Skip | SlowConsumer::KeepLatest => {}
+            }
+            self.note_gap(frame.topic(), DropReason::QueueFull);
+            return Offer::Dropped { removed, reason };
+        }
+        self.push(Entry::Push(Rc::clone(frame)));
+        Offer::Queued { removed, reason }
+    }
+
+    /// Puts a reply, or a notice of the server, in; the caller has looked for room.
+    pub(crate) fn push_reply(&mut self, bytes: Vec<u8>) {
+        self.push(Entry::Reply(bytes.into_boxed_slice()));
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.bytes += entry.bytes().len();
+        self.queue.push_back(entry);
+    }
+
+    fn has_room(&self, len: usize, limits: &Limits) -> bool {
+        self.queue.len() < limits.messages && self.bytes() + len <= limits.bytes
+    }
+
+    /// Whether a reply of `len` bytes has room. Replies have a reserve above the room for pushed messages.
+    pub(crate) fn has_reply_room(&self, len: usize, limits: &Limits) -> bool {
+        self.queue.len() < limits.reply_messages && self.bytes() + len <= limits.reply_bytes
+    }
+
+    /// Remembers that a message did not reach this client.
+    pub(crate) fn note_gap(&mut self, topic: Option<&Topic>, reason: DropReason) {
+        if let Some(gap) = self.gaps.iter_mut().find(|gap| gap.reason == reason && gap.topic.as_ref() == topic) {
+            gap.count += 1;
+            return;
+        }
+        // The last places are for the gaps without a topic, one for each reason, so that the list is bounded.
+        let topic = topic.filter(|_| self.gaps.len() < GAP_TOPICS_MAX).cloned();
+        match self.gaps.iter_mut().find(|gap| gap.reason == reason && gap.topic == topic) {
+            Some(gap) => gap.count += 1,
+            None => self.gaps.push(Gap { topic, reason, count: 1 }),
+        }
+    }
+
+    /// The next gap to tell of, if a notice has room beside the waiting messages.
+    pub(crate) fn take_gap(&mut self, limits: &Limits) -> Option<Gap> {
+        if self.gaps.is_empty() || !self.has_room(LANGUAGE_OVERHEAD_BYTES_MAX, limits) {
+            return None;
+        }
+        Some(self.gaps.remove(0))
+    }
+
+    #[cfg(test)]
+    fn has_gap(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    /// Removes the waiting messages of the frame's topic, but not one that is written in part.
+    fn supersede(&mut self, newer: &Frame) -> usize {
+        let Some(topic) = newer.topic() else { return 0 };
+        let in_flight = usize::from(self.head_written > 0);
+        let mut removed = 0;
+        let mut at = in_flight;
+        while at < self.queue.len() {
+            match &self.queue[at] {
+                Entry::Push(frame) if frame.topic() == Some(topic) => {
+                    self.remove(at, DropReason::Superseded);
+                    removed += 1;
+                }
+                _ => at += 1,
+            }
+        }
+        removed
+    }
+
+    /// Removes the oldest pushed message that is not written in part.
+    fn drop_oldest(&mut self) -> bool {
+        let in_flight = usize::from(self.head_written > 0);
+        match (in_flight..self.queue.len()).find(|at| matches!(self.queue[*at], Entry::Push(_))) {
+            Some(at) => {
+                self.remove(at, DropReason::DropOldest);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn remove(&mut self, at: usize, reason: DropReason) {
+        let entry = self.queue.remove(at).expect("the caller found it there");
+        self.bytes -= entry.bytes().len();
+        if let Entry::Push(frame) = entry {
+            self.note_gap(frame.topic(), reason);
+        }
+    }
+
+    /// What to write next: the small frames at the front gathered into `buffer`, or one large frame as it is.
+    pub(crate) fn gather<'a>(&'a self, buffer: &'a mut [u8]) -> &'a [u8] {
+        let mut skip = self.head_written;
+        let mut filled = 0;
+        for entry in &self.queue {
+            let bytes = &entry.bytes()[skip..];
+            if bytes.len() > GATHER_FRAME_BYTES_MAX || self.queue.len() == 1 {
+                if filled == 0 {
+                    return bytes;
+                }
+                break;
+            }
+            if filled + bytes.len() > buffer.len() {
+                break;
+            }
+            buffer[filled..filled + bytes.len()].copy_from_slice(bytes);
+            filled += bytes.len();
+            skip = 0;
+        }
+        &buffer[..filled]
+    }
+
+    /// Takes `n` bytes from the front: they have been written.
+    pub(crate) fn advance(&mut self, n: usize) -> Written {
+        let mut written = Written { messages: 0, bytes: n };
+        let mut left = n;
+        while let Some(head) = self.queue.front() {
+            let rest = head.bytes().len() - self.head_written;
+            if left < rest {
+                self.head_written += left;
+                return written;
+            }
+            left -= rest;
+            self.head_written = 0;
+            self.bytes -= head.bytes().len();
+            self.queue.pop_front();
+            written.messages += 1;
+        }
+        debug_assert_eq!(left, 0, "no more is written than waits");
+        written
+    }
+
+    /// Pushed messages that wait, a message that is written in part included.
+    pub(crate) fn pushes(&self) -> usize {
+        self.queue.iter().filter(|entry| matches!(entry, Entry::Push(_))).count()
+    }
+
+    /// Empties the outbox for the next connection; the queue keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.gaps.clear();
+        self.head_written = 0;
+        self.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: Limits = Limits { messages: 3, bytes: 100, reply_messages: 5, reply_bytes: 200 };
+
+    fn frame(topic: &str, text: &str) -> Rc<Frame> {
+        Frame::new(text.as_bytes().to_vec(), Some(topic.parse().unwrap()))
+    }
+
+    fn queued() -> Offer {
+        Offer::Queued { removed: 0, reason: DropReason::QueueFull }
+    }
+
+    /// An outbox with the messages a1 a2 a3 (its limit), behind a socket that takes nothing.
+    fn full() -> Outbox {
+        let mut outbox = Outbox::default();
+        for text in ["a1 ", "a2 ", "a3 "] {
+            assert_eq!(outbox.offer(&frame("a", text), SlowConsumer::Skip, &LIMITS, true), queued());
+        }
+        outbox
+    }
+
+    fn text(outbox: &Outbox) -> String {
+        String::from_utf8(outbox.gather(&mut [0; 1000]).to_vec()).unwrap()
+    }
+
+    fn gap(topic: &str, reason: DropReason, count: u64) -> Gap {
+        Gap { topic: Some(topic.parse().unwrap()), reason, count }
+    }
+
+    #[test]
+    fn no_policy_applies_while_the_socket_may_take_something() {
+        for policy in SlowConsumer::ALL {
+            let mut outbox = full();
+            assert_eq!(outbox.offer(&frame("a", "a4 "), policy, &LIMITS, false), Offer::Full);
+            assert_eq!(text(&outbox), "a1 a2 a3 ");
+            assert!(!outbox.has_gap());
+        }
+    }
+
+    #[test]
+    fn skip_drops_the_new_message_and_tells_once_there_is_room() {
+        let mut outbox = full();
+        for _ in 0..2 {
+            let offer = outbox.offer(&frame("a", "a4 "), SlowConsumer::Skip, &LIMITS, true);
+            assert_eq!(offer, Offer::Dropped { removed: 0, reason: DropReason::QueueFull });
+        }
+        assert_eq!(text(&outbox), "a1 a2 a3 ");
+        assert_eq!(outbox.take_gap(&LIMITS), None);
+        assert_eq!(outbox.advance(3), Written { messages: 1, bytes: 3 });
+        // The queue has room for one message, but the notice's bytes are reckoned at their most.
+        let roomy = Limits { bytes: 1000, ..LIMITS };
+        assert_eq!(outbox.take_gap(&roomy), Some(gap("a", DropReason::QueueFull, 2)));
+        assert!(!outbox.has_gap());
+    }
+
+    #[test]
+    fn drop_oldest_makes_room_but_keeps_what_is_written_in_part() {
+        let mut outbox = full();
+        outbox.advance(1);
+        let offer = outbox.offer(&frame("b", "b4 "), SlowConsumer::DropOldest, &LIMITS, true);
+        assert_eq!(offer, Offer::Queued { removed: 1, reason: DropReason::DropOldest });
+        assert_eq!(text(&outbox), "1 a3 b4 ");
+        assert_eq!(outbox.gaps, [gap("a", DropReason::DropOldest, 1)]);
+    }
+
+    #[test]
+    fn keep_latest_keeps_one_message_per_topic_and_the_order() {
+        let mut outbox = full();
+        let offer = outbox.offer(&frame("b", "b1 "), SlowConsumer::KeepLatest, &LIMITS, true);
+        assert_eq!(offer, Offer::Dropped { removed: 0, reason: DropReason::Superseded });
+        let offer = outbox.offer(&frame("a", "a4 "), SlowConsumer::KeepLatest, &LIMITS, true);
+        assert_eq!(offer, Offer::Queued { removed: 3, reason: DropReason::Superseded });
+        outbox.offer(&frame("b", "b2 "), SlowConsumer::KeepLatest, &LIMITS, true);
+        outbox.offer(&frame("a", "a5 "), SlowConsumer::KeepLatest, &LIMITS, true);
+        assert_eq!(text(&outbox), "b2 a5 ");
+        assert_eq!(outbox.gaps, [gap("b", DropReason::QueueFull, 1), gap("a", DropReason::Superseded, 4)]);
+    }
+
+    #[test]
+    fn disconnect_says_so() {
+        let offer = full().offer(&frame("a", "a4 "), SlowConsumer::Disconnect, &LIMITS, true);
+        assert_eq!(offer, Offer::Disconnect);
+    }
+
+    #[test]
+    fn replies_have_a_reserve_and_are_never_dropped_for_a_push() {
+        let mut outbox = Outbox::default();
+        for _ in 0..5 {
+            assert!(outbox.has_reply_room(3, &LIMITS));
+            outbox.push_reply(b"ok ".to_vec());
+        }
+        assert!(!outbox.has_reply_room(3, &LIMITS));
+        let offer = outbox.offer(&frame("a", "a1 "), SlowConsumer::DropOldest, &LIMITS, true);
+        assert_eq!(offer, Offer::Dropped { removed: 0, reason: DropReason::DropOldest });
+        assert_eq!(outbox.len(), 5);
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let mut outbox = Outbox::default();
+        let big = frame("a", &"x".repeat(60));
+        assert_eq!(outbox.offer(&big, SlowConsumer::Skip, &LIMITS, true), queued());
+        let offer = outbox.offer(&big, SlowConsumer::Skip, &LIMITS, true);
+        assert_eq!(offer, Offer::Dropped { removed: 0, reason: DropReason::QueueFull });
+        outbox.advance(20);
+        assert_eq!(outbox.bytes(), 40);
+        assert_eq!(outbox.offer(&big, SlowConsumer::Skip, &LIMITS, true), queued());
+    }
+
+    #[test]
+    fn gaps_in_many_topics_are_told_together() {
+        let mut outbox = full();
+        for number in 0..GAP_TOPICS_MAX + 10 {
+            outbox.offer(&frame(&format!("t{number}"), "x"), SlowConsumer::Skip, &LIMITS, true);
+        }
+        assert_eq!(outbox.gaps.len(), GAP_TOPICS_MAX + 1);
+        let last = outbox.gaps.last().unwrap();
+        assert_eq!((last.topic.as_ref(), last.count), (None, 10));
+        assert_eq!(outbox.gaps.iter().map(|gap| gap.count).sum::<u64>(), (GAP_TOPICS_MAX + 10) as u64);
+    }
+
+    #[test]
+    fn a_large_frame_is_not_copied() {
+        let mut outbox = Outbox::default();
+        let limits = Limits { bytes: 1 << 20, ..LIMITS };
+        let large = frame("a", &"x".repeat(GATHER_FRAME_BYTES_MAX + 1));
+        outbox.offer(&frame("a", "small"), SlowConsumer::Skip, &limits, true);
+        outbox.offer(&large, SlowConsumer::Skip, &limits, true);
+        assert_eq!(text(&outbox), "small");
+        outbox.advance(5);
+        outbox.offer(&frame("a", "small"), SlowConsumer::Skip, &limits, true);
+        assert_eq!(outbox.gather(&mut [0; 10]).as_ptr(), large.bytes.as_ptr());
+    }
+
+    proptest! {
+        /// Whatever is offered, dropped and written in whatever pieces: what comes out is a run of whole
+        /// messages in order, nothing twice, and each message is written, waiting or told as a gap.
+        #[test]
+        fn every_message_is_accounted_for(
+            policy in prop::sample::select(vec![SlowConsumer::Skip, SlowConsumer::DropOldest, SlowConsumer::KeepLatest]),
+            steps in prop::collection::vec((0usize..3, 1usize..12, any::<bool>()), 1..200),
+        ) {
+            let limits = Limits { messages: 4, bytes: 40, reply_messages: 9, reply_bytes: 90 };
+            let (mut outbox, mut stream) = (Outbox::default(), Vec::new());
+            let (mut offered, mut dropped) = (0, 0);
+            for (number, (topic, size, write)) in steps.into_iter().enumerate() {
+                if write {
+                    let mut buffer = [0; 64];
+                    let bytes = outbox.gather(&mut buffer);
+                    let n = size.min(bytes.len());
+                    stream.extend_from_slice(&bytes[..n]);
+                    outbox.advance(n);
+                    continue;
+                }
+                let text = format!("{number}{};", "-".repeat(size));
+                offered += 1;
+                match outbox.offer(&frame(&format!("t{topic}"), &text), policy, &limits, true) {
+                    Offer::Queued { removed, .. } => dropped += removed,
+                    Offer::Dropped { removed, .. } => dropped += removed + 1,
+                    other => prop_assert!(false, "{:?}", other),
+                }
+                prop_assert!(outbox.len() <= 4 && outbox.bytes() <= 40);
+            }
+            let told: u64 = outbox.gaps.iter().map(|gap| gap.count).sum();
+            prop_assert_eq!(told, dropped as u64);
+            while !outbox.is_empty() {
+                let mut buffer = [0; 64];
+                let bytes = outbox.gather(&mut buffer);
+                let n = bytes.len();
+                stream.extend_from_slice(bytes);
+                outbox.advance(n);
+            }
+            prop_assert_eq!(outbox.bytes, 0);
+            let text = String::from_utf8(stream).unwrap();
+            let numbers: Vec<usize> = text
+                .split_terminator(';')
+                .map(|message| message.trim_end_matches('-').parse().unwrap())
+                .collect();
+            prop_assert!(numbers.is_sorted_by(|a, b| a < b));
+            prop_assert_eq!(numbers.len() + dropped, offered);
+        }
+    }
+}

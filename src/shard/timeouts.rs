@@ -1,0 +1,76 @@
+//! A lazy timing wheel: it remembers when to look at a connection again, not what for.
+//!
+//! A deadline that moves away costs nothing: the entry stays, and whoever looks when it comes up puts it back
+//! in for the later time. So a message that puts off a read timeout is one store into the connection's row.
+
+use crate::config::WHEEL_SLOTS;
+use crate::shard::table::Key;
+
+/// A point in time: ticks of [`crate::config::TICK_MS`] since the shard started.
+pub(crate) type Tick = u32;
+
+/// A tick that never comes.
+pub(crate) const NEVER: Tick = Tick::MAX;
+
+/// Keys by the tick at which they are due.
+pub(crate) struct Wheel {
+    slots: Vec<Vec<Key>>,
+    now: Tick,
+}
+
+impl Default for Wheel {
+    fn default() -> Self {
+        Wheel { slots: (0..WHEEL_SLOTS).map(|_| Vec::new()).collect(), now: 0 }
+    }
+}
+
+impl Wheel {
+    /// The tick up to which the wheel has turned.
+    pub(crate) fn now(&self) -> Tick {
+        self.now
+    }
+
+    /// Puts a key in for `due`, or for as far as the wheel reaches if that is sooner. Returns the tick at
+    /// which it will come up; a tick that has passed comes up at the next.
+    pub(crate) fn insert(&mut self, key: Key, due: Tick) -> Tick {
+        let due = due.clamp(self.now + 1, self.now + WHEEL_SLOTS as Tick - 1);
+        self.slots[due as usize % WHEEL_SLOTS].push(key);
+        due
+    }
+
+    /// Turns the wheel by one tick and hands out the keys that are due at it.
+    pub(crate) fn turn(&mut self) -> Vec<Key> {
+        self.now += 1;
+        std::mem::take(&mut self.slots[self.now as usize % WHEEL_SLOTS])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turns_until(wheel: &mut Wheel, key: Key) -> usize {
+        (1..=WHEEL_SLOTS).find(|_| wheel.turn().contains(&key)).expect("it comes up within one turn")
+    }
+
+    #[test]
+    fn a_key_comes_up_at_its_tick() {
+        let mut wheel = Wheel::default();
+        let key = Key::new(7, 1);
+        for due in [1, 5, 255] {
+            let at = wheel.now() + due;
+            assert_eq!(wheel.insert(key, at), at);
+            assert_eq!(turns_until(&mut wheel, key), due as usize);
+        }
+    }
+
+    #[test]
+    fn a_tick_out_of_reach_is_brought_within_it_and_a_past_one_to_the_next() {
+        let mut wheel = Wheel::default();
+        let key = Key::new(7, 1);
+        assert_eq!(wheel.insert(key, 10_000), 255);
+        assert_eq!(turns_until(&mut wheel, key), 255);
+        assert_eq!(wheel.insert(key, 3), 256);
+        assert_eq!(turns_until(&mut wheel, key), 1);
+    }
+}

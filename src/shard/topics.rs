@@ -1,0 +1,276 @@
+//! Who is subscribed to what on one shard.
+//!
+//! Both directions are kept, and each entry knows where its counterpart stands, so that a subscription is made
+//! and ended in constant time, also in a topic with a million subscribers.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::message::Topic;
+use crate::shard::table::Key;
+
+/// One subscriber of a topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub(crate) key: Key,
+    /// Where the subscription stands in the connection's list.
+    back: u32,
+}
+
+/// The subscribers of a topic as they were at one moment; later changes don't show in it.
+pub(crate) type Members = Rc<Vec<Member>>;
+
+struct Entry {
+    name: Topic,
+    members: Members,
+}
+
+/// One subscription of a connection.
+#[derive(Clone, Copy)]
+struct Subscription {
+    topic: u32,
+    /// Where the connection stands in the topic's list.
+    at: u32,
+}
+
+/// The subscriptions of a connection. One is kept in place: most clients have just one.
+#[derive(Default)]
+enum Subscriptions {
+    #[default]
+    None,
+    One(Subscription),
+    #[allow(clippy::box_collection, reason = "the box keeps the common cases at 16 bytes")]
+    Many(Box<Vec<Subscription>>),
+}
+
+impl Subscriptions {
+    fn as_slice(&self) -> &[Subscription] {
+        match self {
+            Subscriptions::None => &[],
+            Subscriptions::One(one) => std::slice::from_ref(one),
+            Subscriptions::Many(many) => many,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [Subscription] {
+        match self {
+            Subscriptions::None => &mut [],
+            Subscriptions::One(one) => std::slice::from_mut(one),
+            Subscriptions::Many(many) => many,
+        }
+    }
+
+    fn push(&mut self, subscription: Subscription) {
+        match self {
+            Subscriptions::None => *self = Subscriptions::One(subscription),
+            Subscriptions::One(one) => *self = Subscriptions::Many(Box::new(vec![*one, subscription])),
+            Subscriptions::Many(many) => many.push(subscription),
+        }
+    }
+
+    fn swap_remove(&mut self, at: usize) -> Subscription {
+        match self {
+            Subscriptions::Many(many) => {
+                let removed = many.swap_remove(at);
+                if many.is_empty() {
+                    *self = Subscriptions::None;
+                }
+                removed
+            }
+            Subscriptions::One(one) => {
+                let removed = *one;
+                *self = Subscriptions::None;
+                removed
+            }
+            Subscriptions::None => unreachable!("only what is there is removed"),
+        }
+    }
+}
+
+/// The topics of one shard with their subscribers, and each connection's topics.
+#[derive(Default)]
+pub(crate) struct Topics {
+    by_name: HashMap<Topic, u32>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    /// By the connection's slot in the table.
+    by_slot: Vec<Subscriptions>,
+}
+
+impl Topics {
+    /// Adds a subscription; `false`: it was there already.
+    pub(crate) fn subscribe(&mut self, key: Key, name: &str) -> bool {
+        if self.is_subscribed(key, name) {
+            return false;
+        }
+        let topic = match self.by_name.get(name) {
+            Some(topic) => *topic,
+            None => self.add_topic(Topic::new(name.as_bytes()).expect("names are checked before they come here")),
+        };
+        let slot = key.slot as usize;
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize_with(slot + 1, Subscriptions::default);
+        }
+        let entry = self.entries[topic as usize].as_mut().expect("by_name holds topics that are there");
+        let back = self.by_slot[slot].as_slice().len() as u32;
+        self.by_slot[slot].push(Subscription { topic, at: entry.members.len() as u32 });
+        // A fan-out that is under way keeps the list it began with: this copies it then, and only then.
+        Rc::make_mut(&mut entry.members).push(Member { key, back });
+        true
+    }
+
+    /// Ends a subscription; `false`: there was none.
+    pub(crate) fn unsubscribe(&mut self, key: Key, name: &str) -> bool {
+        match self.position(key, name) {
+            Some(at) => {
+                self.remove(key, at);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends all subscriptions of a connection.
+    pub(crate) fn remove_connection(&mut self, key: Key) {
+        while self.count(key) > 0 {
+            self.remove(key, self.count(key) - 1);
+        }
+    }
+
+    pub(crate) fn is_subscribed(&self, key: Key, name: &str) -> bool {
+        self.position(key, name).is_some()
+    }
+
+    /// How many topics a connection is subscribed to.
+    pub(crate) fn count(&self, key: Key) -> usize {
+        self.of(key).len()
+    }
+
+    /// The subscribers of a topic; `None`: it has none here.
+    pub(crate) fn members(&self, name: &str) -> Option<Members> {
+        let topic = *self.by_name.get(name)?;
+        self.entries[topic as usize].as_ref().map(|entry| Rc::clone(&entry.members))
+    }
+
+    /// Topics that have a subscriber.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    fn of(&self, key: Key) -> &[Subscription] {
+        self.by_slot.get(key.slot as usize).map_or(&[], Subscriptions::as_slice)
+    }
+
+    /// Where a topic stands in a connection's list. The list is short: `topics_per_connection_max`.
+    fn position(&self, key: Key, name: &str) -> Option<usize> {
+        let topic = *self.by_name.get(name)?;
+        self.of(key).iter().position(|subscription| subscription.topic == topic)
+    }
+
+    fn add_topic(&mut self, name: Topic) -> u32 {
+        let entry = Some(Entry { name: name.clone(), members: Members::default() });
+        let topic = match self.free.pop() {
+            Some(topic) => {
+                self.entries[topic as usize] = entry;
+                topic
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        self.by_name.insert(name, topic);
+        topic
+    }
+
+    /// Removes the subscription at `at` in a connection's list, from both directions. The last entry of each
+    /// list moves into the hole, and its counterpart is told where it stands now.
+    fn remove(&mut self, key: Key, at: usize) {
+        let list = &mut self.by_slot[key.slot as usize];
+        let removed = list.swap_remove(at);
+        if let Some(moved) = list.as_slice().get(at).copied() {
+            let entry = self.entries[moved.topic as usize].as_mut().expect("a subscription's topic is there");
+            Rc::make_mut(&mut entry.members)[moved.at as usize].back = at as u32;
+        }
+
+        let entry = self.entries[removed.topic as usize].as_mut().expect("a subscription's topic is there");
+        let members = Rc::make_mut(&mut entry.members);
+        members.swap_remove(removed.at as usize);
+        if let Some(moved) = members.get(removed.at as usize) {
+            let list = self.by_slot[moved.key.slot as usize].as_mut_slice();
+            list[moved.back as usize].at = removed.at;
+        }
+        if members.is_empty() {
+            self.by_name.remove(entry.name.as_str());
+            self.entries[removed.topic as usize] = None;
+            self.free.push(removed.topic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn slots(topics: &Topics, name: &str) -> BTreeSet<u32> {
+        topics.members(name).map(|members| members.iter().map(|member| member.key.slot).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_fan_out_keeps_the_list_it_began_with() {
+        let mut topics = Topics::default();
+        let (a, b) = (Key::new(0, 1), Key::new(1, 2));
+        topics.subscribe(a, "news");
+        let before = topics.members("news").unwrap();
+        topics.subscribe(b, "news");
+        topics.remove_connection(a);
+        assert_eq!(before.iter().map(|member| member.key).collect::<Vec<_>>(), [a]);
+        assert_eq!(slots(&topics, "news"), BTreeSet::from([1]));
+    }
+
+    #[test]
+    fn a_topic_without_subscribers_takes_no_memory() {
+        let mut topics = Topics::default();
+        for number in 0..100 {
+            topics.subscribe(Key::new(0, 1), &format!("topic-{number}"));
+        }
+        topics.remove_connection(Key::new(0, 1));
+        assert_eq!(topics.len(), 0);
+        for number in 0..100 {
+            topics.subscribe(Key::new(0, 1), &format!("other-{number}"));
+        }
+        assert_eq!(topics.entries.len(), 100);
+    }
+
+    proptest! {
+        #[test]
+        fn it_behaves_as_a_set_of_pairs(
+            steps in prop::collection::vec((0u8..5, 0u32..8, 0u32..6), 0..400),
+        ) {
+            let mut topics = Topics::default();
+            let mut pairs = BTreeSet::new();
+            for (action, slot, name) in steps {
+                let (key, text) = (Key::new(slot, 1), format!("t{name}"));
+                match action {
+                    0..=2 => prop_assert_eq!(topics.subscribe(key, &text), pairs.insert((slot, name))),
+                    3 => prop_assert_eq!(topics.unsubscribe(key, &text), pairs.remove(&(slot, name))),
+                    _ => {
+                        topics.remove_connection(key);
+                        pairs.retain(|pair| pair.0 != slot);
+                    }
+                }
+                for name in 0..6 {
+                    let expected = pairs.iter().filter(|pair| pair.1 == name).map(|pair| pair.0).collect();
+                    prop_assert_eq!(slots(&topics, &format!("t{name}")), expected);
+                }
+                for slot in 0..8 {
+                    let expected = pairs.iter().filter(|pair| pair.0 == slot).count();
+                    prop_assert_eq!(topics.count(Key::new(slot, 1)), expected);
+                }
+            }
+        }
+    }
+}
