@@ -1,0 +1,167 @@
+//! Where each connection is: one table for the process, readable from every thread.
+//!
+//! A row's key in the slab, which carries a generation, is the connection's [`ConnId`]. Shards insert and
+//! remove their rows without contending with each other. The registry also counts the open connections of
+//! all shards, so that `max_connections` holds exactly.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sharded_slab::{Config as SlabConfig, DefaultConfig, Slab};
+
+use crate::message::ConnId;
+use crate::shard::table::Key;
+
+/// Sizes of the slab. An id is packed from a thread number, an address and a generation; what the first two
+/// don't need is left to the generation, so that an id returns only after 2^26 connections through one slot.
+struct Rows;
+
+impl SlabConfig for Rows {
+    const MAX_THREADS: usize = DefaultConfig::MAX_THREADS;
+    const INITIAL_PAGE_SIZE: usize = 1024;
+    const MAX_PAGES: usize = 14;
+}
+
+/// One connection, as the rest of the process sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    key: Key,
+    /// An IPv4 address is kept as its IPv4-mapped IPv6 one: half the bytes of a `SocketAddr`.
+    ip: [u8; 16],
+    port: u16,
+    shard: u16,
+}
+
+impl Row {
+    pub(crate) fn new(shard: u16, key: Key, peer: SocketAddr) -> Self {
+        let ip = match peer.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Row { key, ip: ip.octets(), port: peer.port(), shard }
+    }
+
+    pub(crate) fn shard(&self) -> usize {
+        self.shard as usize
+    }
+
+    /// Where the connection is in its shard's table.
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
+    }
+}
+
+/// All connections of the server.
+pub(crate) struct Registry {
+    slab: Slab<Row, Rows>,
+    open: AtomicUsize,
+    max: usize,
+}
+
+impl Registry {
+    /// A registry that admits `max` connections at a time.
+    pub(crate) fn new(max: usize) -> Self {
+        Registry { slab: Slab::new_with_config(), open: AtomicUsize::new(0), max }
+    }
+
+    /// Connections that are open now, over all shards.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections admitted at a time.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Takes one of the `max` places; `false`: all are taken.
+    pub(crate) fn admit(&self) -> bool {
+        let take = |open| (open < self.max).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Gives a place back that [`Registry::admit`] gave.
+    pub(crate) fn release(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Adds an admitted connection; `None`: the slab is full, which `max_connections` keeps out of reach.
+    pub(crate) fn insert(&self, row: Row) -> Option<ConnId> {
+        self.slab.insert(row).map(|key| ConnId::from_u64(key as u64 + 1))
+    }
+
+    /// The row of an open connection.
+    pub(crate) fn get(&self, id: ConnId) -> Option<Row> {
+        self.slab.get(slab_key(id)?).map(|row| *row)
+    }
+
+    /// Removes a connection. Its id finds nothing from now on.
+    pub(crate) fn remove(&self, id: ConnId) {
+        if let Some(key) = slab_key(id) {
+            self.slab.remove(key);
+        }
+    }
+}
+
+/// Ids are the slab's keys plus one, so that none is 0.
+fn slab_key(id: ConnId) -> Option<usize> {
+    usize::try_from(id.as_u64().checked_sub(1)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(slot: u32) -> Row {
+        Row::new(3, Key::new(slot, 1), "192.0.2.1:99".parse().unwrap())
+    }
+
+    #[test]
+    fn an_id_of_a_closed_connection_never_reaches_a_later_one() {
+        let registry = Registry::new(10);
+        let first = registry.insert(row(1)).unwrap();
+        assert_eq!(registry.get(first).unwrap().peer().to_string(), "192.0.2.1:99");
+        registry.remove(first);
+        for slot in 2..10_000 {
+            let later = registry.insert(row(slot)).unwrap();
+            assert_ne!(later, first);
+            assert!(registry.get(first).is_none());
+            registry.remove(later);
+        }
+    }
+
+    #[test]
+    fn numbers_that_name_nothing_find_nothing() {
+        let registry = Registry::new(10);
+        let id = registry.insert(row(1)).unwrap().as_u64();
+        for number in [0, 2, id + 1, id ^ (1 << 63), id ^ (1 << 40), u64::MAX] {
+            if number != id {
+                assert!(registry.get(ConnId::from_u64(number)).is_none(), "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn places_are_counted_exactly_over_threads() {
+        let registry = Registry::new(1000);
+        let taken: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..500).filter(|_| registry.admit()).count())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!((taken, registry.open()), (1000, 1000));
+        registry.release();
+        assert!(registry.admit());
+        assert!(!registry.admit());
+    }
+
+    #[test]
+    fn it_holds_as_many_rows_as_may_be_configured_from_one_thread() {
+        let most: usize = (0..Rows::MAX_PAGES).map(|page| Rows::INITIAL_PAGE_SIZE << page).sum();
+        assert!(most >= 16_000_000, "{most}");
+    }
+}
