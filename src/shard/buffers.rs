@@ -1,0 +1,64 @@
+//! The registered buffer pool of one shard.
+//!
+//! Its buffers lie in the memory that the executor has registered with its ring. A buffer is borrowed for one
+//! poll, never across an `.await`, so a few serve all connections, and an idle connection has none.
+
+use glommio::io::DmaBuffer;
+
+use crate::config::{GATHER_BUFFER_BYTES, POOL_GATHER_BUFFERS, POOL_READ_BUFFERS, READ_BUFFER_BYTES};
+
+/// Buffers of one size.
+struct Shelf {
+    size: usize,
+    free: Vec<DmaBuffer>,
+}
+
+impl Shelf {
+    fn new(size: usize, count: usize) -> Self {
+        Shelf { size, free: (0..count).map(|_| glommio::allocate_dma_buffer(size)).collect() }
+    }
+
+    /// A buffer. It holds whatever its last user left in it: only what is written to it anew may be looked at.
+    fn take(&mut self) -> DmaBuffer {
+        self.free.pop().unwrap_or_else(|| glommio::allocate_dma_buffer(self.size))
+    }
+
+    fn give_back(&mut self, buffer: DmaBuffer) {
+        if self.free.len() < self.free.capacity() {
+            self.free.push(buffer);
+        }
+    }
+}
+
+/// The buffers of one shard. It must be made on the shard's executor.
+pub(crate) struct Pool {
+    read: Shelf,
+    gather: Shelf,
+}
+
+impl Pool {
+    pub(crate) fn new() -> Self {
+        Pool {
+            read: Shelf::new(READ_BUFFER_BYTES, POOL_READ_BUFFERS),
+            gather: Shelf::new(GATHER_BUFFER_BYTES, POOL_GATHER_BUFFERS),
+        }
+    }
+
+    /// A buffer to read into: [`READ_BUFFER_BYTES`] bytes.
+    pub(crate) fn take_read(&mut self) -> DmaBuffer {
+        self.read.take()
+    }
+
+    pub(crate) fn give_back_read(&mut self, buffer: DmaBuffer) {
+        self.read.give_back(buffer);
+    }
+
+    /// A buffer to gather small frames in: [`GATHER_BUFFER_BYTES`] bytes.
+    pub(crate) fn take_gather(&mut self) -> DmaBuffer {
+        self.gather.take()
+    }
+
+    pub(crate) fn give_back_gather(&mut self, buffer: DmaBuffer) {
+        self.gather.give_back(buffer);
+    }
+}

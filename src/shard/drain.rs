@@ -1,0 +1,87 @@
+//! The end of a shard: connections are closed a few at a time, each with all that was published before.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use glommio::Task;
+use glommio::timer::sleep;
+
+use crate::config::{DRAIN_STEP_MS, LINGER_MS, MESH_RETRY_MS, TICK_MS};
+use crate::handler::Handler;
+use crate::message::CloseReason;
+use crate::shard::Shard;
+use crate::shard::mailbox::ShardMsg;
+use crate::shard::table::Key;
+
+/// Stops accepting, closes all connections evenly over a time span, and returns when the last one is gone.
+///
+/// Closing a million clients at once would have them come back at once, to the servers that are left.
+pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: Vec<Task<()>>, over: Duration) {
+    shard.core.borrow_mut().draining = true;
+    for listener in listeners {
+        listener.cancel().await;
+    }
+    settle(shard, over.max(Duration::from_millis(LINGER_MS))).await;
+
+    let steps = (over.as_millis() / u128::from(DRAIN_STEP_MS)).max(1) as usize;
+    let keys: Vec<Key> = {
+        let table = &shard.core.borrow().table;
+        (0..table.slots()).filter_map(|slot| table.key_at(slot)).collect()
+    };
+    let mut closed = 0;
+    for step in 1..=steps {
+        let until = (keys.len() * step).div_ceil(steps);
+        {
+            let core = &mut *shard.core.borrow_mut();
+            for key in &keys[closed..until] {
+                core.close(*key, CloseReason::Drain);
+            }
+            core.flush_dirty();
+        }
+        closed = until;
+        if shard.core.borrow().table.len() == 0 {
+            break;
+        }
+        if step < steps {
+            sleep(Duration::from_millis(DRAIN_STEP_MS)).await;
+        }
+    }
+
+    // The last ones closed get as long to read what waits and to close their side as the others had.
+    let patience = Duration::from_millis(LINGER_MS + 2 * TICK_MS);
+    wait(patience, || shard.core.borrow().table.len() == 0).await;
+    {
+        let core = &mut *shard.core.borrow_mut();
+        for slot in 0..core.table.slots() {
+            if let Some(key) = core.table.key_at(slot) {
+                core.abort(key, CloseReason::Drain);
+            }
+        }
+    }
+    // It is this task alone that closes the gate, so it can't be closed already.
+    let _ = shard.gate.close().await;
+    shard.core.borrow_mut().mesh.close();
+}
+
+/// Waits until all that was published before the drain, here and on other shards, is in the outboxes.
+async fn settle<H: Handler>(shard: &Rc<Shard<H>>, most: Duration) {
+    let peers = {
+        let core = &mut *shard.core.borrow_mut();
+        let peers = core.mesh.peers();
+        for peer in peers.iter().copied() {
+            core.send_to_shard(peer, ShardMsg::Draining);
+        }
+        peers.len()
+    };
+    wait(most, || shard.core.borrow().draining_peers >= peers).await;
+    let enqueued = shard.core.borrow().publishes.enqueued();
+    wait(most, || shard.core.borrow().publishes.delivered() >= enqueued).await;
+}
+
+/// Waits until something holds, but not for longer than `most`.
+async fn wait(most: Duration, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() && started.elapsed() < most {
+        sleep(Duration::from_millis(MESH_RETRY_MS)).await;
+    }
+}

@@ -1,0 +1,205 @@
+//! Listening and accepting.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use glommio::GlommioError;
+use glommio::net::{TcpListener, TcpStream};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use thiserror::Error;
+
+use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS};
+use crate::handler::{Context, Handler};
+use crate::shard::Shard;
+use crate::shard::core::Scope;
+
+/// Why an address can't be listened on.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Somebody listens there already.
+    #[error("{listen}: the port is in use; stop the program that holds it (see `ss -ltnp`) or choose another port")]
+    InUse {
+        /// The address and its framing.
+        listen: Listen,
+    },
+    /// The process may not listen there.
+    #[error("{listen}: permission denied; ports below 1024 need CAP_NET_BIND_SERVICE, or choose a higher port")]
+    Denied {
+        /// The address and its framing.
+        listen: Listen,
+    },
+    /// The address is none of this machine's.
+    #[error("{listen}: no interface of this machine has that address; use one of `ip addr`, or 0.0.0.0 for all")]
+    NotHere {
+        /// The address and its framing.
+        listen: Listen,
+    },
+    /// Anything else.
+    #[error("{listen}: {what} failed: {source}")]
+    Other {
+        /// The address and its framing.
+        listen: Listen,
+        /// What was tried.
+        what: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+/// One shard's listening sockets, each with its framing.
+pub(crate) type Sockets = Vec<(Framing, Socket)>;
+
+/// Binds every address once for each shard: all of them, or none. Also returns the addresses, with the ports
+/// that the kernel chose for port 0.
+pub(crate) fn bind(config: &Config, shards: usize) -> Result<(Vec<Sockets>, Vec<Listen>), BindError> {
+    let mut sockets: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
+    let mut bound = Vec::new();
+    for listen in &config.listen {
+        let mut listen = *listen;
+        refuse_if_in_use(listen)?;
+        for shard in &mut sockets {
+            let socket = open(listen, config)?;
+            // The first shard's socket settles the port for the others.
+            listen.addr = local_addr(&socket, listen)?;
+            shard.push((listen.framing, socket));
+        }
+        bound.push(listen);
+    }
+    Ok((sockets, bound))
+}
+
+fn named(listen: Listen, what: &'static str) -> impl Fn(io::Error) -> BindError {
+    move |source| match Errno::from_io_error(&source) {
+        Some(Errno::ADDRINUSE) => BindError::InUse { listen },
+        Some(Errno::ACCESS) => BindError::Denied { listen },
+        Some(Errno::ADDRNOTAVAIL) => BindError::NotHere { listen },
+        _ => BindError::Other { listen, what, source },
+    }
+}
+
+fn socket(listen: Listen) -> Result<Socket, BindError> {
+    let socket = Socket::new(Domain::for_address(listen.addr), Type::STREAM.cloexec(), Some(Protocol::TCP))
+        .map_err(named(listen, "opening a socket"))?;
+    // A port whose last owner's connections linger in TIME_WAIT can be taken; one that is listened on can't.
+    socket.set_reuse_address(true).map_err(named(listen, "setting SO_REUSEADDR"))?;
+    Ok(socket)
+}
+
+/// With SO_REUSEPORT, a second server of the same user would share the port in silence and take half of the
+/// clients. A bind without it shows whether somebody listens there.
+fn refuse_if_in_use(listen: Listen) -> Result<(), BindError> {
+    if listen.addr.port() == 0 {
+        return Ok(());
+    }
+    socket(listen)?.bind(&listen.addr.into()).map_err(named(listen, "binding"))
+}
+
+/// A listening socket with the options that its connections inherit.
+fn open(listen: Listen, config: &Config) -> Result<Socket, BindError> {
+    let socket = socket(listen)?;
+    let option = |what| named(listen, what);
+    socket.set_reuse_port(true).map_err(option("setting SO_REUSEPORT"))?;
+    socket.set_tcp_nodelay(true).map_err(option("setting TCP_NODELAY"))?;
+    if !config.keepalive.is_zero() {
+        let keepalive = TcpKeepalive::new().with_time(config.keepalive).with_interval(config.keepalive).with_retries(3);
+        socket.set_tcp_keepalive(&keepalive).map_err(option("setting keepalive"))?;
+    }
+    if let Some(size) = config.so_rcvbuf {
+        socket.set_recv_buffer_size(size).map_err(option("setting SO_RCVBUF"))?;
+    }
+    if let Some(size) = config.so_sndbuf {
+        socket.set_send_buffer_size(size).map_err(option("setting SO_SNDBUF"))?;
+    }
+    socket.bind(&listen.addr.into()).map_err(option("binding"))?;
+    socket.listen(config.backlog as i32).map_err(option("listening"))?;
+    Ok(socket)
+}
+
+fn local_addr(socket: &Socket, listen: Listen) -> Result<SocketAddr, BindError> {
+    let addr = socket.local_addr().map_err(named(listen, "reading the bound address"))?;
+    Ok(addr.as_socket().unwrap_or(listen.addr))
+}
+
+/// Accepts until it is cancelled.
+pub(crate) async fn accept<H: Handler>(shard: Rc<Shard<H>>, listener: TcpListener, framing: Framing) {
+    let (first, longest) = ACCEPT_BACKOFF_MS;
+    let mut backoff = Duration::from_millis(first);
+    let mut complaints = Limited::default();
+    let mut refusals = Limited::default();
+    loop {
+        match listener.shared_accept().await {
+            Ok(accepted) => {
+                backoff = Duration::from_millis(first);
+                if !admit(&shard, accepted.bind_to_executor(), framing)
+                    && let Some(count) = refusals.another()
+                {
+                    let max = shard.core.borrow().registry.max();
+                    tracing::warn!(count, max, "connections refused: as many as allowed are open");
+                }
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                shard.core.borrow().metrics.accept_errors.add(1);
+                if let Some(count) = complaints.another() {
+                    tracing::warn!(%error, count, "accepting fails; new connections wait in the backlog");
+                }
+                glommio::timer::sleep(backoff).await;
+                backoff = (backoff * 2).min(Duration::from_millis(longest));
+            }
+        }
+        glommio::yield_if_needed().await;
+    }
+}
+
+/// The client gave up before it was accepted; see accept(2).
+fn is_about_one_connection(error: &GlommioError<()>) -> bool {
+    let GlommioError::IoError(error) = error else { return false };
+    matches!(Errno::from_io_error(error), Some(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM))
+}
+
+/// Takes a connection in and starts its task; `false`: there is no place for it, and it is closed.
+fn admit<H: Handler>(shard: &Rc<Shard<H>>, stream: TcpStream, framing: Framing) -> bool {
+    let (key, pass) = {
+        let core = &mut *shard.core.borrow_mut();
+        let (false, true, Ok(pass)) = (core.draining, core.registry.admit(), shard.gate.enter()) else {
+            core.metrics.refused_full.add(1);
+            return false;
+        };
+        let Some((key, id)) = core.add(stream, framing) else {
+            core.registry.release();
+            core.metrics.refused_full.add(1);
+            return false;
+        };
+        core.metrics.tasks.add(1);
+        let mut scope = Scope { core, key, id };
+        shard.handler.borrow_mut().on_connect(&mut Context::new(id, &mut scope));
+        core.flush_dirty();
+        (key, pass)
+    };
+    // The task has its first turn in here, so nothing of the shard may be borrowed.
+    shard.spawn_connection(key, pass);
+    true
+}
+
+/// Lets one log line through at a time, and says how many were held back with it.
+#[derive(Default)]
+struct Limited {
+    since: Option<Instant>,
+    count: u64,
+}
+
+impl Limited {
+    /// Counts one more; the count to log now, or `None` if it is too early for the next line.
+    fn another(&mut self) -> Option<u64> {
+        self.count += 1;
+        let pause = Duration::from_millis(REFUSAL_LOG_MS);
+        if self.since.is_some_and(|since| since.elapsed() < pause) {
+            return None;
+        }
+        self.since = Some(Instant::now());
+        Some(std::mem::take(&mut self.count))
+    }
+}

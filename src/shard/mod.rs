@@ -1,0 +1,233 @@
+//! A shard: everything on one core. It shares nothing with the others but messages, counters and the registry.
+
+pub(crate) mod buffers;
+pub(crate) mod connection;
+pub(crate) mod core;
+mod drain;
+mod fanout;
+pub(crate) mod listener;
+pub(crate) mod mailbox;
+pub(crate) mod outbox;
+pub(crate) mod table;
+pub(crate) mod timeouts;
+pub(crate) mod topics;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use async_channel::{Receiver, Sender};
+use futures_lite::StreamExt;
+use glommio::channels::channel_mesh::{FullMesh, Receivers};
+use glommio::channels::shared_channel::ConnectedReceiver;
+use glommio::sync::{Gate, Pass};
+use glommio::{Latency, Shares, Task, TaskQueueHandle};
+
+use crate::config::{Config, MESH_RETRY_MS, TICK_MS};
+use crate::handler::Handler;
+use crate::metrics::ShardMetrics;
+use crate::registry::Registry;
+use crate::shard::connection::ConnectionTask;
+use crate::shard::core::Core;
+use crate::shard::mailbox::{Command, Mesh, ShardMsg};
+use crate::shard::table::Key;
+use crate::sys;
+
+/// What a shard is started with.
+pub(crate) struct Start {
+    pub(crate) index: usize,
+    pub(crate) config: Arc<Config>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<ShardMetrics>,
+    pub(crate) sockets: listener::Sockets,
+    pub(crate) mesh: FullMesh<ShardMsg>,
+    pub(crate) commands: Receiver<Command>,
+    /// The first request to drain, with the time to do it over.
+    pub(crate) drain: Receiver<Duration>,
+}
+
+/// A running shard: its state, its handler, and the gate that its connections pass.
+pub(crate) struct Shard<H> {
+    pub(crate) core: RefCell<Core>,
+    pub(crate) handler: RefCell<H>,
+    pub(crate) gate: Gate,
+    /// Where tasks run that carry messages to many: they may interrupt the connections' tasks.
+    urgent: TaskQueueHandle,
+    /// Takes the words of the first task that panicked.
+    failure: Sender<String>,
+}
+
+/// How long the executor may let other tasks run before those that carry messages get their turn.
+const URGENT_WITHIN: Duration = Duration::from_millis(2);
+
+/// Runs a shard on the executor of the calling thread, until it has drained. `ready` is called once it accepts.
+pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce()) -> Result<(), String> {
+    let Start { index, config, registry, metrics, sockets, mesh, commands, drain } = start;
+    let urgent = glommio::executor().create_task_queue(
+        Shares::default(),
+        Latency::Matters(URGENT_WITHIN),
+        &format!("shard-{index}-urgent"),
+    );
+    let (mesh, lanes) = join_mesh(mesh, index, &config).await?;
+    let (failure, failed) = async_channel::bounded(1);
+    let shard = Rc::new(Shard {
+        core: RefCell::new(Core::new(index, &config, H::render, registry, metrics, mesh)),
+        handler: RefCell::new(handler),
+        gate: Gate::new(),
+        urgent,
+        failure,
+    });
+
+    let mut tasks = vec![
+        shard.spawn_urgent(fanout::run(Rc::clone(&shard)))?,
+        shard.spawn_urgent(retry_mesh(Rc::clone(&shard)))?,
+        shard.spawn_urgent(obey(Rc::clone(&shard), commands))?,
+        glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard)))),
+    ];
+    for (_, lane) in lanes {
+        tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), lane))?);
+    }
+    let listeners: Vec<Task<()>> = sockets
+        .into_iter()
+        .map(|(framing, socket)| {
+            let accept = listener::accept(Rc::clone(&shard), sys::from_fd(socket), framing);
+            glommio::spawn_local(guarded(Rc::clone(&shard), accept))
+        })
+        .collect();
+    ready();
+
+    // When all handles are gone, nobody can ask for anything any more: the shard drains at once.
+    let drained = async {
+        let over = drain.recv().await.unwrap_or_default();
+        drain::run(&shard, listeners, over).await;
+        Ok(())
+    };
+    let failed = async { Err(failed.recv().await.unwrap_or_default()) };
+    let ended = futures_lite::future::or(drained, failed).await;
+    for task in tasks {
+        task.cancel().await;
+    }
+    ended
+}
+
+/// Runs one of the shard's tasks. A panic in it ends the shard in order: unwinding through the executor would leave
+/// its thread, and everybody who waits for it, hanging.
+async fn guarded<H>(shard: Rc<Shard<H>>, task: impl Future<Output = ()>) {
+    let mut task = std::pin::pin!(task);
+    poll_fn(|cx| shard.catch(|| task.as_mut().poll(cx)).unwrap_or(Poll::Ready(()))).await;
+}
+
+impl<H> Shard<H> {
+    /// Runs a step of a task; `None`: it panicked, and the shard ends.
+    pub(crate) fn catch<T>(&self, step: impl FnOnce() -> T) -> Option<T> {
+        // What the step may have left half done is not looked at again: nothing of the shard runs after it.
+        match std::panic::catch_unwind(AssertUnwindSafe(step)) {
+            Ok(value) => Some(value),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                // Only the first panic counts.
+                let _ = self.failure.try_send(format!("a task panicked: {text}"));
+                None
+            }
+        }
+    }
+}
+
+impl<H: Handler> Shard<H> {
+    /// Starts the task of a connection. It ends by itself, and the gate waits for it.
+    pub(crate) fn spawn_connection(self: &Rc<Self>, key: Key, pass: Pass) {
+        glommio::spawn_local(ConnectionTask { shard: Rc::clone(self), key, _pass: pass }).detach();
+    }
+
+    fn spawn_urgent(self: &Rc<Self>, future: impl Future<Output = ()> + 'static) -> Result<Task<()>, String> {
+        glommio::spawn_local_into(guarded(Rc::clone(self), future), self.urgent).map_err(|error| error.to_string())
+    }
+}
+
+type Lanes = Vec<(usize, ConnectedReceiver<ShardMsg>)>;
+
+/// Joins the mesh and finds out which of its numbers stands for which shard: each shard's first message says.
+async fn join_mesh(mesh: FullMesh<ShardMsg>, index: usize, config: &Config) -> Result<(Mesh, Lanes), String> {
+    let peers = mesh.nr_peers();
+    if peers == 1 {
+        return Ok((Mesh::alone(), Vec::new()));
+    }
+    let (senders, mut receivers): (_, Receivers<ShardMsg>) = mesh.join().await.map_err(|error| error.to_string())?;
+    let own = senders.peer_id();
+    for peer in (0..peers).filter(|peer| *peer != own) {
+        // The lanes are empty yet, so this does not wait.
+        senders.try_send_to(peer, ShardMsg::Hello { shard: index }).map_err(|error| error.to_string())?;
+    }
+    let mut lanes = vec![None; peers];
+    let receivers = receivers.streams();
+    for (peer, receiver) in &receivers {
+        match receiver.recv().await {
+            Some(ShardMsg::Hello { shard }) => lanes[shard] = Some(*peer),
+            other => return Err(format!("shard {index} was greeted by peer {peer} with {other:?}")),
+        }
+    }
+    Ok((Mesh::new(senders, lanes, config), receivers))
+}
+
+/// Takes what one other shard sends. While this shard's queue is full it takes nothing, and the lane fills up.
+async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: ConnectedReceiver<ShardMsg>) {
+    while let Some(message) = lane.next().await {
+        match message {
+            ShardMsg::Publish(publish) => {
+                poll_fn(|cx| shard.core.borrow_mut().publishes.poll_room(cx)).await;
+                shard.core.borrow_mut().enqueue(publish);
+            }
+            ShardMsg::Draining => shard.core.borrow_mut().draining_peers += 1,
+            ShardMsg::Hello { .. } => {}
+        }
+    }
+}
+
+/// Passes on what full mesh queues did not take.
+async fn retry_mesh<H: Handler>(shard: Rc<Shard<H>>) {
+    loop {
+        poll_fn(|cx| shard.core.borrow_mut().mesh.poll_waiting(cx)).await;
+        glommio::timer::sleep(Duration::from_millis(MESH_RETRY_MS)).await;
+        let core = &mut *shard.core.borrow_mut();
+        core.mesh.retry();
+        core.metrics.mesh_backlog.set(core.mesh.waiting() as u64);
+    }
+}
+
+/// Moves the shard's clock on.
+async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
+    let started = Instant::now();
+    loop {
+        glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
+        let now = started.elapsed().as_millis() / u128::from(TICK_MS);
+        let core = &mut *shard.core.borrow_mut();
+        while u128::from(core.wheel.now()) < now {
+            core.tick();
+        }
+        core.flush_dirty();
+    }
+}
+
+/// Does what the rest of the process asks for, also while the shard drains.
+async fn obey<H: Handler>(shard: Rc<Shard<H>>, commands: Receiver<Command>) {
+    while let Ok(command) = commands.recv().await {
+        match command {
+            Command::Publish(publish) => {
+                poll_fn(|cx| shard.core.borrow_mut().publishes.poll_room(cx)).await;
+                shard.core.borrow_mut().enqueue(publish);
+            }
+            Command::Close { id, reason } => {
+                let core = &mut *shard.core.borrow_mut();
+                if let Some(row) = core.registry.get(id).filter(|row| row.shard() == core.index) {
+                    core.close(row.key(), reason);
+                    core.flush_dirty();
+                }
+            }
+        }
+    }
+}
