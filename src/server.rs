@@ -1,0 +1,449 @@
+//! A server's life: start all shards or none, steer them from outside, wait for their end.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_channel::{Sender, TrySendError};
+use bytes::Bytes;
+use glommio::channels::channel_mesh::MeshBuilder;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use thiserror::Error;
+
+use crate::config::{Config, ConfigError, Framing, Listen, POOL_ARENA_BYTES, SHARDS_MAX, SlowConsumer};
+use crate::handler::{Handler, PublishError};
+use crate::host::{self, HostError};
+use crate::message::{CloseReason, ConnId, Publish, PublishId, Target, Topic};
+use crate::metrics::ShardMetrics;
+use crate::registry::Registry;
+use crate::shard::listener::{self, BindError};
+use crate::shard::mailbox::Command;
+use crate::shard::{self, Start};
+
+/// Why a server did not start. Nothing of it runs.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A setting can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The host does not allow it.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// An address can't be listened on.
+    #[error("can't listen on {0}")]
+    Bind(#[from] BindError),
+    /// An executor did not start.
+    #[error("shard {shard} did not start: {reason}")]
+    Shard {
+        /// The shard.
+        shard: usize,
+        /// What its executor said.
+        reason: String,
+    },
+}
+
+/// Why a server ended other than by draining.
+#[derive(Debug, Error)]
+#[error("shard {shard} failed: {reason}; the other shards were stopped")]
+pub struct RunError {
+    /// The shard that failed first.
+    pub shard: usize,
+    /// What it said.
+    pub reason: String,
+}
+
+/// A running server.
+///
+/// Dropping it, and all of its handles, shuts it down in the background; [`Server::wait`] waits for the end.
+pub struct Server {
+    handle: ServerHandle,
+    threads: Vec<Thread>,
+    events: mpsc::Receiver<Ended>,
+    listen: Vec<Listen>,
+    warnings: Vec<String>,
+}
+
+type Thread = ExecutorJoinHandle<()>;
+
+/// A shard's last word.
+struct Ended {
+    shard: usize,
+    result: Result<(), String>,
+}
+
+/// Sends a shard's last word, also if its thread unwinds.
+struct LastWord {
+    ended: Option<Ended>,
+    events: mpsc::Sender<Ended>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            // Nobody listens any more when the server was dropped without being waited for.
+            let _ = self.events.send(ended);
+        }
+    }
+}
+
+impl Server {
+    /// Starts a server: each shard on an executor of its own, with the handler that `make` gives for its number.
+    ///
+    /// Returns once every shard accepts connections. The limit on open files is raised as far as it goes;
+    /// [`Server::warnings`] tells what the host grants less of than the settings ask for.
+    ///
+    /// # Errors
+    /// A setting, the host, an address or an executor is at fault. Nothing is left running then.
+    pub fn start<H, M>(config: Config, make: M) -> Result<Server, StartError>
+    where
+        H: Handler,
+        M: Fn(usize) -> H + Clone + Send + 'static,
+    {
+        config.validate()?;
+        let mut warnings = Vec::new();
+        let cpus = place_shards(&config, &mut warnings)?;
+        let shards = cpus.len();
+        let max_connections = effective_max(&config, host::check(shards)?, &mut warnings);
+        let (sockets, listen) = listener::bind(&config, shards)?;
+
+        let config = Arc::new(config);
+        let registry = Arc::new(Registry::new(max_connections));
+        let mesh = MeshBuilder::full(shards, config.mesh_queue);
+        let (events_to, events) = mpsc::channel();
+        let (ready_to, ready) = mpsc::channel();
+        let mut inner = Inner {
+            shards: Vec::new(),
+            registry: Arc::clone(&registry),
+            publishes: Mutex::new(0),
+            draining: AtomicBool::new(false),
+            config: Arc::clone(&config),
+        };
+        let mut threads = Vec::new();
+        for (index, (sockets, cpu)) in sockets.into_iter().zip(cpus).enumerate() {
+            let (commands_to, commands) = async_channel::bounded(config.control_queue);
+            let (drain_to, drain) = async_channel::bounded(1);
+            let metrics = Arc::new(ShardMetrics::default());
+            inner.shards.push(ShardHandle { commands: commands_to, drain: drain_to, metrics: Arc::clone(&metrics) });
+            let start = Start {
+                index,
+                config: Arc::clone(&config),
+                registry: Arc::clone(&registry),
+                metrics,
+                sockets,
+                mesh: mesh.clone(),
+                commands,
+                drain,
+            };
+            let word = LastWord {
+                ended: Some(Ended { shard: index, result: Err("its thread panicked".into()) }),
+                events: events_to.clone(),
+            };
+            threads.push(spawn(start, cpu, make.clone(), ready_to.clone(), word, &mut warnings)?);
+        }
+        drop((events_to, ready_to));
+        let handle = ServerHandle { inner: Arc::new(inner) };
+        // Each shard says that it is ready, or gives up its sender.
+        for _ in 0..shards {
+            if ready.recv().is_err() {
+                handle.shutdown();
+                let ended = events.iter().find(|ended| ended.result.is_err());
+                let (shard, result) = ended.map_or((0, Ok(())), |ended| (ended.shard, ended.result));
+                return Err(StartError::Shard { shard, reason: result.err().unwrap_or_default() });
+            }
+        }
+        Ok(Server { handle, threads, events, listen, warnings })
+    }
+
+    /// A handle to steer the server with, from any thread.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// The addresses the server listens on, with the ports that the kernel chose for port 0.
+    pub fn listen(&self) -> &[Listen] {
+        &self.listen
+    }
+
+    /// The first address with this framing.
+    pub fn addr(&self, framing: Framing) -> Option<SocketAddr> {
+        self.listen.iter().find(|listen| listen.framing == framing).map(|listen| listen.addr)
+    }
+
+    /// What the host grants less of than the settings ask for, in sentences for the operator.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Waits until the server has drained, which somebody must ask of a handle.
+    ///
+    /// # Errors
+    /// A shard failed. The others were stopped then.
+    pub fn wait(self) -> Result<(), RunError> {
+        let mut failed = None;
+        for _ in 0..self.threads.len() {
+            let Ok(ended) = self.events.recv() else { break };
+            let expected = self.handle.is_draining();
+            let reason = match ended.result {
+                Ok(()) if expected => continue,
+                Ok(()) => "it ended without being asked to".into(),
+                Err(reason) => reason,
+            };
+            tracing::error!(shard = ended.shard, %reason, "a shard failed");
+            failed.get_or_insert(RunError { shard: ended.shard, reason });
+            self.handle.shutdown();
+        }
+        for thread in self.threads {
+            // A thread that panicked has said so above.
+            let _ = thread.join();
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// The CPU of each shard; `None`: it floats.
+fn place_shards(config: &Config, warnings: &mut Vec<String>) -> Result<Vec<Option<usize>>, ConfigError> {
+    let allowed = host::allowed_cpus();
+    if let Some(cpus) = &config.cpus {
+        if let Some(cpu) = cpus.0.iter().find(|cpu| !allowed.contains(cpu)) {
+            let allowed: Vec<_> = allowed.iter().map(usize::to_string).collect();
+            return Err(ConfigError {
+                field: "cpus",
+                value: cpus.to_string(),
+                allowed: format!("CPU {cpu} is none that this process may use: {}", allowed.join(",")),
+            });
+        }
+        return Ok(cpus.0.iter().copied().map(Some).collect());
+    }
+    let shards = config.shards.unwrap_or_else(|| allowed.len().min(host::parallelism()).clamp(1, SHARDS_MAX));
+    if shards > allowed.len() {
+        warnings.push(format!(
+            "{shards} shards run on {} CPUs and are not pinned; a shard per CPU is fastest",
+            allowed.len()
+        ));
+        return Ok(vec![None; shards]);
+    }
+    Ok(allowed.into_iter().take(shards).map(Some).collect())
+}
+
+fn effective_max(config: &Config, fds: host::Fds, warnings: &mut Vec<String>) -> usize {
+    if fds.connections < config.max_connections {
+        warnings.push(format!(
+            "max_connections is {} but the limit on open files ({}) leaves room for {}, which is the limit now; \
+             raise it: `ulimit -n`, LimitNOFILE= in a systemd unit, or deploy/tune.sh apply",
+            config.max_connections, fds.limit, fds.connections
+        ));
+    }
+    config.max_connections.min(fds.connections)
+}
+
+/// Starts the executor of one shard, pinned if that is possible.
+fn spawn<H, M>(
+    start: Start,
+    cpu: Option<usize>,
+    make: M,
+    ready: mpsc::Sender<()>,
+    mut word: LastWord,
+    warnings: &mut Vec<String>,
+) -> Result<Thread, StartError>
+where
+    H: Handler,
+    M: Fn(usize) -> H + Send + 'static,
+{
+    let index = start.index;
+    let failed = |error: glommio::GlommioError<()>| StartError::Shard { shard: index, reason: error.to_string() };
+    let mut placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    if let Some(cpu) = cpu
+        && let Err(reason) = try_pin(cpu)
+    {
+        warnings.push(format!("shard {index} can't be pinned to CPU {cpu} ({reason}); it runs unpinned"));
+        placement = Placement::Unbound;
+    }
+    LocalExecutorBuilder::new(placement)
+        .name(&format!("shard-{index}"))
+        .io_memory(POOL_ARENA_BYTES)
+        .spawn(move || async move {
+            let handler = make(index);
+            let result = shard::run(start, handler, || {
+                // The starter waits for it, unless another shard has failed meanwhile.
+                let _ = ready.send(());
+            })
+            .await;
+            if let Some(ended) = &mut word.ended {
+                ended.result = result;
+            }
+        })
+        .map_err(failed)
+}
+
+/// Whether a thread of this process may be pinned to a CPU, tried on a thread of its own.
+fn try_pin(cpu: usize) -> Result<(), String> {
+    Placement::Fixed(cpu).generate_cpu_set().map_err(|error| error.to_string())?;
+    let pin = move || {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(cpu);
+        rustix::thread::sched_setaffinity(None, &set).map_err(|errno| errno.to_string())
+    };
+    std::thread::spawn(pin).join().unwrap_or_else(|_| Err("the attempt panicked".into()))
+}
+
+/// What the process keeps of one shard.
+struct ShardHandle {
+    commands: Sender<Command>,
+    drain: Sender<Duration>,
+    metrics: Arc<ShardMetrics>,
+}
+
+struct Inner {
+    shards: Vec<ShardHandle>,
+    registry: Arc<Registry>,
+    /// Publishes from outside so far. Its lock is held while one is handed to all shards, so that none takes the
+    /// last place in a queue that another has looked at.
+    publishes: Mutex<u64>,
+    draining: AtomicBool,
+    config: Arc<Config>,
+}
+
+/// Steers a running server from any thread. Clones are cheap and all the same.
+#[derive(Clone)]
+pub struct ServerHandle {
+    inner: Arc<Inner>,
+}
+
+impl ServerHandle {
+    /// Sends `payload` to the subscribers of `topic`. It reaches all shards, or none.
+    ///
+    /// # Errors
+    /// The publish was refused and reaches nobody.
+    pub fn publish(&self, topic: &str, payload: impl Into<Bytes>) -> Result<PublishId, PublishError> {
+        let topic = Topic::new(topic.as_bytes())?;
+        self.submit(Target::Topic(topic), payload.into(), None)
+    }
+
+    /// Sends `payload` to the subscribers of `topic`, with a slow-consumer policy for this message.
+    ///
+    /// # Errors
+    /// The publish was refused and reaches nobody.
+    pub fn publish_with(
+        &self,
+        topic: &str,
+        payload: impl Into<Bytes>,
+        slow_consumer: SlowConsumer,
+    ) -> Result<PublishId, PublishError> {
+        let topic = Topic::new(topic.as_bytes())?;
+        self.submit(Target::Topic(topic), payload.into(), Some(slow_consumer))
+    }
+
+    /// Sends `payload` to every connection.
+    ///
+    /// # Errors
+    /// The broadcast was refused and reaches nobody.
+    pub fn broadcast(&self, payload: impl Into<Bytes>) -> Result<PublishId, PublishError> {
+        self.submit(Target::All, payload.into(), None)
+    }
+
+    /// Sends `payload` to one connection. `Ok(None)`: it is not open. A connection that closes while the message
+    /// is on its way does not get it; that is counted as `no-connection` or `closed`.
+    ///
+    /// # Errors
+    /// The message was refused.
+    pub fn send(&self, id: ConnId, payload: impl Into<Bytes>) -> Result<Option<PublishId>, PublishError> {
+        if self.inner.registry.get(id).is_none() {
+            return Ok(None);
+        }
+        self.submit(Target::Conn(id), payload.into(), None).map(Some)
+    }
+
+    /// Closes one connection, after what waits for it has been written. `Ok(false)`: it is not open.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`]: the shard's queue of commands is full; try again later.
+    pub fn close(&self, id: ConnId) -> Result<bool, PublishError> {
+        let Some(row) = self.inner.registry.get(id) else { return Ok(false) };
+        let _order = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = &self.inner.shards[row.shard()];
+        match shard.commands.try_send(Command::Close { id, reason: CloseReason::Kicked }) {
+            Ok(()) => Ok(true),
+            Err(TrySendError::Full(_)) => Err(PublishError::Busy),
+            Err(TrySendError::Closed(_)) => Ok(false),
+        }
+    }
+
+    /// Hands a publish to every shard that may hold a recipient, or to none if one of them is behind.
+    fn submit(
+        &self,
+        target: Target,
+        payload: Bytes,
+        slow_consumer: Option<SlowConsumer>,
+    ) -> Result<PublishId, PublishError> {
+        let max = self.inner.config.max_message;
+        if payload.len() > max {
+            return Err(PublishError::TooLarge { len: payload.len(), max });
+        }
+        let shards = match &target {
+            Target::Conn(id) => match self.inner.registry.get(*id) {
+                Some(row) => &self.inner.shards[row.shard()..=row.shard()],
+                // It closed a moment ago; whichever shard is asked will count it.
+                None => &self.inner.shards[..1],
+            },
+            Target::All | Target::Topic(_) => &self.inner.shards[..],
+        };
+        let mut sequence = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
+        if shards.iter().all(|shard| shard.commands.is_closed()) {
+            return Err(PublishError::Down);
+        }
+        // Only holders of the lock put anything in, so what is found free here stays free.
+        if shards.iter().any(|shard| shard.commands.is_full()) {
+            return Err(PublishError::Busy);
+        }
+        *sequence += 1;
+        let id = PublishId::new(SHARDS_MAX as u16, *sequence);
+        let publish = Publish { id, target, payload, slow_consumer };
+        for shard in shards {
+            // A shard that has ended has no connections left to miss it.
+            let _ = shard.commands.try_send(Command::Publish(publish.clone()));
+        }
+        Ok(id)
+    }
+
+    /// The address of an open connection's client.
+    pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
+        self.inner.registry.get(id).map(|row| row.peer())
+    }
+
+    /// Connections that are open now.
+    pub fn conn_count(&self) -> usize {
+        self.inner.registry.open()
+    }
+
+    /// Connections that may be open at a time: `max_connections`, or what the limit on open files leaves room for.
+    pub fn max_connections(&self) -> usize {
+        self.inner.registry.max()
+    }
+
+    /// The counters of each shard, in the order of their numbers. They go on counting.
+    pub fn stats(&self) -> impl ExactSizeIterator<Item = &ShardMetrics> {
+        self.inner.shards.iter().map(|shard| &*shard.metrics)
+    }
+
+    /// Stops accepting and closes all connections, spread evenly over `over`, each after what waits for it has
+    /// been written; then the server ends. A second call changes nothing.
+    pub fn drain(&self, over: Duration) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        for shard in &self.inner.shards {
+            // A full channel holds an earlier request, a closed one belongs to a shard that has ended.
+            let _ = shard.drain.try_send(over);
+        }
+    }
+
+    /// Closes all connections at once, each after what waits for it has been written, and ends the server.
+    pub fn shutdown(&self) {
+        self.drain(Duration::ZERO);
+    }
+
+    /// Whether the server has been asked to drain.
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+}
