@@ -1,0 +1,131 @@
+//! `corecast serve`: runs the server until a signal ends it.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use corecast::cli::{App, LogFormat, ServeArgs};
+use corecast::{Config, Echo, Hub, Reporter, Server, ServerHandle, StartError, duration_to_text};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+
+/// The server failed, or did not end in order.
+const FAULT: u8 = 1;
+/// Flags or settings can't be used.
+const USAGE: u8 = 2;
+
+/// Runs the server. The exit code: 0, it drained; 1, a fault; 2, bad flags or settings.
+pub(crate) fn run(args: &ServeArgs) -> ExitCode {
+    match start(args) {
+        Ok(code) => code,
+        Err((code, message)) => {
+            eprintln!("corecast: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
+    start_log(args).map_err(|message| (USAGE, message))?;
+    let config = args.settings.resolve(args.config.as_deref()).map_err(|error| (USAGE, error.to_string()))?;
+    // Taken before anything runs: a signal during the start ends the server as soon as it is up.
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| (FAULT, format!("can't take signals: {error}")))?;
+    if args.check {
+        print!("{}", toml::to_string(&config).map_err(|error| (FAULT, error.to_string()))?);
+    }
+    let server = start_server(args.app, &config).map_err(|error| {
+        let code = if matches!(error, StartError::Config(_)) { USAGE } else { FAULT };
+        (code, error.to_string())
+    })?;
+    for warning in server.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if args.check {
+        server.handle().shutdown();
+        return server.wait().map(|()| ExitCode::SUCCESS).map_err(|error| (FAULT, error.to_string()));
+    }
+    announce(&server, args.app);
+    let reporter = report(&server.handle(), args.report_every);
+    drain_on_signal(signals, server.handle(), config.drain_time);
+    let ended = server.wait();
+    drop(reporter);
+    ended.map_err(|error| (FAULT, error.to_string()))?;
+    tracing::info!("drained");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(args: &ServeArgs) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&args.log)
+        .map_err(|error| format!("--log {}: {error}; write a level, or levels by module", args.log))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match args.log_format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn start_server(app: App, config: &Config) -> Result<Server, StartError> {
+    match app {
+        App::Hub => {
+            let hub = Hub::new(config);
+            Server::start(config.clone(), move |_| hub.clone())
+        }
+        App::Echo => Server::start(config.clone(), |_| Echo),
+    }
+}
+
+/// The ready line: what a script waits for, and what an operator looks at first.
+fn announce(server: &Server, app: App) {
+    let listen: Vec<_> = server.listen().iter().map(ToString::to_string).collect();
+    let handle = server.handle();
+    tracing::info!(
+        "ready: {} on {}, {} shards, up to {} connections",
+        if app == App::Hub { "hub" } else { "echo" },
+        listen.join(" "),
+        handle.stats().len(),
+        handle.max_connections(),
+    );
+}
+
+/// Logs a status line at each interval until the result is dropped.
+fn report(handle: &ServerHandle, every: Duration) -> Option<mpsc::Sender<()>> {
+    if every.is_zero() {
+        return None;
+    }
+    let mut reporter = Reporter::new(handle.clone());
+    let (stop, stopped) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut next = Instant::now() + every;
+        while stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
+            == Err(mpsc::RecvTimeoutError::Timeout)
+        {
+            tracing::info!("{}", reporter.line());
+            next += every;
+        }
+    });
+    Some(stop)
+}
+
+/// Drains at the first signal and exits at the second.
+fn drain_on_signal(mut signals: Signals, handle: ServerHandle, over: Duration) {
+    std::thread::spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            if count > 0 {
+                tracing::warn!("second signal: exiting without draining");
+                std::process::exit(i32::from(FAULT));
+            }
+            tracing::info!(
+                "draining: {} connections over {}; a second signal exits at once",
+                handle.conn_count(),
+                duration_to_text(over)
+            );
+            handle.drain(over);
+        }
+    });
+}
