@@ -1,5 +1,104 @@
-//! A push server for Linux, as a library.
+//! A push server for Linux: it holds up to millions of long-lived client connections on one machine and pushes
+//! messages to one of them, to the subscribers of a topic, or to all.
+//!
+//! One glommio executor runs on each core, with io_uring underneath. A **shard** is everything on one core:
+//! listeners, connection table, buffers, outboxes, and a [`Handler`] of its own. Shards share nothing but messages.
+//!
+//! To build a server of your own, implement [`Handler`] and start a [`Server`]. To run the push server with its
+//! topics and its language, use [`Hub`], or the `corecast` program.
+//!
+//! # An echo server
+//!
+//! ```
+//! use std::io::{BufRead, BufReader, Write};
+//! use corecast::{Config, Context, Framing, Handler, Server};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
+//!         let _ = cx.send(message);
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = Config { listen: vec!["line=127.0.0.1:0".parse()?], ..Config::default() };
+//!     let server = Server::start(config, |_shard| Echo)?;
+//!
+//!     let mut client = std::net::TcpStream::connect(server.addr(Framing::Line).unwrap())?;
+//!     client.write_all(b"hello\n")?;
+//!     let mut line = String::new();
+//!     BufReader::new(client).read_line(&mut line)?;
+//!     assert_eq!(line, "hello\n");
+//!
+//!     server.handle().shutdown();
+//!     Ok(server.wait()?)
+//! }
+//! ```
+//!
+//! # A chat room
+//!
+//! Each shard has its own instance, so state of one connection lives where the connection does. What is published
+//! reaches the subscribers on all shards.
+//!
+//! ```
+//! use std::io::{BufRead, BufReader, Write};
+//! use corecast::{CloseReason, Config, Context, Framing, Handler, Server};
+//!
+//! struct Chat;
+//!
+//! impl Handler for Chat {
+//!     fn on_connect(&mut self, cx: &mut Context<'_>) {
+//!         let _ = cx.subscribe("room");
+//!         let _ = cx.publish("room", format!("{} came", cx.id()));
+//!     }
+//!
+//!     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
+//!         let text = format!("{}: {}", cx.id(), String::from_utf8_lossy(message));
+//!         if let Err(error) = cx.publish("room", text) {
+//!             let _ = cx.send(error.to_string().as_bytes());
+//!         }
+//!     }
+//!
+//!     fn on_close(&mut self, cx: &mut Context<'_>, reason: CloseReason) {
+//!         let _ = cx.publish("room", format!("{} left: {reason}", cx.id()));
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config { listen: vec!["line=127.0.0.1:0".parse()?], ..Config::default() };
+//! let server = Server::start(config, |_shard| Chat)?;
+//! # let mut client = std::net::TcpStream::connect(server.addr(Framing::Line).unwrap())?;
+//! # let mut lines = BufReader::new(client.try_clone()?).lines();
+//! # let came = lines.next().unwrap()?;
+//! # assert!(came.ends_with(" came"), "{came}");
+//! # client.write_all(b"hello\n")?;
+//! # let said = lines.next().unwrap()?;
+//! # assert!(said.ends_with(": hello"), "{said}");
+//! # server.handle().shutdown();
+//! # server.wait()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # From outside the shards
+//!
+//! A [`ServerHandle`] may be cloned and used on any thread: [`publish`](ServerHandle::publish),
+//! [`broadcast`](ServerHandle::broadcast), [`send`](ServerHandle::send) to one [`ConnId`],
+//! [`close`](ServerHandle::close), [`conn_count`](ServerHandle::conn_count), [`stats`](ServerHandle::stats),
+//! [`drain`](ServerHandle::drain) and [`shutdown`](ServerHandle::shutdown). None of them waits for a client.
+//!
+//! # What a handler can rely on
+//!
+//! - [`Context::send`] never blocks. It says [`SendError::QueueFull`] at once when the client is too slow.
+//! - [`Context::close`] may be called any number of times; each connection gets one [`CloseReason`].
+//! - A [`ConnId`] of a closed connection never reaches another connection.
+//! - One publisher's messages reach each subscriber in the order they were published, on whichever shards they are.
+//! - A message that is not delivered is counted under a [`DropReason`], and the client is told of it if the handler
+//!   puts [`Event::Gap`] into words.
+//! - A handler that panics ends its shard; [`Server::wait`] then stops the others and says so.
 
+#[doc(hidden)]
 pub mod cli;
 mod codec;
 mod config;

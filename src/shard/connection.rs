@@ -313,7 +313,10 @@ impl<H: Handler> Turn<'_, H> {
                 held
             }
             held => {
-                let rest = held.as_ref().map_or(&fresh[used..], |held| &held.bytes[used..]);
+                let rest = match &held {
+                    Some(held) => &held.bytes[used..],
+                    None => &fresh[used..],
+                };
                 let mut held = Box::new(Held { bytes: rest.to_vec(), scanned });
                 held.reserve_towards(frame_bytes);
                 held
