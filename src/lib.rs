@@ -106,6 +106,8 @@ mod echo;
 mod handler;
 mod host;
 mod hub;
+#[doc(hidden)]
+pub mod load;
 mod message;
 mod metrics;
 mod registry;
