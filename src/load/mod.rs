@@ -1,11 +1,188 @@
-//! The load generator: the parts without I/O.
+//! The load generator: `corecast load idle|echo|fanout`.
+//!
+//! A command becomes a [`plan`]; [`run`](mod@run) drives the threads of one run through its phases. Each thread is a
+//! [`worker`]: a poll loop over its share of the connections. What is measured stands in a scenario
+//! ([`idle`], [`echo`], [`fanout`]); what bytes are spoken stands in the dialect ([`client`]).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::config::{Framing, bytes_from_text, duration_from_text};
 
 mod client;
 mod clock;
+mod connect;
+mod echo;
+mod error;
+mod fanout;
+mod idle;
 mod latency;
+mod link;
 mod payload;
+mod plan;
+mod progress;
+mod publisher;
+mod report;
+mod run;
+mod scenario;
+mod shared;
 mod sources;
+mod subscriber;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod turns;
+mod worker;
 
+pub use error::LoadError;
 pub use sources::SourceIps;
+
+/// What to measure.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LoadCommand {
+    /// Hold idle, subscribed connections, and tell whether all of them live.
+    ///
+    /// Each connection subscribes to a topic and sends PING every 20 s. The exit code is 0 if every
+    /// connection was made and none was lost.
+    Idle(IdleArgs),
+    /// Measure round trips: each connection sends a message, waits for it to come back, and sends the next.
+    ///
+    /// The server must run with `--app echo`. The exit code is 0 if every message came back as it was sent.
+    Echo(EchoArgs),
+    /// Measure fan-out: one publisher, many subscribers of one topic.
+    ///
+    /// The server must run with `--client-publish`. Latency counts from the moment a message was due to be
+    /// sent. The exit code is 0 if every subscriber got every message once and in order, or was told by a
+    /// GAP what it missed.
+    Fanout(FanoutArgs),
+}
+
+/// Options of every kind of load.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// The server, as address:port or name:port.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888")]
+    pub target: String,
+    /// Connections to make.
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1_000)]
+    pub connections: usize,
+    /// Connects per second; without it as many as the server takes.
+    #[arg(long, value_name = "CONNECTS/S")]
+    pub rate: Option<f64>,
+    /// How long to measure once all are connected.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration_from_text)]
+    pub duration: Duration,
+    /// Addresses to connect from, first and last. On a loopback target the default is 127.0.0.2 and up,
+    /// one address for 2,000 connections.
+    #[arg(long, value_name = "A-B")]
+    pub source_ips: Option<SourceIps>,
+    /// Threads that share the connections.
+    #[arg(long, value_name = "T", default_value_t = 1)]
+    pub threads: usize,
+    /// How messages are cut from the stream: line or length.
+    #[arg(long, value_name = "FRAMING", default_value_t = Framing::Line)]
+    pub framing: Framing,
+    /// Also write the result to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Show no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Options of `load idle`.
+#[derive(Clone, Debug, Args)]
+pub struct IdleArgs {
+    /// What all kinds of load share.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// The topic to subscribe to; by default one that no other run uses.
+    #[arg(long, value_name = "NAME")]
+    pub topic: Option<String>,
+}
+
+/// Options of `load echo`.
+#[derive(Clone, Debug, Args)]
+pub struct EchoArgs {
+    /// What all kinds of load share.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Bytes of each message, at least 32.
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = bytes_from_text)]
+    pub message_size: usize,
+}
+
+/// Options of `load fanout`.
+#[derive(Clone, Debug, Args)]
+pub struct FanoutArgs {
+    /// What all kinds of load share.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// The topic to subscribe and to publish to; by default one that no other run uses.
+    #[arg(long, value_name = "NAME")]
+    pub topic: Option<String>,
+    /// Bytes of each message's payload, at least 32.
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = bytes_from_text)]
+    pub message_size: usize,
+    /// Publishes per second. With --burst each of them is a burst.
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    pub publish_rate: f64,
+    /// Messages that are published back to back each time.
+    #[arg(long, value_name = "B", default_value_t = 1)]
+    pub burst: u32,
+    /// Percentage of subscribers that stop reading once they have subscribed. They are reported apart.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub stalled_percent: f64,
+}
+
+/// How a run ended that could be carried through.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Outcome {
+    problems: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether nothing was lost, duplicated or reordered in silence, and no connection failed.
+    pub fn is_success(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// What went wrong, a sentence each.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+/// Runs a load, prints the result to stdout, and writes it to the JSON file if one was asked for.
+///
+/// # Errors
+/// The command can't be used, the server can't be reached or doesn't offer what the load needs, or the
+/// result can't be written.
+pub fn run(command: LoadCommand) -> Result<Outcome, LoadError> {
+    let plan = plan::Plan::new(command)?;
+    let json = plan.json.as_deref().map(report::JsonFile::create).transpose()?;
+    let report = run::execute(plan, &*interrupts()?)?;
+    println!("{report}");
+    if let Some(json) = json {
+        json.write(&report)?;
+    }
+    Ok(Outcome { problems: report.problems })
+}
+
+/// A flag that Ctrl-C and SIGTERM set; the second one ends the process at once.
+fn interrupts() -> Result<Arc<AtomicBool>, LoadError> {
+    let raised = Arc::new(AtomicBool::new(false));
+    for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
+        flag::register_conditional_shutdown(signal, code, raised.clone())
+            .and_then(|_| flag::register(signal, raised.clone()))
+            .map_err(LoadError::system("catch Ctrl-C"))?;
+    }
+    Ok(raised)
+}

@@ -1,0 +1,136 @@
+//! What keeps a load run from starting, or makes it pointless to go on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a load run ended without a report. Each text says what was tried, on what, and the remedy.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// An option's value can't be used.
+    #[error("{option} is {value}; {allowed}")]
+    Argument {
+        /// The option as it is typed.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be allowed.
+        allowed: String,
+    },
+    /// The process may not open a descriptor for each connection.
+    #[error(
+        "{connections} connections need {needed} file descriptors, but this process may open {limit}; \
+         raise the limit (`ulimit -n {needed}`, or run deploy/tune.sh and log in again) or give fewer --connections"
+    )]
+    TooFewFds {
+        /// Connections asked for.
+        connections: usize,
+        /// Descriptors they need, with what the process needs itself.
+        needed: u64,
+        /// The hard limit.
+        limit: u64,
+    },
+    /// The source addresses have too few ports for the connections.
+    #[error(
+        "{connections} connections don't fit into {sources} source address(es) with {ports} ports each; \
+         give more addresses with --source-ips A-B, or widen net.ipv4.ip_local_port_range (deploy/tune.sh)"
+    )]
+    TooFewPorts {
+        /// Connections asked for.
+        connections: usize,
+        /// Source addresses at hand.
+        sources: usize,
+        /// Ports of each.
+        ports: usize,
+    },
+    /// The target's name has no address.
+    #[error("cannot resolve --target {target}: {source}; write address:port, as in 127.0.0.1:8888")]
+    Resolve {
+        /// The target as it was typed.
+        target: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// Not one connection could be made.
+    #[error("cannot connect to {target}: {source}; start a server there first: `corecast serve {flags}`")]
+    Unreachable {
+        /// Where to.
+        target: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+        /// Options that the server needs for this run.
+        flags: String,
+    },
+    /// Every connection failed before the server answered.
+    #[error(
+        "none of {connections} connections to {target} was answered ({kinds}); \
+         look at the server's log, its limits and its framing (this run speaks {framing})"
+    )]
+    NothingConnected {
+        /// Connections asked for.
+        connections: usize,
+        /// Where to.
+        target: SocketAddr,
+        /// The failures, by kind.
+        kinds: String,
+        /// The framing that this run speaks.
+        framing: &'static str,
+    },
+    /// Something answers at the target, but not as this scenario needs it.
+    #[error("{target} answered `{said}` to `{sent}`, so this run cannot use it; it needs `corecast serve {flags}`")]
+    WrongServer {
+        /// Where to.
+        target: SocketAddr,
+        /// What was sent, cut to a readable length.
+        sent: String,
+        /// What came back, cut to a readable length.
+        said: String,
+        /// Options that the server needs for this run.
+        flags: String,
+    },
+    /// The server takes no publishes from clients.
+    #[error("{target} refuses publishes from clients; start the server with --client-publish")]
+    PublishForbidden {
+        /// Where to.
+        target: SocketAddr,
+    },
+    /// The server refused a publish for a reason that would hit every one of them.
+    #[error("{target} refused a publish with `ERR {error}`; change --topic or --message-size, or the server's limits")]
+    PublishRefused {
+        /// Where to.
+        target: SocketAddr,
+        /// The error's code and text.
+        error: String,
+    },
+    /// The result can't be written to the file.
+    #[error("cannot write the result to --json {path}: {source}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The system refused something that a load run can't do without.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl LoadError {
+    /// Whether the command line is at fault, rather than the server or the machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, LoadError::Argument { .. } | LoadError::TooFewFds { .. } | LoadError::TooFewPorts { .. })
+    }
+
+    /// For `map_err`: names what was tried.
+    pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
+        move |source| LoadError::System { what, source }
+    }
+}

@@ -1,0 +1,353 @@
+//! The command line made into a plan: every value checked, every name resolved, room for all connections.
+
+use std::fs;
+use std::hash::{BuildHasher, Hasher};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::client::Dialect;
+use super::payload::{STAMP_BYTES, STAMP_IDS, STAMP_NS_MAX};
+use super::{LoadArgs, LoadCommand, LoadError, SourceIps};
+
+/// File descriptors that the process needs besides connections.
+const FDS_RESERVED: u64 = 64;
+
+/// File descriptors that a thread needs for its poll loop.
+const FDS_PER_THREAD: u64 = 4;
+
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+const THREADS_MAX: usize = 256;
+
+const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+const BURST_MAX: u32 = 100_000;
+
+/// Part of the stamp's clock that connecting and settling may use up.
+const CLOCK_RESERVE: Duration = Duration::from_secs(6 * 60 * 60);
+
+const DURATION_MAX: Duration = Duration::from_nanos(STAMP_NS_MAX).saturating_sub(CLOCK_RESERVE);
+
+/// Everything that a run needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) target: SocketAddr,
+    pub(super) connections: usize,
+    /// Connects per second over all threads.
+    pub(super) connect_rate: Option<f64>,
+    pub(super) duration: Duration,
+    pub(super) sources: Option<SourceIps>,
+    pub(super) threads: usize,
+    pub(super) dialect: Dialect,
+    pub(super) json: Option<PathBuf>,
+    pub(super) quiet: bool,
+    /// Tells this run's messages from those of others.
+    pub(super) run: u32,
+    /// At the end, how long to wait for what is missing while nothing comes.
+    pub(super) settle_timeout: Duration,
+    pub(super) load: Load,
+}
+
+/// What is measured, with what only that needs.
+#[derive(Clone, Debug)]
+pub(super) enum Load {
+    Idle { topic: String },
+    Echo { message_bytes: usize },
+    Fanout(FanoutPlan),
+}
+
+/// The plan of a fan-out.
+#[derive(Clone, Debug)]
+pub(super) struct FanoutPlan {
+    pub(super) topic: String,
+    pub(super) message_bytes: usize,
+    /// Bursts per second.
+    pub(super) publish_rate: f64,
+    /// Messages of a burst.
+    pub(super) burst: u32,
+    pub(super) stalled_percent: f64,
+    /// Messages of the whole run if nothing ends it early.
+    pub(super) messages: u32,
+}
+
+impl FanoutPlan {
+    /// Whether subscriber `index` stops reading; the share is spread evenly over all of them.
+    pub(super) fn is_stalled(&self, index: usize) -> bool {
+        let until = |index: usize| (index as f64 * self.stalled_percent / 100.0).floor();
+        until(index + 1) > until(index)
+    }
+}
+
+impl Plan {
+    /// Checks the command, resolves the target, and raises the limit of open files as far as needed.
+    pub(super) fn new(command: LoadCommand) -> Result<Plan, LoadError> {
+        // The hasher's keys are random; nothing more is needed to tell runs apart.
+        let random = std::hash::RandomState::new().build_hasher().finish();
+        let run = (random % u64::from(STAMP_IDS)) as u32;
+        let topic = |given: Option<String>| match given {
+            Some(topic) => check_topic(topic),
+            None => Ok(format!("load-{run:06x}")),
+        };
+        let (args, load) = match command {
+            LoadCommand::Idle(args) => (args.load, Load::Idle { topic: topic(args.topic)? }),
+            LoadCommand::Echo(args) => {
+                (args.load, Load::Echo { message_bytes: check_message_size(args.message_size)? })
+            }
+            LoadCommand::Fanout(args) => {
+                let plan = FanoutPlan {
+                    topic: topic(args.topic)?,
+                    message_bytes: check_message_size(args.message_size)?,
+                    publish_rate: positive("--publish-rate", args.publish_rate, "0.001", 0.001, 1e6)?,
+                    burst: in_range("--burst", args.burst, 1, BURST_MAX)?,
+                    stalled_percent: positive("--stalled-percent", args.stalled_percent, "0", 0.0, 100.0)?,
+                    messages: 0,
+                };
+                let messages = count_messages(&plan, args.load.duration)?;
+                (args.load, Load::Fanout(FanoutPlan { messages, ..plan }))
+            }
+        };
+        let plan = Plan::common(args, run, load)?;
+        plan.check_sources()?;
+        plan.check_ports()?;
+        plan.raise_fd_limit()?;
+        Ok(plan)
+    }
+
+    fn common(args: LoadArgs, run: u32, load: Load) -> Result<Plan, LoadError> {
+        let target = resolve(&args.target)?;
+        in_range("--connections", args.connections, 1, STAMP_IDS as usize - 1)?;
+        in_range("--threads", args.threads, 1, THREADS_MAX)?;
+        if args.duration.is_zero() || args.duration > DURATION_MAX {
+            return Err(LoadError::Argument {
+                option: "--duration",
+                value: crate::config::duration_to_text(args.duration),
+                allowed: format!("it must be above 0 and at most {} hours", DURATION_MAX.as_secs() / 3600),
+            });
+        }
+        let connect_rate = match args.rate {
+            Some(rate) => Some(positive("--rate", rate, "0.1", 0.1, 1e7)?),
+            None => None,
+        };
+        if let Some(sources) = args.source_ips.filter(|sources| sources.is_ipv4() != target.is_ipv4()) {
+            return Err(LoadError::Argument {
+                option: "--source-ips",
+                value: sources.to_string(),
+                allowed: format!("the target {target} can only be reached from addresses of its own family"),
+            });
+        }
+        Ok(Plan {
+            target,
+            connections: args.connections,
+            connect_rate,
+            duration: args.duration,
+            sources: args.source_ips.or_else(|| SourceIps::spread(target.ip(), args.connections)),
+            threads: args.threads.min(args.connections),
+            dialect: Dialect { framing: args.framing },
+            json: args.json,
+            quiet: args.quiet,
+            run,
+            settle_timeout: SETTLE_TIMEOUT,
+            load,
+        })
+    }
+
+    /// Options that a server needs for this run, as an example to start one.
+    pub(super) fn server_flags(&self) -> String {
+        let what = match self.load {
+            Load::Idle { .. } => "",
+            Load::Echo { .. } => " --app echo",
+            Load::Fanout(_) => " --client-publish",
+        };
+        format!("--listen {}={}{what}", self.dialect.framing, self.target)
+    }
+
+    /// Connection numbers of thread `index`: shares that differ by one at the most.
+    pub(super) fn share(&self, index: usize) -> std::ops::Range<usize> {
+        let start = |index: usize| index * self.connections / self.threads;
+        start(index)..start(index + 1)
+    }
+
+    /// Whether the source addresses are this machine's own; else every connect would fail for no clear reason.
+    fn check_sources(&self) -> Result<(), LoadError> {
+        let Some(sources) = &self.sources else { return Ok(()) };
+        for address in [sources.of(0), sources.of(sources.count() - 1)] {
+            // Binding a socket that sends nothing is the simplest way to ask.
+            if let Err(error) = UdpSocket::bind((address, 0)) {
+                return Err(LoadError::Argument {
+                    option: "--source-ips",
+                    value: sources.to_string(),
+                    allowed: format!(
+                        "{address} can't be used on this machine ({error}); `ip address` lists those that can"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ports(&self) -> Result<(), LoadError> {
+        let sources = self.sources.map_or(1, |sources| sources.count());
+        // Without /proc there is nothing to check against; the connects will tell.
+        let Some(ports) = local_ports() else { return Ok(()) };
+        if self.connections > sources * ports {
+            return Err(LoadError::TooFewPorts { connections: self.connections, sources, ports });
+        }
+        Ok(())
+    }
+
+    fn raise_fd_limit(&self) -> Result<(), LoadError> {
+        let needed = self.connections as u64 + FDS_RESERVED + self.threads as u64 * FDS_PER_THREAD;
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        // `None` stands for no limit.
+        if let Some(limit) = maximum.filter(|&limit| limit < needed) {
+            return Err(LoadError::TooFewFds { connections: self.connections, needed, limit });
+        }
+        if current.is_some_and(|current| current < needed) {
+            setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+                .map_err(std::io::Error::from)
+                .map_err(LoadError::system("raise the limit of open files"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Ports that the kernel may choose for outgoing connections.
+fn local_ports() -> Option<usize> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut words = text.split_whitespace().map(|word| word.parse::<usize>().ok());
+    let (low, high) = (words.next()??, words.next()??);
+    Some((high + 1).saturating_sub(low))
+}
+
+fn resolve(target: &str) -> Result<SocketAddr, LoadError> {
+    if target.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        return Err(LoadError::Argument {
+            option: "--target",
+            value: target.to_owned(),
+            allowed: "write address:port or name:port, as in 127.0.0.1:8888".into(),
+        });
+    }
+    let failed = |source| LoadError::Resolve { target: target.to_owned(), source };
+    let mut addresses = target.to_socket_addrs().map_err(failed)?;
+    addresses.next().ok_or_else(|| failed(std::io::Error::other("the name has no address")))
+}
+
+fn count_messages(plan: &FanoutPlan, duration: Duration) -> Result<u32, LoadError> {
+    let messages = (duration.as_secs_f64() * plan.publish_rate).ceil().max(1.0) * f64::from(plan.burst);
+    if messages >= f64::from(u32::MAX) {
+        return Err(LoadError::Argument {
+            option: "--duration",
+            value: crate::config::duration_to_text(duration),
+            allowed: format!("at this --publish-rate and --burst it is {messages:.0} messages; at most {}", u32::MAX),
+        });
+    }
+    Ok(messages as u32)
+}
+
+fn check_message_size(bytes: usize) -> Result<usize, LoadError> {
+    in_range("--message-size", bytes, STAMP_BYTES, MESSAGE_BYTES_MAX)
+}
+
+/// The server's own rule for topics, so that a bad one is refused before anything is sent.
+fn check_topic(topic: String) -> Result<String, LoadError> {
+    let bad = topic.is_empty() || topic.len() > 255 || topic.chars().any(|c| c.is_whitespace() || c.is_control());
+    if bad {
+        return Err(LoadError::Argument {
+            option: "--topic",
+            value: format!("{topic:?}"),
+            allowed: "a topic is 1 to 255 bytes without white space".into(),
+        });
+    }
+    Ok(topic)
+}
+
+fn in_range<T: PartialOrd + std::fmt::Display>(option: &'static str, value: T, min: T, max: T) -> Result<T, LoadError> {
+    if value < min || value > max {
+        let allowed = format!("it must be from {min} to {max}");
+        return Err(LoadError::Argument { option, value: value.to_string(), allowed });
+    }
+    Ok(value)
+}
+
+/// `in_range` for a number that may also be NaN.
+fn positive(option: &'static str, value: f64, min_text: &str, min: f64, max: f64) -> Result<f64, LoadError> {
+    if value >= min && value <= max {
+        return Ok(value);
+    }
+    let allowed = format!("it must be from {min_text} to {max}");
+    Err(LoadError::Argument { option, value: value.to_string(), allowed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::tests::plan;
+
+    #[test]
+    fn the_defaults_make_a_plan() {
+        for kind in ["idle", "echo", "fanout"] {
+            let plan = plan(kind).unwrap();
+            assert_eq!((plan.connections, plan.duration), (1_000, Duration::from_secs(10)));
+            assert_eq!(plan.target.to_string(), "127.0.0.1:8888");
+        }
+    }
+
+    #[test]
+    fn unusable_values_are_refused_by_name_as_usage_errors() {
+        for (line, start) in [
+            ("idle --connections 0", "--connections is 0; it must be from 1 to"),
+            ("idle --threads 0", "--threads is 0; it must be from 1 to 256"),
+            ("idle --target nowhere", "--target is nowhere; write address:port"),
+            ("idle --target nowhere:http", "--target is nowhere:http; write address:port"),
+            ("idle --duration 0", "--duration is 0; it must be above 0"),
+            ("idle --duration 100h", "--duration is 4days 4h; it must be above 0 and at most 72 hours"),
+            ("idle --rate 0", "--rate is 0; it must be from 0.1"),
+            ("idle --rate NaN", "--rate is NaN; it must be from 0.1"),
+            ("idle --topic a\tb", "--topic is \"a\\tb\"; a topic is 1 to 255 bytes"),
+            ("idle --source-ips fd00::1", "--source-ips is fd00::1; the target 127.0.0.1:8888 can only"),
+            ("idle --source-ips 192.0.2.1", "--source-ips is 192.0.2.1; 192.0.2.1 can't be used on this machine"),
+            ("echo --message-size 31", "--message-size is 31; it must be from 32"),
+            ("fanout --message-size 17MiB", "--message-size is 17825792; it must be from 32"),
+            ("fanout --publish-rate 0", "--publish-rate is 0; it must be from 0.001"),
+            ("fanout --burst 0", "--burst is 0; it must be from 1"),
+            ("fanout --stalled-percent 101", "--stalled-percent is 101; it must be from 0 to 100"),
+            ("fanout --duration 10h --publish-rate 1000000", "--duration is 10h; at this --publish-rate"),
+        ] {
+            let error = plan(line).unwrap_err();
+            assert!(error.is_usage(), "{line}");
+            assert!(error.to_string().starts_with(start), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn more_connections_than_descriptors_or_ports_are_refused_with_the_remedy() {
+        if let Some(limit) = getrlimit(Resource::Nofile).maximum.filter(|&limit| limit < u64::from(STAMP_IDS) - 1) {
+            let error = plan(&format!("idle --connections {limit}")).unwrap_err();
+            assert!(error.is_usage());
+            let text = error.to_string();
+            assert!(text.contains(&format!("ulimit -n {}", limit + 68)) && text.contains("deploy/tune.sh"), "{text}");
+        }
+        let error = plan("idle --connections 70000 --source-ips 127.0.0.2").unwrap_err();
+        assert!(error.is_usage());
+        assert!(error.to_string().contains("--source-ips A-B"), "{error}");
+    }
+
+    #[test]
+    fn threads_share_all_connections() {
+        let plan = plan("idle --connections 10 --threads 3").unwrap();
+        let shares: Vec<_> = (0..3).map(|index| plan.share(index)).collect();
+        assert_eq!(shares, [0..3, 3..6, 6..10]);
+        assert_eq!(self::plan("idle --connections 2 --threads 3").unwrap().threads, 2);
+    }
+
+    #[test]
+    fn stalled_subscribers_are_spread_evenly() {
+        let Load::Fanout(plan) = plan("fanout --stalled-percent 10").unwrap().load else { unreachable!() };
+        let stalled: Vec<_> = (0..30).filter(|&index| plan.is_stalled(index)).collect();
+        assert_eq!(stalled, [9, 19, 29]);
+        assert_eq!((plan.messages, plan.burst), (10, 1));
+    }
+}

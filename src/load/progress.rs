@@ -1,0 +1,93 @@
+//! What a person sees on stderr while a run goes on.
+
+use std::io::{IsTerminal, stderr};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::plan::{Load, Plan};
+use super::report::time_text;
+use super::shared::Totals;
+
+/// A bar on a terminal, a line for each phase elsewhere, nothing with `--quiet`.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    is_bar: bool,
+    is_lines: bool,
+}
+
+impl Progress {
+    pub(super) fn new(quiet: bool) -> Progress {
+        let is_terminal = stderr().is_terminal();
+        Progress { bar: ProgressBar::hidden(), is_bar: is_terminal && !quiet, is_lines: !is_terminal && !quiet }
+    }
+
+    /// Whether live figures are shown.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_bar
+    }
+
+    pub(super) fn connecting(&mut self, plan: &Plan) {
+        self.phase(plan.connections as u64, "{msg} [{bar:32}] {pos}/{len}  {per_sec}  ready in {eta}");
+        self.line(&format!("connecting {} to {}", plan.connections, plan.target));
+        self.bar.set_message("connecting");
+    }
+
+    pub(super) fn connected(&self, totals: &Totals) {
+        self.bar.set_position(totals.links.ready);
+        if totals.links.given_up > 0 {
+            self.bar.set_message(format!("connecting ({} failed)", totals.links.given_up));
+        }
+    }
+
+    pub(super) fn running(&mut self, plan: &Plan, totals: &Totals) {
+        self.phase(plan.duration.as_millis() as u64, "{prefix} [{bar:32}] {msg}");
+        let what = match &plan.load {
+            Load::Idle { .. } => "holding",
+            Load::Echo { .. } => "echoing",
+            Load::Fanout(_) => "publishing",
+        };
+        self.bar.set_prefix(what);
+        self.line(&format!("{what} for {:?} on {} connections", plan.duration, totals.links.ready));
+    }
+
+    /// `rate` is what came per second since the last tick.
+    pub(super) fn tick(&self, elapsed: Duration, rate: f64, totals: &Totals) {
+        if !self.is_bar {
+            return;
+        }
+        self.bar.set_position(elapsed.as_millis() as u64);
+        let closed = match totals.links.closed {
+            0 => String::new(),
+            closed => format!("  {closed} closed"),
+        };
+        self.bar.set_message(format!(
+            "{:.0} s  {rate:.0}/s  p99 {}{closed}",
+            elapsed.as_secs_f64(),
+            time_text(totals.p99_ns as f64)
+        ));
+    }
+
+    pub(super) fn settling(&self) {
+        self.bar.set_prefix("waiting for the rest");
+        self.line("waiting for the rest");
+    }
+
+    pub(super) fn done(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn phase(&mut self, length: u64, template: &str) {
+        self.bar.finish_and_clear();
+        if self.is_bar {
+            let style = ProgressStyle::with_template(template).expect("the templates are constants that parse");
+            self.bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()).with_style(style);
+        }
+    }
+
+    fn line(&self, text: &str) {
+        if self.is_lines {
+            eprintln!("load: {text}");
+        }
+    }
+}

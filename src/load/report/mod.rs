@@ -1,0 +1,313 @@
+//! The result: one list of figures, printed as a table for people and as JSON for programs.
+//!
+//! The JSON object has `scenario`, `ok`, `problems` (sentences), and one object for each section of the table.
+//! A key's name says its unit: `_us` microseconds, `_s` seconds, `_per_s` per second, `_bytes` bytes; all others
+//! are counts. Percentiles end in `_p50`, `_p90`, `_p99`, `_p999` and `_max`. What was not measured is missing.
+//!
+//! | section | keys |
+//! | --- | --- |
+//! | `settings` | `target`, `framing`, `source_ips`, `topic` (texts), `connections`, `threads`, `duration_s`, and those of the scenario |
+//! | `connect` | `ready`, `failed`, `failed_tries`, `failures` (counts by reason), `connects_per_s`, `connect_us_*`, `ready_us_*` |
+//! | `idle` | `held_s`, `closed`, `closed_reasons` (counts by reason), `pings`, `pings_unanswered`, `ping_us_*` |
+//! | `echo` | `round_trips`, `round_trips_per_s`, `rtt_us_*`, `unanswered`, `corrupted`, `duplicated`, `closed`, `closed_reasons` |
+//! | `fanout` | `published`, `refused`, `publish_late_us_*`, `subscribers`, `expected`, `delivered`, `delivered_per_s`, `latency_us_*`, `last_recipient_us_*`, `lost`, `gaps_reported`, `gap_notices`, `gaps_over_reported`, `duplicated`, `reordered`, `corrupted`, `unexpected`, `foreign`, `closed`, `closed_reasons`, `stalled`, `stalled_closed` |
+//! | `client` | `cpu_s`, `cpu_us_per_message` |
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value as Json, json};
+
+use super::LoadError;
+use super::connect::Reasons;
+use super::latency::Latency;
+use super::plan::Plan;
+use super::run::Run;
+
+pub(super) mod echo;
+pub(super) mod fanout;
+pub(super) mod idle;
+
+/// A figure, in the unit that its table row and its JSON key are made from.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Count(u64),
+    PerSecond(f64),
+    Seconds(f64),
+    Bytes(usize),
+    Nanos(f64),
+    Text(String),
+    Reasons(Reasons),
+}
+
+#[derive(Clone, Debug)]
+struct Figure {
+    key: String,
+    label: String,
+    value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Section {
+    name: &'static str,
+    figures: Vec<Figure>,
+}
+
+/// The result of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    scenario: &'static str,
+    sections: Vec<Section>,
+    /// What went wrong, a sentence each; empty if all went well.
+    pub(super) problems: Vec<String>,
+}
+
+impl Section {
+    pub(super) fn new(name: &'static str) -> Section {
+        Section { name, figures: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, key: impl Into<String>, label: impl Into<String>, value: Value) {
+        self.figures.push(Figure { key: key.into(), label: label.into(), value });
+    }
+
+    pub(super) fn count(&mut self, key: &str, label: &str, count: u64) {
+        self.add(key, label, Value::Count(count));
+    }
+
+    /// The percentiles of a latency under `key`, which ends in `_us`; nothing if nothing was measured.
+    pub(super) fn latency(&mut self, key: &str, label: &str, latency: &Latency, quantiles: &[(&str, f64)]) {
+        if latency.is_empty() {
+            return;
+        }
+        for (name, quantile) in quantiles {
+            let suffix = name.replace('.', "");
+            let value = Value::Nanos(latency.at(*quantile) as f64);
+            self.add(format!("{key}_{suffix}"), format!("{label} {name}"), value);
+        }
+        self.add(format!("{key}_max"), format!("{label} max"), Value::Nanos(latency.max() as f64));
+    }
+
+    /// Counts by reason, if there are any.
+    pub(super) fn reasons(&mut self, key: &str, label: &str, reasons: &Reasons) {
+        if reasons.total() > 0 {
+            self.add(key, label, Value::Reasons(reasons.clone()));
+        }
+    }
+}
+
+/// The percentiles of what a run is about.
+pub(super) const FULL: &[(&str, f64)] = &[("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+
+/// The percentiles of the rest.
+pub(super) const SHORT: &[(&str, f64)] = &[("p50", 0.5), ("p99", 0.99)];
+
+impl Report {
+    /// A report with what all scenarios share; `settings` and `own` are the scenario's parts.
+    pub(super) fn new<R>(plan: &Plan, run: &Run<R>, settings: Section, own: Section, messages: u64) -> Report {
+        let scenario = own.name;
+        let mut problems = Vec::new();
+        if run.begin_ns.is_none() {
+            problems.push("interrupted before all connections were ready".to_owned());
+        }
+        if run.links.given_up > 0 {
+            let failures = &run.connects.failures;
+            problems.push(format!("{} of {} connections failed ({failures})", run.links.given_up, plan.connections));
+        }
+        if run.links.closed > 0 {
+            problems.push(format!("{} connections were lost ({})", run.links.closed, run.closed));
+        }
+        let sections = vec![settings, connect_section(run), own, client_section(run, messages)];
+        Report { scenario, sections, problems }
+    }
+
+    /// Adds a problem if `count` is not 0; the text comes behind the number.
+    pub(super) fn problem(&mut self, count: u64, text: &str) {
+        if count > 0 {
+            self.problems.push(format!("{count} {text}"));
+        }
+    }
+
+    pub(super) fn to_json(&self) -> Json {
+        let mut object = Map::new();
+        object.insert("scenario".into(), json!(self.scenario));
+        object.insert("ok".into(), json!(self.problems.is_empty()));
+        object.insert("problems".into(), json!(self.problems));
+        for section in &self.sections {
+            let figures = section.figures.iter().map(|figure| (figure.key.clone(), figure.value.to_json()));
+            object.insert(section.name.into(), Json::Object(figures.collect()));
+        }
+        Json::Object(object)
+    }
+}
+
+/// What was asked for, as far as all scenarios share it.
+pub(super) fn settings_section(plan: &Plan) -> Section {
+    let mut section = Section::new("settings");
+    section.add("target", "target", Value::Text(plan.target.to_string()));
+    section.add("framing", "framing", Value::Text(plan.dialect.framing.to_string()));
+    if let Some(sources) = plan.sources {
+        section.add("source_ips", "source addresses", Value::Text(sources.to_string()));
+    }
+    section.count("connections", "connections", plan.connections as u64);
+    section.count("threads", "threads", plan.threads as u64);
+    section.add("duration_s", "duration", Value::Seconds(plan.duration.as_secs_f64()));
+    section
+}
+
+fn connect_section<R>(run: &Run<R>) -> Section {
+    let mut section = Section::new("connect");
+    section.count("ready", "ready", run.links.ready);
+    section.count("failed", "failed", run.links.given_up);
+    section.count("failed_tries", "failed tries", run.connects.failures.total());
+    section.reasons("failures", "failed tries by reason", &run.connects.failures);
+    if run.connects.last_ready_ns > 0 {
+        let rate = run.links.ready as f64 * 1e9 / run.connects.last_ready_ns as f64;
+        section.add("connects_per_s", "connects", Value::PerSecond(rate));
+    }
+    section.latency("connect_us", "connect", &run.connects.connect, SHORT);
+    section.latency("ready_us", "first answer", &run.connects.ready, SHORT);
+    section
+}
+
+fn client_section<R>(run: &Run<R>, messages: u64) -> Section {
+    let mut section = Section::new("client");
+    section.add("cpu_s", "CPU time", Value::Seconds(run.cpu_ns as f64 / 1e9));
+    if messages > 0 {
+        let each = run.cpu_ns as f64 / messages as f64;
+        section.add("cpu_us_per_message", "CPU time per message", Value::Nanos(each));
+    }
+    section
+}
+
+impl Value {
+    fn to_json(&self) -> Json {
+        // Microseconds and rates with three decimals: more would be noise.
+        let rounded = |value: f64| json!((value * 1e3).round() / 1e3);
+        match self {
+            Value::Count(count) => json!(count),
+            Value::Bytes(bytes) => json!(bytes),
+            Value::PerSecond(value) | Value::Seconds(value) => rounded(*value),
+            Value::Nanos(ns) => rounded(ns / 1e3),
+            Value::Text(text) => json!(text),
+            Value::Reasons(reasons) => json!(reasons.0),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Count(count) => f.write_str(&grouped(*count)),
+            Value::PerSecond(rate) if *rate < 100.0 => write!(f, "{rate:.1} /s"),
+            Value::PerSecond(rate) => write!(f, "{} /s", grouped(rate.round() as u64)),
+            Value::Seconds(seconds) => write!(f, "{seconds:.2} s"),
+            Value::Bytes(bytes) => write!(f, "{} B", grouped(*bytes as u64)),
+            Value::Nanos(ns) => f.write_str(&time_text(*ns)),
+            Value::Text(text) => f.write_str(text),
+            Value::Reasons(reasons) => reasons.fmt(f),
+        }
+    }
+}
+
+/// A time span of nanoseconds in the unit in which it reads best.
+pub(super) fn time_text(ns: f64) -> String {
+    match ns {
+        ..1e4 => format!("{:.2} µs", ns / 1e3),
+        ..1e6 => format!("{:.0} µs", ns / 1e3),
+        ..1e7 => format!("{:.2} ms", ns / 1e6),
+        ..1e9 => format!("{:.0} ms", ns / 1e6),
+        _ => format!("{:.2} s", ns / 1e9),
+    }
+}
+
+/// A number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels = self.sections.iter().flat_map(|section| &section.figures).map(|figure| figure.label.len());
+        let width = labels.max().unwrap_or(0);
+        for section in &self.sections {
+            writeln!(f, "{}", section.name)?;
+            for Figure { label, value, .. } in &section.figures {
+                writeln!(f, "  {label:width$}  {value}")?;
+            }
+        }
+        if self.problems.is_empty() {
+            return write!(f, "result: all well");
+        }
+        write!(f, "result: FAILED")?;
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The file for the result, opened before the run so that a bad path does not cost one.
+pub(super) struct JsonFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl JsonFile {
+    pub(super) fn create(path: &Path) -> Result<JsonFile, LoadError> {
+        let file = File::create(path).map_err(|source| LoadError::Json { path: path.to_owned(), source })?;
+        Ok(JsonFile { path: path.to_owned(), file })
+    }
+
+    pub(super) fn write(mut self, report: &Report) -> Result<(), LoadError> {
+        let mut write = || -> io::Result<()> {
+            serde_json::to_writer_pretty(&mut self.file, &report.to_json())?;
+            self.file.write_all(b"\n")
+        };
+        write().map_err(|source| LoadError::Json { path: self.path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well_and_keep_their_units() {
+        for (value, text, json) in [
+            (Value::Count(1_234_567), "1,234,567", json!(1_234_567)),
+            (Value::PerSecond(1_500.4), "1,500 /s", json!(1500.4)),
+            (Value::PerSecond(0.5), "0.5 /s", json!(0.5)),
+            (Value::Nanos(7_530.0), "7.53 µs", json!(7.53)),
+            (Value::Nanos(75_300.0), "75 µs", json!(75.3)),
+            (Value::Nanos(1_234_567.0), "1.23 ms", json!(1234.567)),
+            (Value::Nanos(2.5e9), "2.50 s", json!(2_500_000.0)),
+            (Value::Bytes(1_024), "1,024 B", json!(1_024)),
+        ] {
+            assert_eq!((value.to_string().as_str(), value.to_json()), (text, json));
+        }
+    }
+
+    #[test]
+    fn a_latency_has_a_key_for_each_percentile_and_none_if_nothing_was_measured() {
+        let mut section = Section::new("echo");
+        section.latency("rtt_us", "round trip", &Latency::default(), FULL);
+        assert!(section.figures.is_empty());
+        let mut latency = Latency::default();
+        latency.record(5_000);
+        section.latency("rtt_us", "round trip", &latency, FULL);
+        let keys: Vec<_> = section.figures.iter().map(|figure| figure.key.as_str()).collect();
+        assert_eq!(keys, ["rtt_us_p50", "rtt_us_p90", "rtt_us_p99", "rtt_us_p999", "rtt_us_max"]);
+        assert_eq!(section.figures[3].label, "round trip p99.9");
+    }
+}

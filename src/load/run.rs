@@ -1,0 +1,282 @@
+//! A run's coordinator: starts the threads, leads them through the phases, gathers what they measured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mio::{Poll, Waker};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::LoadError;
+use super::clock::{Clock, ns};
+use super::connect::{ConnectStats, Reasons};
+use super::echo::Echo;
+use super::fanout::Fanout;
+use super::idle::Idle;
+use super::plan::{FanoutPlan, Load, Plan};
+use super::progress::Progress;
+use super::publisher::{Publisher, PublisherResult};
+use super::report::{self, Report};
+use super::scenario::Scenario;
+use super::shared::{LinkCounts, Phase, Shared, Totals};
+use super::worker::{WAKE, Worker, WorkerResult};
+
+/// How often the coordinator looks at the figures.
+const LOOK_STEP: Duration = Duration::from_millis(100);
+
+/// The same while it waits for the last messages.
+const SETTLE_STEP: Duration = Duration::from_millis(10);
+
+/// When all is in, what comes within this time still shows, so that duplicates do.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How often progress is shown.
+const SHOW_STEP: Duration = Duration::from_millis(200);
+
+/// What all threads measured. Times are nanoseconds of the run's clock.
+pub(super) struct Run<R> {
+    pub(super) connects: ConnectStats,
+    pub(super) links: LinkCounts,
+    pub(super) closed: Reasons,
+    pub(super) stalled_closed: u64,
+    pub(super) scenarios: Vec<R>,
+    pub(super) publisher: Option<PublisherResult>,
+    /// When the load began; `None` if the run was interrupted before.
+    pub(super) begin_ns: Option<u64>,
+    /// How long the load was on.
+    pub(super) held_ns: u64,
+    /// CPU time of this process from the begin of the load on.
+    pub(super) cpu_ns: u64,
+    pub(super) is_interrupted: bool,
+}
+
+/// Carries out a plan. `interrupted` ends it early.
+pub(super) fn execute(plan: Plan, interrupted: &AtomicBool) -> Result<Report, LoadError> {
+    let plan = Arc::new(plan);
+    match &plan.load {
+        Load::Idle { topic } => {
+            let run = Coordinator::start(&plan, None, || Idle::new(&plan, topic))?.lead(interrupted)?;
+            Ok(report::idle::report(&plan, run))
+        }
+        Load::Echo { message_bytes } => {
+            let run = Coordinator::start(&plan, None, || Echo::new(&plan, *message_bytes))?.lead(interrupted)?;
+            Ok(report::echo::report(&plan, *message_bytes, run))
+        }
+        Load::Fanout(fanout) => {
+            let run = Coordinator::start(&plan, Some(fanout), || Fanout::new(&plan, fanout))?.lead(interrupted)?;
+            Ok(report::fanout::report(&plan, fanout, run))
+        }
+    }
+}
+
+struct Coordinator<S: Scenario> {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    progress: Progress,
+    wakers: Vec<Waker>,
+    workers: Vec<JoinHandle<Result<WorkerResult<S::Result>, LoadError>>>,
+    publisher: Option<Publisher>,
+    publishing: Option<JoinHandle<Result<PublisherResult, LoadError>>>,
+}
+
+impl<S: Scenario> Coordinator<S> {
+    /// Starts the threads; they begin to connect at once.
+    fn start(plan: &Arc<Plan>, fanout: Option<&FanoutPlan>, scenario: impl Fn() -> S) -> Result<Self, LoadError> {
+        let clock = Clock::start();
+        let progress = Progress::new(plan.quiet);
+        // Before anything else, because it shows whether the server does what the run needs.
+        let publisher = fanout.map(|fanout| Publisher::connect(plan, fanout, clock.now())).transpose()?;
+        let mut coordinator = Coordinator {
+            plan: plan.clone(),
+            shared: Arc::new(Shared::new(plan.threads, progress.is_live())),
+            clock,
+            progress,
+            wakers: Vec::with_capacity(plan.threads),
+            workers: Vec::with_capacity(plan.threads),
+            publisher,
+            publishing: None,
+        };
+        for index in 0..plan.threads {
+            let poll = Poll::new().map_err(LoadError::system("make a poll loop"))?;
+            let waker = Waker::new(poll.registry(), WAKE).map_err(LoadError::system("make a waker"))?;
+            let worker = Worker::new(index, plan.clone(), coordinator.shared.clone(), clock, poll, scenario());
+            let thread = spawn(format!("load-{index}"), move || worker.run());
+            coordinator.wakers.push(waker);
+            coordinator.workers.push(thread.inspect_err(|_| coordinator.enter(Phase::Stopping))?);
+        }
+        Ok(coordinator)
+    }
+
+    /// Leads the run through its phases.
+    fn lead(mut self, interrupted: &AtomicBool) -> Result<Run<S::Result>, LoadError> {
+        self.progress.connecting(&self.plan);
+        let is_connected = self.connect(interrupted);
+        let cpu_begin_ns = cpu_ns();
+        let mut begin_ns = None;
+        let mut held_ns = 0;
+        if is_connected && self.shared.totals().links.ready > 0 {
+            let begin = self.clock.now();
+            begin_ns = Some(begin);
+            self.begin_load(begin)?;
+            held_ns = self.hold(begin, interrupted);
+            self.progress.settling();
+            self.enter(Phase::Settling);
+            self.settle();
+        }
+        let cpu_ns = cpu_ns() - cpu_begin_ns;
+        self.shared.cut_short();
+        self.enter(Phase::Stopping);
+        self.progress.done();
+
+        let mut run = Run {
+            connects: ConnectStats::default(),
+            links: LinkCounts::default(),
+            closed: Reasons::default(),
+            stalled_closed: 0,
+            scenarios: Vec::new(),
+            publisher: None,
+            begin_ns,
+            held_ns,
+            cpu_ns,
+            is_interrupted: interrupted.load(Ordering::Relaxed),
+        };
+        for worker in self.workers {
+            run.add(join(worker)?);
+        }
+        run.publisher = self.publishing.map(join).transpose()?;
+        if run.links.ready == 0 && !run.is_interrupted {
+            return Err(LoadError::NothingConnected {
+                connections: self.plan.connections,
+                target: self.plan.target,
+                kinds: run.connects.failures.to_string(),
+                framing: self.plan.dialect.framing.name(),
+            });
+        }
+        Ok(run)
+    }
+
+    /// Waits until every connection is ready or given up; `false` if the run ended before.
+    fn connect(&mut self, interrupted: &AtomicBool) -> bool {
+        loop {
+            let totals = self.shared.totals();
+            self.progress.connected(&totals);
+            if self.is_over(interrupted) {
+                return false;
+            }
+            if totals.links.ready + totals.links.given_up == self.plan.connections as u64 {
+                return true;
+            }
+            if let Some(publisher) = &mut self.publisher {
+                publisher.keep_alive(self.clock.now());
+            }
+            thread::park_timeout(LOOK_STEP);
+        }
+    }
+
+    fn begin_load(&mut self, begin_ns: u64) -> Result<(), LoadError> {
+        self.progress.running(&self.plan, &self.shared.totals());
+        self.enter(Phase::Running);
+        if let Some(publisher) = self.publisher.take() {
+            let (shared, clock) = (self.shared.clone(), self.clock);
+            let thread = spawn("load-pub".into(), move || publisher.run(&shared, clock, begin_ns));
+            self.publishing = Some(thread.inspect_err(|_| self.enter(Phase::Stopping))?);
+        }
+        Ok(())
+    }
+
+    /// Keeps the load on until its time is over; returns how long it was on.
+    fn hold(&mut self, begin_ns: u64, interrupted: &AtomicBool) -> u64 {
+        let duration_ns = ns(self.plan.duration);
+        let (mut shown_ns, mut shown) = (begin_ns, 0);
+        loop {
+            let now = self.clock.now();
+            let elapsed_ns = now - begin_ns;
+            let totals = self.shared.totals();
+            let is_empty = totals.links.closed == totals.links.ready;
+            if elapsed_ns >= duration_ns || is_empty || self.is_over(interrupted) {
+                if elapsed_ns < duration_ns {
+                    self.shared.cut_short();
+                }
+                return elapsed_ns;
+            }
+            if now - shown_ns >= ns(SHOW_STEP) {
+                let rate = (totals.counts.received - shown) as f64 * 1e9 / (now - shown_ns) as f64;
+                self.progress.tick(Duration::from_nanos(elapsed_ns), rate, &totals);
+                (shown_ns, shown) = (now, totals.counts.received);
+            }
+            thread::park_timeout(LOOK_STEP.min(Duration::from_nanos(duration_ns - elapsed_ns)));
+        }
+    }
+
+    /// Waits until all is in, or nothing has come for some time. What is missing then, the scenario knows.
+    fn settle(&mut self) {
+        let progress = |totals: &Totals| {
+            let counts = totals.counts;
+            (counts.received, counts.accounted, counts.outstanding, totals.published, totals.links.closed)
+        };
+        let (mut last, mut last_ns) = (progress(&self.shared.totals()), self.clock.now());
+        loop {
+            let (totals, now) = (self.shared.totals(), self.clock.now());
+            if S::is_settled(&totals) {
+                thread::sleep(GRACE);
+                return;
+            }
+            if progress(&totals) != last {
+                (last, last_ns) = (progress(&totals), now);
+            }
+            if now - last_ns > ns(self.plan.settle_timeout) || self.has_failed() {
+                return;
+            }
+            thread::park_timeout(SETTLE_STEP);
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.shared.set_phase(phase);
+        for waker in &self.wakers {
+            // It writes to an eventfd of our own; without it the run could not end.
+            waker.wake().expect("an eventfd takes a wake-up");
+        }
+    }
+
+    fn is_over(&self, interrupted: &AtomicBool) -> bool {
+        interrupted.load(Ordering::Relaxed) || self.has_failed()
+    }
+
+    /// Whether a thread has ended although none was told to; its result says why.
+    fn has_failed(&self) -> bool {
+        let is_publisher_broken = self.publishing.as_ref().is_some_and(|publishing| publishing.is_finished())
+            && !self.shared.totals().publisher_done;
+        is_publisher_broken || self.workers.iter().any(JoinHandle::is_finished)
+    }
+}
+
+impl<R> Run<R> {
+    fn add(&mut self, worker: WorkerResult<R>) {
+        self.connects.merge(worker.connects);
+        self.links.connected += worker.links.connected;
+        self.links.ready += worker.links.ready;
+        self.links.given_up += worker.links.given_up;
+        self.links.closed += worker.links.closed;
+        self.closed.merge(worker.closed);
+        self.stalled_closed += worker.stalled_closed;
+        self.scenarios.push(worker.scenario);
+    }
+}
+
+fn spawn<T: Send + 'static>(name: String, f: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, LoadError> {
+    thread::Builder::new().name(name).spawn(f).map_err(LoadError::system("start a thread"))
+}
+
+/// A thread's result; its panic is passed on.
+fn join<T>(thread: JoinHandle<Result<T, LoadError>>) -> Result<T, LoadError> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// CPU time of this process so far, in nanoseconds.
+fn cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

@@ -1,0 +1,63 @@
+//! What a worker asks of a scenario.
+
+use super::LoadError;
+use super::link::Link;
+use super::shared::{Counts, Phase, Totals};
+
+/// What a message from the server does to the connection that it came on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing.
+    Stay,
+    /// The server has answered; the connection is ready for the load.
+    Ready,
+    /// The server wants it closed, or can't serve it; the text says why, in few words.
+    Close(String),
+}
+
+/// A kind of load on one thread's share of the connections. Times are nanoseconds of the run's clock.
+pub(super) trait Scenario: Send + 'static {
+    /// What is kept for each connection.
+    type Conn: Send;
+    /// What the thread hands in at the end.
+    type Result: Send + 'static;
+
+    /// State for connection `index` (of the whole run).
+    fn conn(&self, index: usize) -> Self::Conn;
+
+    /// Whether the connection is to stop reading once it is ready.
+    fn is_stalled(&self, _conn: &Self::Conn) -> bool {
+        false
+    }
+
+    /// The connection is made: say hello.
+    fn greet(&mut self, link: &mut Link, conn: &mut Self::Conn, now: u64);
+
+    /// A complete message came.
+    fn message(&mut self, link: &mut Link, conn: &mut Self::Conn, message: &[u8], now: u64) -> Result<Step, LoadError>;
+
+    /// A ready connection's turn to show that it lives; it comes every 20 s.
+    fn keep_alive(&mut self, link: &mut Link, conn: &mut Self::Conn, now: u64);
+
+    /// The run enters `phase`.
+    fn enter(&mut self, phase: Phase);
+
+    /// The load begins, for each connection that is ready.
+    fn begin(&mut self, _link: &mut Link, _conn: &mut Self::Conn, _now: u64) {}
+
+    /// A connection was closed before it was ready (it may be tried again), or was lost afterwards.
+    fn closed(&mut self, link: &Link, conn: &mut Self::Conn);
+
+    fn counts(&self) -> Counts;
+
+    /// The 99th percentile of what it measures so far, in nanoseconds.
+    fn p99_ns(&self) -> u64;
+
+    /// Whether all that is under way is in.
+    fn is_settled(totals: &Totals) -> bool {
+        totals.counts.outstanding == 0
+    }
+
+    /// Hands in what was measured; `conns` is what is left of each connection, with whether it is still up.
+    fn finish(self, conns: impl Iterator<Item = (Self::Conn, bool)>) -> Self::Result;
+}
