@@ -78,7 +78,9 @@ pub(super) struct ConnectStats {
     pub(super) ready: Latency,
     /// Failed tries, by reason.
     pub(super) failures: Reasons,
-    /// When the last connection became ready, in nanoseconds of the run's clock.
+    /// When the first connect began, in nanoseconds of the run's clock.
+    pub(super) first_begin_ns: Option<u64>,
+    /// When the last connection became ready.
     pub(super) last_ready_ns: u64,
 }
 
@@ -87,6 +89,7 @@ impl ConnectStats {
         self.connect.merge(&other.connect);
         self.ready.merge(&other.ready);
         self.failures.merge(other.failures);
+        self.first_begin_ns = [self.first_begin_ns, other.first_begin_ns].into_iter().flatten().min();
         self.last_ready_ns = self.last_ready_ns.max(other.last_ready_ns);
     }
 }
@@ -154,6 +157,7 @@ impl Connector {
             pace.next_ns += pace.interval_ns;
         }
         self.under_way += 1;
+        self.stats.first_begin_ns.get_or_insert(now);
         self.begun.push_back((now, slot));
         Some(slot)
     }

@@ -97,6 +97,19 @@ impl Link {
         }
     }
 
+    /// Whether the server has closed a connection that was not read: reads what lies there, in at most `reads`
+    /// reads, to see what is behind it.
+    pub(super) fn has_ended(&mut self, buffer: &mut [u8], reads: usize) -> bool {
+        for _ in 0..reads {
+            match self.receive(buffer) {
+                Ok(None) => return false,
+                Ok(Some(0)) | Err(_) => return true,
+                Ok(Some(_)) => {}
+            }
+        }
+        false
+    }
+
     /// The error that a send ran into, or that the kernel noted.
     pub(super) fn take_error(&mut self) -> Option<io::Error> {
         self.error.take().or_else(|| self.stream.as_ref()?.take_error().ok().flatten())

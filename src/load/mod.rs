@@ -1,8 +1,8 @@
 //! The load generator: `corecast load idle|echo|fanout`.
 //!
-//! A command becomes a [`plan`]; [`run`](mod@run) drives the threads of one run through its phases. Each thread is a
-//! [`worker`]: a poll loop over its share of the connections. What is measured stands in a scenario
-//! ([`idle`], [`echo`], [`fanout`]); what bytes are spoken stands in the dialect ([`client`]).
+//! A command becomes a plan (`plan`); the coordinator (`run`) leads the threads through the phases of the run.
+//! Each thread is a poll loop over its share of the connections (`worker`). What is measured stands in a scenario
+//! (`idle`, `echo`, `fanout`); which bytes are spoken stands in the dialect (`client`).
 
 use std::path::PathBuf;
 use std::sync::Arc;

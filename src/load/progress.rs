@@ -1,9 +1,10 @@
 //! What a person sees on stderr while a run goes on.
 
+use std::fmt;
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::plan::{Load, Plan};
 use super::report::time_text;
@@ -28,7 +29,7 @@ impl Progress {
     }
 
     pub(super) fn connecting(&mut self, plan: &Plan) {
-        self.phase(plan.connections as u64, "{msg} [{bar:32}] {pos}/{len}  {per_sec}  ready in {eta}");
+        self.phase(plan.connections as u64, "{msg} [{bar:32}] {pos}/{len}  {rate}  ready in {eta}");
         self.line(&format!("connecting {} to {}", plan.connections, plan.target));
         self.bar.set_message("connecting");
     }
@@ -62,8 +63,9 @@ impl Progress {
             closed => format!("  {closed} closed"),
         };
         self.bar.set_message(format!(
-            "{:.0} s  {rate:.0}/s  p99 {}{closed}",
+            "{:.0} of {:.0} s  {rate:.0}/s  p99 {}{closed}",
             elapsed.as_secs_f64(),
+            self.bar.length().unwrap_or(0) as f64 / 1e3,
             time_text(totals.p99_ns as f64)
         ));
     }
@@ -80,7 +82,12 @@ impl Progress {
     fn phase(&mut self, length: u64, template: &str) {
         self.bar.finish_and_clear();
         if self.is_bar {
-            let style = ProgressStyle::with_template(template).expect("the templates are constants that parse");
+            let style = ProgressStyle::with_template(template)
+                .expect("the templates are constants that parse")
+                .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                    // A bar that can't be drawn is no reason to stop.
+                    let _ = write!(out, "{:.0}/s", state.per_sec());
+                });
             self.bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()).with_style(style);
         }
     }

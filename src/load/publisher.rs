@@ -179,6 +179,7 @@ impl Publisher {
             }
             if let Err(reason) = self.exchange(&mut buffer)? {
                 self.result.closed = Some(reason);
+                shared.cut_short();
                 break;
             }
             shared.published.store(self.result.published.into(), Ordering::Relaxed);

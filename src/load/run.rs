@@ -242,7 +242,7 @@ impl<S: Scenario> Coordinator<S> {
     }
 
     fn is_over(&self, interrupted: &AtomicBool) -> bool {
-        interrupted.load(Ordering::Relaxed) || self.has_failed()
+        interrupted.load(Ordering::Relaxed) || self.shared.is_cut_short() || self.has_failed()
     }
 
     /// Whether a thread has ended although none was told to; its result says why.

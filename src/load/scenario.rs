@@ -1,7 +1,8 @@
-//! What a worker asks of a scenario.
+//! What a worker asks of a scenario, and how bytes get there as messages.
 
 use super::LoadError;
-use super::link::Link;
+use super::client::{BadFrame, Dialect};
+use super::link::{Link, Stage};
 use super::shared::{Counts, Phase, Totals};
 
 /// What a message from the server does to the connection that it came on.
@@ -60,4 +61,45 @@ pub(super) trait Scenario: Send + 'static {
 
     /// Hands in what was measured; `conns` is what is left of each connection, with whether it is still up.
     fn finish(self, conns: impl Iterator<Item = (Self::Conn, bool)>) -> Self::Result;
+}
+
+/// Cuts `bytes` into messages and passes each on; returns why to close the connection, if so.
+pub(super) fn deliver<S: Scenario>(
+    dialect: Dialect,
+    scenario: &mut S,
+    link: &mut Link,
+    conn: &mut S::Conn,
+    bytes: &[u8],
+    now: u64,
+) -> Result<Option<String>, LoadError> {
+    let mut held = std::mem::take(&mut link.tail);
+    let bytes = if held.is_empty() {
+        bytes
+    } else {
+        held.extend_from_slice(bytes);
+        &held
+    };
+    let mut used = 0;
+    loop {
+        let (range, consumed) = match dialect.decode(&bytes[used..]) {
+            Ok(Some(found)) => found,
+            Ok(None) => break,
+            Err(BadFrame) => return Ok(Some("not a message in this framing".into())),
+        };
+        match scenario.message(link, conn, &bytes[used..][range], now)? {
+            Step::Stay => {}
+            Step::Ready => link.stage = Stage::Ready,
+            Step::Close(reason) => return Ok(Some(reason)),
+        }
+        used += consumed;
+    }
+    if used < bytes.len() {
+        link.tail = if held.is_empty() {
+            bytes[used..].to_vec()
+        } else {
+            held.drain(..used);
+            held
+        };
+    }
+    Ok(None)
 }

@@ -117,7 +117,7 @@ impl Shared {
         self.cut_short.load(Ordering::Relaxed)
     }
 
-    /// Has the publisher stop.
+    /// Has the publisher stop, and the coordinator end the load.
     pub(super) fn cut_short(&self) {
         self.cut_short.store(true, Ordering::Relaxed);
     }

@@ -9,12 +9,11 @@ use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
 use super::LoadError;
-use super::client::{BadFrame, Dialect};
 use super::clock::{Clock, ns};
 use super::connect::{self, ConnectStats, Connector, Reasons};
 use super::link::{Link, Stage};
 use super::plan::Plan;
-use super::scenario::{Scenario, Step};
+use super::scenario::{Scenario, deliver};
 use super::shared::{LinkCounts, Phase, Shared};
 use super::turns::Turns;
 
@@ -349,7 +348,7 @@ impl<S: Scenario> Worker<S> {
 
     fn finish(mut self) -> WorkerResult<S::Result> {
         for Slot { link, .. } in self.slots.iter_mut().filter(|slot| slot.link.is_stalled && slot.link.is_ready()) {
-            if has_ended(link, &mut self.buffer) {
+            if link.has_ended(&mut self.buffer, READS_PER_TURN) {
                 self.stalled_closed += 1;
                 link.close();
             }
@@ -363,57 +362,4 @@ impl<S: Scenario> Worker<S> {
             stalled_closed: self.stalled_closed,
         }
     }
-}
-
-/// Whether the server has closed a connection that was not read: reads what lies there, to see what is behind.
-fn has_ended(link: &mut Link, buffer: &mut [u8]) -> bool {
-    for _ in 0..READS_PER_TURN {
-        match link.receive(buffer) {
-            Ok(None) => return false,
-            Ok(Some(0)) | Err(_) => return true,
-            Ok(Some(_)) => {}
-        }
-    }
-    false
-}
-
-/// Cuts `bytes` into messages and passes each on; returns why to close the connection, if so.
-fn deliver<S: Scenario>(
-    dialect: Dialect,
-    scenario: &mut S,
-    link: &mut Link,
-    conn: &mut S::Conn,
-    bytes: &[u8],
-    now: u64,
-) -> Result<Option<String>, LoadError> {
-    let mut held = mem::take(&mut link.tail);
-    let bytes = if held.is_empty() {
-        bytes
-    } else {
-        held.extend_from_slice(bytes);
-        &held
-    };
-    let mut used = 0;
-    loop {
-        let (range, consumed) = match dialect.decode(&bytes[used..]) {
-            Ok(Some(found)) => found,
-            Ok(None) => break,
-            Err(BadFrame) => return Ok(Some("not a message in this framing".into())),
-        };
-        match scenario.message(link, conn, &bytes[used..][range], now)? {
-            Step::Stay => {}
-            Step::Ready => link.stage = Stage::Ready,
-            Step::Close(reason) => return Ok(Some(reason)),
-        }
-        used += consumed;
-    }
-    if used < bytes.len() {
-        link.tail = if held.is_empty() {
-            bytes[used..].to_vec()
-        } else {
-            held.drain(..used);
-            held
-        };
-    }
-    Ok(None)
 }

@@ -163,8 +163,9 @@ fn connect_section<R>(run: &Run<R>) -> Section {
     section.count("failed", "failed", run.links.given_up);
     section.count("failed_tries", "failed tries", run.connects.failures.total());
     section.reasons("failures", "failed tries by reason", &run.connects.failures);
-    if run.connects.last_ready_ns > 0 {
-        let rate = run.links.ready as f64 * 1e9 / run.connects.last_ready_ns as f64;
+    let first = run.connects.first_begin_ns;
+    if let Some(span_ns) = first.and_then(|first| run.connects.last_ready_ns.checked_sub(first)).filter(|&ns| ns > 0) {
+        let rate = run.links.ready as f64 * 1e9 / span_ns as f64;
         section.add("connects_per_s", "connects", Value::PerSecond(rate));
     }
     section.latency("connect_us", "connect", &run.connects.connect, SHORT);
