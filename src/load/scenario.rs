@@ -103,3 +103,61 @@ pub(super) fn deliver<S: Scenario>(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Framing;
+
+    /// Notes every message.
+    struct Notes(Vec<Vec<u8>>);
+
+    impl Scenario for Notes {
+        type Conn = ();
+        type Result = ();
+
+        fn conn(&self, _index: usize) {}
+        fn greet(&mut self, _link: &mut Link, _conn: &mut (), _now: u64) {}
+        fn message(&mut self, _: &mut Link, _: &mut (), message: &[u8], _: u64) -> Result<Step, LoadError> {
+            self.0.push(message.to_vec());
+            Ok(if message == b"BYE" { Step::Close("bye".into()) } else { Step::Stay })
+        }
+        fn keep_alive(&mut self, _link: &mut Link, _conn: &mut (), _now: u64) {}
+        fn enter(&mut self, _phase: Phase) {}
+        fn closed(&mut self, _link: &Link, _conn: &mut ()) {}
+        fn counts(&self) -> Counts {
+            Counts::default()
+        }
+        fn p99_ns(&self) -> u64 {
+            0
+        }
+        fn finish(self, _conns: impl Iterator<Item = ((), bool)>) {}
+    }
+
+    #[test]
+    fn messages_come_whole_wherever_the_bytes_are_cut_and_nothing_is_kept_behind_them() {
+        let messages: [&[u8]; 4] = [b"one", b"", b"three and more", b"4"];
+        for framing in Framing::ALL {
+            let dialect = Dialect { framing };
+            let bytes = messages.map(|message| dialect.encode(message)).concat();
+            for first in 0..=bytes.len() {
+                for second in first..=bytes.len() {
+                    let (mut notes, mut link) = (Notes(Vec::new()), Link::default());
+                    for piece in [&bytes[..first], &bytes[first..second], &bytes[second..]] {
+                        assert!(deliver(dialect, &mut notes, &mut link, &mut (), piece, 0).unwrap().is_none());
+                    }
+                    assert_eq!(notes.0, messages, "{framing} cut at {first} and {second}");
+                    assert_eq!(link.tail.capacity(), 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_behind_a_close_is_not_looked_at() {
+        let dialect = Dialect { framing: Framing::Line };
+        let (mut notes, mut link) = (Notes(Vec::new()), Link::default());
+        let reason = deliver(dialect, &mut notes, &mut link, &mut (), b"BYE\nmore\n", 0).unwrap();
+        assert_eq!((reason.as_deref(), notes.0.len()), (Some("bye"), 1));
+    }
+}
