@@ -91,6 +91,21 @@ pub enum LoadError {
         /// Options that the server needs for this run.
         flags: String,
     },
+    /// The target takes connections and says nothing.
+    #[error(
+        "{target} took the connection but did not answer `{sent}` within {seconds} s; \
+         look at the server's log and its framing (this run speaks {framing})"
+    )]
+    NoAnswer {
+        /// Where to.
+        target: SocketAddr,
+        /// What was sent, cut to a readable length.
+        sent: String,
+        /// How long the answer was waited for.
+        seconds: u64,
+        /// The framing that this run speaks.
+        framing: &'static str,
+    },
     /// The server takes no publishes from clients.
     #[error("{target} refuses publishes from clients; start the server with --client-publish")]
     PublishForbidden {

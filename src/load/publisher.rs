@@ -94,6 +94,13 @@ impl Publisher {
             result: PublisherResult::default(),
         };
         publisher.probe().map_err(|error| match error {
+            // What a blocking read says when its time is up.
+            ProbeError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => LoadError::NoAnswer {
+                target: plan.target,
+                sent: head + "…",
+                seconds: PROBE_TIMEOUT.as_secs(),
+                framing: plan.dialect.framing.name(),
+            },
             ProbeError::Io(error) => unreachable(error),
             ProbeError::Load(error) => error,
         })?;
