@@ -122,7 +122,7 @@ memory_bytes() {
 
 # want VALUE MARKS: the template's value (one number or several) for the wanted number of connections.
 want() {
-    local marks=$2 number page memory most out=()
+    local marks=$2 number page memory most last out=()
     local -a numbers
     read -ra numbers <<<"$1"
     for number in "${numbers[@]}"; do
@@ -134,10 +134,11 @@ want() {
     if [[ $marks == *,pages,* ]]; then
         page=$(getconf PAGESIZE)
         memory=$(memory_bytes)
-        most=$((${memory:-0} / 2 / page))
+        most=$((${memory:-0} / 2 / page)) last=$((out[-1] * 4096 / page))
         for number in "${!out[@]}"; do
             out[number]=$((out[number] * 4096 / page))
-            ((most == 0 || out[number] <= most)) || out[number]=$most
+            # All by the same share: the first numbers must stay below the last, or there is no warning before it.
+            ((most == 0 || last <= most)) || out[number]=$((out[number] * most / last))
         done
     fi
     echo "${out[*]}"
