@@ -9,6 +9,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::config::{Config, ConfigError, Cpus, Listen, SlowConsumer, bytes_from_text, duration_from_text};
+use crate::load::LoadCommand;
 
 /// A push server for Linux: millions of long-lived connections on one machine.
 #[derive(Debug, Parser)]
@@ -24,6 +25,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     Serve(Box<ServeArgs>),
+    /// Put load on a server, and measure what it does.
+    #[command(subcommand)]
+    Load(LoadCommand),
 }
 
 /// What the server does with its clients.
@@ -230,8 +234,10 @@ mod tests {
     use clap::CommandFactory;
 
     fn serve(flags: &[&str]) -> Box<ServeArgs> {
-        let Command::Serve(serve) = Cli::try_parse_from(["corecast", "serve"].iter().chain(flags)).unwrap().command;
-        serve
+        match Cli::try_parse_from(["corecast", "serve"].iter().chain(flags)).unwrap().command {
+            Command::Serve(serve) => serve,
+            Command::Load(_) => unreachable!("the words above are of serve"),
+        }
     }
 
     #[test]

@@ -4,11 +4,30 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use corecast::cli::{Cli, Command};
+use corecast::load::{self, LoadCommand};
 
 mod serve;
+
+/// Something failed while the program ran.
+const FAULT: u8 = 1;
+/// Flags or settings can't be used.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Load(command) => put_load(command),
+    }
+}
+
+/// Runs the load generator. The exit code: 0, all went well; 1, it did not; 2, flags can't be used.
+fn put_load(command: LoadCommand) -> ExitCode {
+    match load::run(command) {
+        Ok(outcome) if outcome.is_success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(FAULT),
+        Err(error) => {
+            eprintln!("corecast: {error}");
+            ExitCode::from(if error.is_usage() { USAGE } else { FAULT })
+        }
     }
 }

@@ -11,10 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
-/// The server failed, or did not end in order.
-const FAULT: u8 = 1;
-/// Flags or settings can't be used.
-const USAGE: u8 = 2;
+use crate::{FAULT, USAGE};
 
 /// Runs the server. The exit code: 0, it drained; 1, a fault; 2, bad flags or settings.
 pub(crate) fn run(args: &ServeArgs) -> ExitCode {

@@ -231,7 +231,7 @@ fn effective_max(config: &Config, fds: host::Fds, warnings: &mut Vec<String>) ->
     if fds.connections < config.max_connections {
         warnings.push(format!(
             "max_connections is {} but the limit on open files ({}) leaves room for {}, which is the limit now; \
-             raise it: `ulimit -n`, LimitNOFILE= in a systemd unit, or deploy/tune.sh apply",
+             raise it: `ulimit -n`, LimitNOFILE= in a systemd unit, or deploy/tune.sh persist for logins",
             config.max_connections, fds.limit, fds.connections
         ));
     }
