@@ -70,6 +70,10 @@ pub(crate) const GAP_TOPICS_MAX: usize = 16;
 /// Bytes of a topic's name that no setting may exceed.
 pub(crate) const TOPIC_BYTES_MAX: usize = 255;
 
+/// Milliseconds that a shard may be late for its tick before that counts as a stall: something kept its core, or its
+/// tasks, busy for so long that all of its clients waited.
+pub(crate) const STALL_MS: u64 = 50;
+
 /// Milliseconds of one tick of the timing wheel. Timeouts are late by at most one tick.
 pub(crate) const TICK_MS: u64 = 250;
 
@@ -93,6 +97,15 @@ pub(crate) const FDS_RESERVED: u64 = 64;
 
 /// File descriptors that each shard needs on top.
 pub(crate) const FDS_PER_SHARD: u64 = 16;
+
+/// Slots of a connection table that one question about connections looks through at the most.
+pub(crate) const QUERY_SLOTS_MAX: u32 = 8_192;
+
+/// Connections or topics that one page of an answer holds at the most.
+pub const QUERY_PAGE_MAX: usize = 1_000;
+
+/// Topics that may have a slow-consumer policy of their own.
+pub(crate) const TOPIC_POLICIES_MAX: usize = 65_536;
 
 /// Milliseconds between two steps of a drain: connections are closed in groups, one group a step.
 pub(crate) const DRAIN_STEP_MS: u64 = 50;

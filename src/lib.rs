@@ -103,6 +103,7 @@ pub mod cli;
 mod codec;
 mod config;
 mod echo;
+mod handle;
 mod handler;
 mod host;
 mod hub;
@@ -110,6 +111,7 @@ mod hub;
 pub mod load;
 mod message;
 mod metrics;
+mod receipt;
 mod registry;
 mod report;
 mod server;
@@ -117,15 +119,18 @@ mod shard;
 mod sys;
 
 pub use config::{
-    Config, ConfigError, Cpus, Framing, Listen, SHARDS_MAX, SlowConsumer, bytes_from_text, bytes_to_text,
-    duration_from_text, duration_to_text,
+    Config, ConfigError, Cpus, Framing, Listen, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, bytes_from_text,
+    bytes_to_text, duration_from_text, duration_to_text,
 };
 pub use echo::Echo;
+pub use handle::{ConnectionCursor, PolicyError, QueryError, ServerHandle, TopicInfo};
 pub use handler::{Context, Event, Handler, PublishError, SendError, SubscribeError};
 pub use host::HostError;
 pub use hub::{ErrorCode, Hub};
-pub use message::{CloseReason, ConnId, DropReason, PublishId, Topic, TopicError};
-pub use metrics::{Counter, ShardMetrics};
+pub use message::{CloseReason, ConnId, DropReason, PublishId, Target, Topic, TopicError};
+pub use metrics::{Counter, ShardMetrics, Spans};
+pub use receipt::{Published, Receipt};
 pub use report::Reporter;
-pub use server::{RunError, Server, ServerHandle, StartError};
+pub use server::{RunError, Server, StartError};
 pub use shard::listener::BindError;
+pub use shard::query::ConnectionInfo;

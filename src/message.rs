@@ -3,11 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::config::{SlowConsumer, TOPIC_BYTES_MAX};
+use crate::receipt::ReceiptSender;
 
 /// Names one connection, for as long as the process runs.
 ///
@@ -153,7 +155,7 @@ impl fmt::Display for PublishId {
 
 /// Who shall get a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub enum Target {
     /// Every connection.
     All,
     /// The subscribers of a topic.
@@ -171,8 +173,12 @@ pub(crate) struct Publish {
     pub(crate) target: Target,
     /// What they shall get.
     pub(crate) payload: Bytes,
-    /// Policy for slow consumers of this message, in place of the server's.
+    /// Policy for slow consumers of this message, in place of the topic's or the server's.
     pub(crate) slow_consumer: Option<SlowConsumer>,
+    /// When it was accepted.
+    pub(crate) accepted: Instant,
+    /// Where the shards say what became of it, if somebody wants to know.
+    pub(crate) receipt: Option<ReceiptSender>,
 }
 
 macro_rules! reasons {

@@ -1,6 +1,7 @@
 //! Counters of one shard: written by its own thread alone, read by any.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A number that one thread changes and any thread reads.
 ///
@@ -30,6 +31,41 @@ impl Counter {
     }
 }
 
+/// A histogram of time spans: written by one thread, read by any.
+#[derive(Debug, Default)]
+pub struct Spans {
+    /// Spans in each bucket: up to `1 << n` microseconds in the n-th, the rest in the last.
+    buckets: [Counter; Spans::BUCKETS],
+    /// Sum of all spans in microseconds.
+    sum_us: Counter,
+}
+
+impl Spans {
+    /// Buckets: the last but one ends at 2^22 microseconds, about 4 s.
+    pub const BUCKETS: usize = 24;
+
+    /// Counts a span. Only the owning shard's thread may call it.
+    pub(crate) fn add(&self, span: Duration) {
+        let us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (u64::BITS - us.saturating_sub(1).leading_zeros()) as usize;
+        self.buckets[bucket.min(Spans::BUCKETS - 1)].add(1);
+        self.sum_us.add(us);
+    }
+
+    /// Spans in each bucket, and the bucket's upper end (`None` for the last: there is none).
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
+        self.buckets.iter().enumerate().map(|(n, count)| {
+            let end = (n < Spans::BUCKETS - 1).then(|| Duration::from_micros(1 << n));
+            (end, count.get())
+        })
+    }
+
+    /// Sum of all spans.
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum_us.get())
+    }
+}
+
 /// How many close reasons, drop reasons and framings there may be; the enums are held against it at compile time.
 pub(crate) const REASONS_MAX: usize = 16;
 
@@ -38,6 +74,14 @@ pub(crate) const REASONS_MAX: usize = 16;
 pub struct ShardMetrics {
     /// Gauge: open connections.
     pub connections: Counter,
+    /// Gauge: topics that have a subscriber on this shard.
+    pub topics: Counter,
+    /// Times that the shard was away from its tasks for [`crate::config::STALL_MS`] or longer.
+    pub stalls: Counter,
+    /// The longest of those times so far, in milliseconds.
+    pub stall_ms_max: Counter,
+    /// Buffers that the registered pool could not lend and that came from the heap.
+    pub pool_misses: Counter,
     /// Gauge: connection tasks.
     pub tasks: Counter,
     /// Connections accepted.
@@ -52,7 +96,9 @@ pub struct ShardMetrics {
     pub messages_in: Counter,
     /// Bytes received.
     pub bytes_in: Counter,
-    /// Messages handed to the kernel whole.
+    /// Pushed messages handed to the kernel whole.
+    pub delivered: Counter,
+    /// Messages handed to the kernel whole, replies included.
     pub messages_out: Counter,
     /// Bytes handed to the kernel.
     pub bytes_out: Counter,
@@ -60,6 +106,10 @@ pub struct ShardMetrics {
     pub publishes: Counter,
     /// Publishes by this shard's clients that were refused because a queue was full.
     pub publishes_refused: Counter,
+    /// Time from a publish's acceptance to its last write on this shard.
+    pub time_to_last: Spans,
+    /// Time a batch of publishes took to deliver.
+    pub fanout: Spans,
     /// Recipients that publishes were meant for.
     pub matched: Counter,
     /// Messages not delivered, by the number of their `DropReason`.
@@ -80,4 +130,21 @@ pub struct ShardMetrics {
     pub mesh_backlog: Counter,
     /// Messages that did not fit into a mesh queue at once and waited.
     pub mesh_full: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_fall_into_the_bucket_whose_end_they_reach() {
+        let spans = Spans::default();
+        for us in [0, 1, 2, 3, 4, 5, 1 << 22, (1 << 22) + 1, u64::MAX / 1000] {
+            spans.add(Duration::from_micros(us));
+        }
+        let counts: Vec<_> = spans.buckets().map(|(_, count)| count).collect();
+        assert_eq!(counts[..4], [2, 1, 2, 1]);
+        assert_eq!(counts[22..], [1, 2]);
+        assert_eq!(spans.buckets().map(|(end, _)| end).last(), Some(None));
+    }
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use crate::handle::ServerHandle;
 use crate::host;
 use crate::message::DropReason;
-use crate::server::ServerHandle;
 
 /// Sums over all shards at one moment.
 #[derive(Clone, Copy)]

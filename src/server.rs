@@ -1,25 +1,20 @@
-//! A server's life: start all shards or none, steer them from outside, wait for their end.
+//! A server's life: start all shards or none, and wait for their end.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use async_channel::{Sender, TrySendError};
-use bytes::Bytes;
 use glommio::channels::channel_mesh::MeshBuilder;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use thiserror::Error;
 
-use crate::config::{Config, ConfigError, Framing, Listen, POOL_ARENA_BYTES, SHARDS_MAX, SlowConsumer};
-use crate::handler::{Handler, PublishError};
+use crate::config::{Config, ConfigError, Framing, Listen, POOL_ARENA_BYTES, SHARDS_MAX};
+use crate::handle::{ServerHandle, ShardEnd};
+use crate::handler::Handler;
 use crate::host::{self, HostError};
-use crate::message::{CloseReason, ConnId, Publish, PublishId, Target, Topic};
 use crate::metrics::ShardMetrics;
 use crate::registry::Registry;
 use crate::shard::listener::{self, BindError};
-use crate::shard::mailbox::Command;
 use crate::shard::{self, Start};
 
 /// Why a server did not start. Nothing of it runs.
@@ -113,19 +108,13 @@ impl Server {
         let mesh = MeshBuilder::full(shards, config.mesh_queue);
         let (events_to, events) = mpsc::channel();
         let (ready_to, ready) = mpsc::channel();
-        let mut inner = Inner {
-            shards: Vec::new(),
-            registry: Arc::clone(&registry),
-            publishes: Mutex::new(0),
-            draining: AtomicBool::new(false),
-            config: Arc::clone(&config),
-        };
+        let mut ends = Vec::new();
         let mut threads = Vec::new();
         for (index, (sockets, cpu)) in sockets.into_iter().zip(cpus).enumerate() {
             let (commands_to, commands) = async_channel::bounded(config.control_queue);
             let (drain_to, drain) = async_channel::bounded(1);
             let metrics = Arc::new(ShardMetrics::default());
-            inner.shards.push(ShardHandle { commands: commands_to, drain: drain_to, metrics: Arc::clone(&metrics) });
+            ends.push(ShardEnd { commands: commands_to, drain: drain_to, metrics: Arc::clone(&metrics) });
             let start = Start {
                 index,
                 config: Arc::clone(&config),
@@ -143,7 +132,7 @@ impl Server {
             threads.push(spawn(start, cpu, make.clone(), ready_to.clone(), word, &mut warnings)?);
         }
         drop((events_to, ready_to));
-        let handle = ServerHandle { inner: Arc::new(inner) };
+        let handle = ServerHandle::new(ends, registry, config);
         // Each shard says that it is ready, or gives up its sender.
         for _ in 0..shards {
             if ready.recv().is_err() {
@@ -286,164 +275,4 @@ fn try_pin(cpu: usize) -> Result<(), String> {
         rustix::thread::sched_setaffinity(None, &set).map_err(|errno| errno.to_string())
     };
     std::thread::spawn(pin).join().unwrap_or_else(|_| Err("the attempt panicked".into()))
-}
-
-/// What the process keeps of one shard.
-struct ShardHandle {
-    commands: Sender<Command>,
-    drain: Sender<Duration>,
-    metrics: Arc<ShardMetrics>,
-}
-
-struct Inner {
-    shards: Vec<ShardHandle>,
-    registry: Arc<Registry>,
-    /// Publishes from outside so far. Its lock is held while one is handed to all shards, so that none takes the
-    /// last place in a queue that another has looked at.
-    publishes: Mutex<u64>,
-    draining: AtomicBool,
-    config: Arc<Config>,
-}
-
-/// Steers a running server from any thread. Clones are cheap and all the same.
-#[derive(Clone)]
-pub struct ServerHandle {
-    inner: Arc<Inner>,
-}
-
-impl ServerHandle {
-    /// Sends `payload` to the subscribers of `topic`. It reaches all shards, or none.
-    ///
-    /// # Errors
-    /// The publish was refused and reaches nobody.
-    pub fn publish(&self, topic: &str, payload: impl Into<Bytes>) -> Result<PublishId, PublishError> {
-        let topic = Topic::new(topic.as_bytes())?;
-        self.submit(Target::Topic(topic), payload.into(), None)
-    }
-
-    /// Sends `payload` to the subscribers of `topic`, with a slow-consumer policy for this message.
-    ///
-    /// # Errors
-    /// The publish was refused and reaches nobody.
-    pub fn publish_with(
-        &self,
-        topic: &str,
-        payload: impl Into<Bytes>,
-        slow_consumer: SlowConsumer,
-    ) -> Result<PublishId, PublishError> {
-        let topic = Topic::new(topic.as_bytes())?;
-        self.submit(Target::Topic(topic), payload.into(), Some(slow_consumer))
-    }
-
-    /// Sends `payload` to every connection.
-    ///
-    /// # Errors
-    /// The broadcast was refused and reaches nobody.
-    pub fn broadcast(&self, payload: impl Into<Bytes>) -> Result<PublishId, PublishError> {
-        self.submit(Target::All, payload.into(), None)
-    }
-
-    /// Sends `payload` to one connection. `Ok(None)`: it is not open. A connection that closes while the message
-    /// is on its way does not get it; that is counted as `no-connection` or `closed`.
-    ///
-    /// # Errors
-    /// The message was refused.
-    pub fn send(&self, id: ConnId, payload: impl Into<Bytes>) -> Result<Option<PublishId>, PublishError> {
-        if self.inner.registry.get(id).is_none() {
-            return Ok(None);
-        }
-        self.submit(Target::Conn(id), payload.into(), None).map(Some)
-    }
-
-    /// Closes one connection, after what waits for it has been written. `Ok(false)`: it is not open.
-    ///
-    /// # Errors
-    /// [`PublishError::Busy`]: the shard's queue of commands is full; try again later.
-    pub fn close(&self, id: ConnId) -> Result<bool, PublishError> {
-        let Some(row) = self.inner.registry.get(id) else { return Ok(false) };
-        let _order = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
-        let shard = &self.inner.shards[row.shard()];
-        match shard.commands.try_send(Command::Close { id, reason: CloseReason::Kicked }) {
-            Ok(()) => Ok(true),
-            Err(TrySendError::Full(_)) => Err(PublishError::Busy),
-            Err(TrySendError::Closed(_)) => Ok(false),
-        }
-    }
-
-    /// Hands a publish to every shard that may hold a recipient, or to none if one of them is behind.
-    fn submit(
-        &self,
-        target: Target,
-        payload: Bytes,
-        slow_consumer: Option<SlowConsumer>,
-    ) -> Result<PublishId, PublishError> {
-        let max = self.inner.config.max_message;
-        if payload.len() > max {
-            return Err(PublishError::TooLarge { len: payload.len(), max });
-        }
-        let shards = match &target {
-            Target::Conn(id) => match self.inner.registry.get(*id) {
-                Some(row) => &self.inner.shards[row.shard()..=row.shard()],
-                // It closed a moment ago; whichever shard is asked will count it.
-                None => &self.inner.shards[..1],
-            },
-            Target::All | Target::Topic(_) => &self.inner.shards[..],
-        };
-        let mut sequence = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
-        if shards.iter().all(|shard| shard.commands.is_closed()) {
-            return Err(PublishError::Down);
-        }
-        // Only holders of the lock put anything in, so what is found free here stays free.
-        if shards.iter().any(|shard| shard.commands.is_full()) {
-            return Err(PublishError::Busy);
-        }
-        *sequence += 1;
-        let id = PublishId::new(SHARDS_MAX as u16, *sequence);
-        let publish = Publish { id, target, payload, slow_consumer };
-        for shard in shards {
-            // A shard that has ended has no connections left to miss it.
-            let _ = shard.commands.try_send(Command::Publish(publish.clone()));
-        }
-        Ok(id)
-    }
-
-    /// The address of an open connection's client.
-    pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
-        self.inner.registry.get(id).map(|row| row.peer())
-    }
-
-    /// Connections that are open now.
-    pub fn conn_count(&self) -> usize {
-        self.inner.registry.open()
-    }
-
-    /// Connections that may be open at a time: `max_connections`, or what the limit on open files leaves room for.
-    pub fn max_connections(&self) -> usize {
-        self.inner.registry.max()
-    }
-
-    /// The counters of each shard, in the order of their numbers. They go on counting.
-    pub fn stats(&self) -> impl ExactSizeIterator<Item = &ShardMetrics> {
-        self.inner.shards.iter().map(|shard| &*shard.metrics)
-    }
-
-    /// Stops accepting and closes all connections, spread evenly over `over`, each after what waits for it has
-    /// been written; then the server ends. A second call changes nothing.
-    pub fn drain(&self, over: Duration) {
-        self.inner.draining.store(true, Ordering::Relaxed);
-        for shard in &self.inner.shards {
-            // A full channel holds an earlier request, a closed one belongs to a shard that has ended.
-            let _ = shard.drain.try_send(over);
-        }
-    }
-
-    /// Closes all connections at once, each after what waits for it has been written, and ends the server.
-    pub fn shutdown(&self) {
-        self.drain(Duration::ZERO);
-    }
-
-    /// Whether the server has been asked to drain.
-    pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Relaxed)
-    }
 }

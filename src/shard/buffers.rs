@@ -11,16 +11,21 @@ use crate::config::{GATHER_BUFFER_BYTES, POOL_GATHER_BUFFERS, POOL_READ_BUFFERS,
 struct Shelf {
     size: usize,
     free: Vec<DmaBuffer>,
+    /// How often it was empty.
+    misses: u64,
 }
 
 impl Shelf {
     fn new(size: usize, count: usize) -> Self {
-        Shelf { size, free: (0..count).map(|_| glommio::allocate_dma_buffer(size)).collect() }
+        Shelf { size, free: (0..count).map(|_| glommio::allocate_dma_buffer(size)).collect(), misses: 0 }
     }
 
     /// A buffer. It holds whatever its last user left in it: only what is written to it anew may be looked at.
     fn take(&mut self) -> DmaBuffer {
-        self.free.pop().unwrap_or_else(|| glommio::allocate_dma_buffer(self.size))
+        self.free.pop().unwrap_or_else(|| {
+            self.misses += 1;
+            glommio::allocate_dma_buffer(self.size)
+        })
     }
 
     fn give_back(&mut self, buffer: DmaBuffer) {
@@ -42,6 +47,11 @@ impl Pool {
             read: Shelf::new(READ_BUFFER_BYTES, POOL_READ_BUFFERS),
             gather: Shelf::new(GATHER_BUFFER_BYTES, POOL_GATHER_BUFFERS),
         }
+    }
+
+    /// How often all buffers of a size were lent out, so that one had to be made.
+    pub(crate) fn misses(&self) -> u64 {
+        self.read.misses + self.gather.misses
     }
 
     /// A buffer to read into: [`READ_BUFFER_BYTES`] bytes.

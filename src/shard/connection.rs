@@ -16,7 +16,7 @@ use crate::handler::{Context, Event, Handler};
 use crate::message::{CloseReason, ConnId};
 use crate::shard::Shard;
 use crate::shard::core::{Core, Scope};
-use crate::shard::outbox::Outbox;
+use crate::shard::outbox::{Outbox, Written};
 use crate::shard::table::Key;
 use crate::shard::timeouts::{NEVER, Tick};
 
@@ -30,6 +30,12 @@ pub(crate) struct Connection {
     held: Option<Box<Held>>,
     /// Wakes the connection's task.
     waker: Option<Waker>,
+    /// When it was accepted.
+    pub(crate) opened: Tick,
+    /// Messages written to it.
+    pub(crate) sent: u32,
+    /// Messages that it missed.
+    pub(crate) dropped: u32,
     /// When the last complete message came in.
     last_message: Tick,
     /// When the socket last took a byte, or when it stopped taking any.
@@ -71,6 +77,9 @@ impl Connection {
             outbox: None,
             held: None,
             waker: None,
+            opened: now,
+            sent: 0,
+            dropped: 0,
             last_message: now,
             last_write: now,
             check_at: NEVER,
@@ -91,6 +100,15 @@ impl Connection {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+
+    pub(crate) fn count_written(&mut self, written: Written, now: Tick) {
+        self.last_write = now;
+        self.sent = self.sent.saturating_add(written.messages as u32);
+    }
+
+    pub(crate) fn count_dropped(&mut self, count: usize) {
+        self.dropped = self.dropped.saturating_add(count as u32);
     }
 
     /// When the client must have completed a message.
@@ -229,7 +247,7 @@ impl<H: Handler> Turn<'_, H> {
         match Pin::new(&mut connection.stream).poll_write(cx, bytes) {
             Poll::Ready(Ok(sent)) => {
                 let written = outbox.advance(sent);
-                connection.last_write = self.core.wheel.now();
+                connection.count_written(written, self.core.wheel.now());
                 self.core.count_written(written);
                 self.core.report_gaps(self.key);
                 Poll::Ready(Ok(sent == len))

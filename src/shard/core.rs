@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use glommio::net::TcpStream;
@@ -21,6 +21,7 @@ use crate::config::{
 use crate::handler::{Actions, Event, PublishError, SendError, SubscribeError};
 use crate::message::{CloseReason, ConnId, DropReason, Publish, PublishId, Target, Topic};
 use crate::metrics::ShardMetrics;
+use crate::receipt::{ReceiptSender, ShardReceipt};
 use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
 use crate::shard::connection::Connection;
@@ -164,10 +165,10 @@ impl Core {
         let reason = connection.closing.unwrap_or(CloseReason::Reset);
         self.metrics.closed[reason as usize].add(1);
         self.metrics.connections.set(self.table.len() as u64);
-        if let Some(outbox) = connection.outbox.take() {
-            self.metrics.dropped[DropReason::Closed as usize].add(outbox.pushes() as u64);
+        if let Some(mut outbox) = connection.outbox.take() {
             self.metrics.queued_messages.sub(outbox.len() as u64);
             self.metrics.queued_bytes.sub(outbox.bytes() as u64);
+            self.metrics.dropped[DropReason::Closed as usize].add(outbox.abandon() as u64);
             self.keep_spare(outbox);
         }
         tracing::debug!(id = %connection.id, %reason, "connection closed");
@@ -212,20 +213,19 @@ impl Core {
     pub(crate) fn push(&mut self, key: Key, frame: &Rc<Frame>, policy: SlowConsumer) {
         let mut flushed = false;
         loop {
-            let Some(connection) = self.table.get_mut(key) else {
+            let Some(connection) = self.table.get_mut(key).filter(|connection| connection.closing.is_none()) else {
+                frame.tally().count_dropped(DropReason::Closed);
                 return self.dropped(DropReason::Closed, 1);
             };
-            if connection.closing.is_some() {
-                return self.dropped(DropReason::Closed, 1);
-            }
             let blocked = connection.blocked || flushed;
             let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
             let before = (outbox.len(), outbox.bytes());
             let offer = outbox.offer(frame, policy, &self.limits, blocked);
             let after = (outbox.len(), outbox.bytes());
-            self.count_queued(before, after);
+            count_queued(&self.metrics, before, after);
             match offer {
                 Offer::Queued { removed, reason } => {
+                    connection.count_dropped(removed);
                     self.dropped(reason, removed);
                     self.mark_dirty(key);
                     return;
@@ -235,6 +235,7 @@ impl Core {
                     flushed = true;
                 }
                 Offer::Dropped { removed, reason } => {
+                    connection.count_dropped(removed + 1);
                     self.dropped(reason, removed);
                     return self.dropped(DropReason::QueueFull, 1);
                 }
@@ -251,6 +252,7 @@ impl Core {
         if let Some(connection) = self.table.get_mut(key) {
             let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
             outbox.note_gap(topic, reason);
+            connection.count_dropped(1);
             self.mark_dirty(key);
         }
         self.dropped(reason, 1);
@@ -321,11 +323,6 @@ impl Core {
         }
     }
 
-    fn count_queued(&self, before: (usize, usize), after: (usize, usize)) {
-        self.metrics.queued_messages.add((after.0 as u64).wrapping_sub(before.0 as u64));
-        self.metrics.queued_bytes.add((after.1 as u64).wrapping_sub(before.1 as u64));
-    }
-
     // ---- Out of the outbox ----
 
     /// How many connections wait to be flushed.
@@ -380,7 +377,7 @@ impl Core {
             match rustix::net::send(sys::borrow_fd(&connection.stream), bytes, flags) {
                 Ok(sent) => {
                     let written = outbox.advance(sent);
-                    connection.last_write = self.wheel.now();
+                    connection.count_written(written, self.wheel.now());
                     self.count_written(written);
                     if sent < len {
                         return Ok(false);
@@ -395,6 +392,7 @@ impl Core {
 
     pub(crate) fn count_written(&self, written: Written) {
         self.metrics.messages_out.add(written.messages as u64);
+        self.metrics.delivered.add(written.pushes as u64);
         self.metrics.bytes_out.add(written.bytes as u64);
         self.metrics.queued_messages.sub(written.messages as u64);
         self.metrics.queued_bytes.sub(written.bytes as u64);
@@ -452,7 +450,7 @@ impl Core {
         }
         self.publish_sequence += 1;
         let id = PublishId::new(self.index as u16, self.publish_sequence);
-        let publish = Publish { id, target, payload, slow_consumer: None };
+        let publish = Publish { id, target, payload, slow_consumer: None, accepted: Instant::now(), receipt: None };
         let peers = self.mesh.peers();
         match &publish.target {
             Target::Conn(to) => match self.registry.get(*to).map(|row| row.shard()) {
@@ -509,10 +507,23 @@ impl Core {
                 row.map(|row| Recipients::One(row.key()))
             }
         };
-        match recipients {
-            Some(recipients) => self.publishes.push(Job { publish, recipients }),
-            None => self.metrics.publishes.add(1),
-        }
+        let Some(recipients) = recipients else {
+            self.metrics.publishes.add(1);
+            if let Some(receipt) = &publish.receipt {
+                let dropped = std::array::from_fn(|reason| {
+                    u64::from(matches!(publish.target, Target::Conn(_)) && reason == DropReason::NoConnection as usize)
+                });
+                let matched = dropped.iter().sum();
+                answer(receipt, ShardReceipt { matched, written: 0, dropped, first_write: None, last_write: None });
+            }
+            return;
+        };
+        let topic_policy = match &publish.target {
+            Target::Topic(topic) => self.topics.policy(topic.as_str()),
+            Target::All | Target::Conn(_) => None,
+        };
+        let policy = publish.slow_consumer.or(topic_policy).unwrap_or(self.settings.slow_consumer);
+        self.publishes.push(Job { publish, policy, recipients });
         self.metrics.publish_queue.set(self.publishes.len() as u64);
     }
 
@@ -606,6 +617,18 @@ impl Core {
             self.schedule(key);
         }
     }
+}
+
+/// Sends one shard's part of a receipt. Its channel has a place for each shard's; who does not want it any more has
+/// closed it.
+pub(crate) fn answer(receipt: &ReceiptSender, part: ShardReceipt) {
+    let _ = receipt.try_send(part);
+}
+
+/// Follows the length and the bytes of an outbox in the gauges.
+fn count_queued(metrics: &ShardMetrics, before: (usize, usize), after: (usize, usize)) {
+    metrics.queued_messages.add((after.0 as u64).wrapping_sub(before.0 as u64));
+    metrics.queued_bytes.add((after.1 as u64).wrapping_sub(before.1 as u64));
 }
 
 /// A shard's state, seen from the callback of one connection.

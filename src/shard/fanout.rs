@@ -6,21 +6,36 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::codec::{self, EncodeError};
-use crate::config::{FANOUT_SLICE, Framing, PUBLISH_BATCH};
+use crate::config::{FANOUT_SLICE, Framing, PUBLISH_BATCH, SlowConsumer};
 use crate::handler::{Event, Handler};
 use crate::message::{DropReason, Publish, Target, Topic};
+use crate::receipt::ShardReceipt;
 use crate::shard::Shard;
-use crate::shard::core::Core;
-use crate::shard::mailbox::{Job, Recipients, policy_of};
-use crate::shard::outbox::Frame;
+use crate::shard::core::{Core, answer};
+use crate::shard::mailbox::{Job, Recipients};
+use crate::shard::outbox::{Frame, Tally};
 use crate::shard::table::Key;
 
+/// Publishes with the same recipients, delivered together.
+struct Run {
+    recipients: Recipients,
+    messages: Vec<Message>,
+    /// When a frame of the run was first, and last, written whole; taken after each slice.
+    first_write: Option<Instant>,
+    last_write: Option<Instant>,
+    written: u64,
+}
+
 /// One publish with its frames: one for each framing, made when the first connection of that framing needs it.
-struct Encoded {
+struct Message {
     publish: Publish,
+    policy: SlowConsumer,
     frames: [Option<Rendered>; Framing::ALL.len()],
+    matched: u64,
+    tally: Rc<Tally>,
 }
 
 /// What a publish is in one framing.
@@ -38,70 +53,118 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
     let mut batch = Vec::new();
     loop {
         poll_fn(|cx| shard.core.borrow_mut().publishes.poll_nonempty(cx)).await;
+        let started = Instant::now();
         shard.core.borrow_mut().publishes.take(PUBLISH_BATCH, &mut batch);
         let count = batch.len();
-        let mut jobs = batch.drain(..).peekable();
-        while let Some(Job { publish, recipients }) = jobs.next() {
-            let mut run = vec![Encoded::new(publish)];
-            while let Some(next) = jobs.next_if(|next| next.recipients.same_as(&recipients)) {
-                run.push(Encoded::new(next.publish));
+        let mut runs: Vec<Run> = Vec::new();
+        for job in batch.drain(..) {
+            match runs.last_mut() {
+                Some(run) if run.recipients.same_as(&job.recipients) => run.messages.push(Message::new(job)),
+                _ => runs.push(Run::new(job)),
             }
-            deliver(&shard, &mut run, &recipients).await;
         }
-        let mut core = shard.core.borrow_mut();
+        for run in &mut runs {
+            run.deliver(&shard).await;
+        }
+        let core = &mut *shard.core.borrow_mut();
         core.flush_dirty();
+        for mut run in runs {
+            run.note_writes();
+            run.settle(core);
+        }
         core.publishes.count_delivered(count);
+        core.metrics.fanout.add(started.elapsed());
         core.relieve();
     }
 }
 
-/// Delivers publishes to their common recipients.
-async fn deliver<H: Handler>(shard: &Shard<H>, run: &mut [Encoded], recipients: &Recipients) {
-    let mut matched = 0;
-    let mut from = 0;
-    let slots = recipients.slots();
-    while from < slots {
-        let to = slots.min(from + FANOUT_SLICE);
-        {
-            let core = &mut *shard.core.borrow_mut();
-            for index in from..to {
-                if let Some(key) = recipients.at(&core.table, index) {
-                    matched += u64::from(deliver_to(core, run, key));
+impl Run {
+    fn new(mut job: Job) -> Self {
+        let recipients = std::mem::replace(&mut job.recipients, Recipients::All { slots: 0 });
+        Run { recipients, messages: vec![Message::new(job)], first_write: None, last_write: None, written: 0 }
+    }
+
+    /// Queues the messages for all recipients, a slice at a time. What the last slices left unwritten is written at
+    /// the end of the batch, where more may have joined it.
+    async fn deliver<H: Handler>(&mut self, shard: &Shard<H>) {
+        let slots = self.recipients.slots();
+        let mut from = 0;
+        while from < slots {
+            let to = slots.min(from + FANOUT_SLICE);
+            {
+                let core = &mut *shard.core.borrow_mut();
+                for index in from..to {
+                    if let Some(key) = self.recipients.at(&core.table, index) {
+                        self.deliver_to(core, key);
+                    }
+                }
+                if core.dirty() >= FANOUT_SLICE {
+                    core.flush_dirty();
+                    self.note_writes();
                 }
             }
-            // A small remainder is left for the end of the batch, where more may have joined it.
-            if core.dirty() >= FANOUT_SLICE {
-                core.flush_dirty();
+            from = to;
+            glommio::yield_if_needed().await;
+        }
+    }
+
+    /// Queues the messages for one connection, if it is still there.
+    fn deliver_to(&mut self, core: &mut Core, key: Key) {
+        let Some(framing) = core.table.get(key).map(|connection| connection.framing) else { return };
+        for message in &mut self.messages {
+            match message.rendered(core, framing) {
+                Rendered::Frame(frame) => core.push(key, &frame, message.policy),
+                Rendered::Unfit(reason) => {
+                    message.tally.count_dropped(reason);
+                    core.push_unfit(key, message.topic(), reason);
+                }
+                Rendered::Silent => continue,
+            }
+            message.matched += 1;
+        }
+    }
+
+    fn note_writes(&mut self) {
+        let written = self.messages.iter().map(|message| message.tally.written()).sum();
+        if written > self.written {
+            self.written = written;
+            let now = Instant::now();
+            self.first_write.get_or_insert(now);
+            self.last_write = Some(now);
+        }
+    }
+
+    /// Counts what became of each message, and says so to who wants to know.
+    fn settle(&self, core: &mut Core) {
+        for message in &self.messages {
+            let (publish, dropped) = (&message.publish, message.tally.dropped());
+            let (matched, written) = (message.matched, message.tally.written());
+            core.metrics.publishes.add(1);
+            core.metrics.matched.add(matched);
+            if let Some(last) = self.last_write {
+                core.metrics.time_to_last.add(last.saturating_duration_since(publish.accepted));
+            }
+            if let Target::Topic(topic) = &publish.target {
+                core.topics.record(topic.as_str(), written, dropped.iter().sum());
+            }
+            tracing::trace!(id = %publish.id, matched, written, "delivered");
+            if let Some(receipt) = &publish.receipt {
+                let (first_write, last_write) = (self.first_write, self.last_write);
+                answer(receipt, ShardReceipt { matched, written, dropped, first_write, last_write });
             }
         }
-        from = to;
-        glommio::yield_if_needed().await;
     }
-    for encoded in run.iter() {
-        tracing::trace!(id = %encoded.publish.id, recipients = matched, "delivered");
-    }
-    let core = shard.core.borrow();
-    core.metrics.publishes.add(run.len() as u64);
-    core.metrics.matched.add(matched * run.len() as u64);
 }
 
-/// Queues all messages of a run for one connection; whether it is still there.
-fn deliver_to(core: &mut Core, run: &mut [Encoded], key: Key) -> bool {
-    let Some(framing) = core.table.get(key).map(|connection| connection.framing) else { return false };
-    for encoded in run {
-        let policy = policy_of(&encoded.publish, core.settings.slow_consumer);
-        match encoded.rendered(core, framing) {
-            Rendered::Frame(frame) => core.push(key, &frame, policy),
-            Rendered::Unfit(reason) => core.push_unfit(key, encoded.topic(), reason),
-            Rendered::Silent => {}
+impl Message {
+    fn new(job: Job) -> Self {
+        Message {
+            publish: job.publish,
+            policy: job.policy,
+            frames: [const { None }; Framing::ALL.len()],
+            matched: 0,
+            tally: Rc::default(),
         }
-    }
-    true
-}
-
-impl Encoded {
-    fn new(publish: Publish) -> Self {
-        Encoded { publish, frames: [const { None }; Framing::ALL.len()] }
     }
 
     fn topic(&self) -> Option<&Topic> {
@@ -128,7 +191,7 @@ impl Encoded {
         } else {
             core.metrics.encoded.add(1);
             match codec::encode(framing, &message, &mut bytes) {
-                Ok(()) => Rendered::Frame(Frame::new(bytes, self.topic().cloned())),
+                Ok(()) => Rendered::Frame(Frame::new(bytes, self.topic().cloned(), Rc::clone(&self.tally))),
                 Err(EncodeError::LineFeed) => Rendered::Unfit(DropReason::LineFeed),
             }
         };

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Waker};
 use glommio::channels::channel_mesh::Senders;
 
 use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
-use crate::message::{CloseReason, ConnId, Publish};
+use crate::message::{CloseReason, ConnId, Publish, Topic};
+use crate::shard::query::Query;
 use crate::shard::table::{Key, Table};
 use crate::shard::topics::Members;
 
@@ -33,12 +34,18 @@ pub(crate) enum Command {
     Publish(Publish),
     /// Close one connection.
     Close { id: ConnId, reason: CloseReason },
+    /// Tell about connections or topics.
+    Query(Query),
+    /// Set a topic's policy for slow consumers, or take it back.
+    SetPolicy { topic: Topic, policy: Option<SlowConsumer> },
 }
 
 /// A publish on one shard, with those who shall get it: who they are is settled when it comes in, so that a client
 /// that subscribes later does not get it and one that leaves its topic later does.
 pub(crate) struct Job {
     pub(crate) publish: Publish,
+    /// The policy that holds for it.
+    pub(crate) policy: SlowConsumer,
     pub(crate) recipients: Recipients,
 }
 
@@ -301,9 +308,4 @@ impl Mesh {
             Ok(()) | Err(_) => None,
         }
     }
-}
-
-/// The policy that holds for a message: its own, or the server's.
-pub(crate) fn policy_of(publish: &Publish, server: SlowConsumer) -> SlowConsumer {
-    publish.slow_consumer.unwrap_or(server)
 }

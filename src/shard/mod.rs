@@ -8,6 +8,7 @@ mod fanout;
 pub(crate) mod listener;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
+pub(crate) mod query;
 pub(crate) mod table;
 pub(crate) mod timeouts;
 pub(crate) mod topics;
@@ -27,7 +28,7 @@ use glommio::channels::shared_channel::ConnectedReceiver;
 use glommio::sync::{Gate, Pass};
 use glommio::{Latency, Shares, Task, TaskQueueHandle};
 
-use crate::config::{Config, MESH_RETRY_MS, TICK_MS};
+use crate::config::{Config, MESH_RETRY_MS, STALL_MS, TICK_MS};
 use crate::handler::Handler;
 use crate::metrics::ShardMetrics;
 use crate::registry::Registry;
@@ -203,9 +204,17 @@ async fn retry_mesh<H: Handler>(shard: Rc<Shard<H>>) {
 async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
     let started = Instant::now();
     loop {
+        let asleep = Instant::now();
         glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
+        let late_ms = (asleep.elapsed().as_millis() as u64).saturating_sub(TICK_MS);
         let now = started.elapsed().as_millis() / u128::from(TICK_MS);
         let core = &mut *shard.core.borrow_mut();
+        if late_ms >= STALL_MS {
+            core.metrics.stalls.add(1);
+            core.metrics.stall_ms_max.set(core.metrics.stall_ms_max.get().max(late_ms));
+        }
+        core.metrics.topics.set(core.topics.len() as u64);
+        core.metrics.pool_misses.set(core.pool.misses());
         while u128::from(core.wheel.now()) < now {
             core.tick();
         }
@@ -228,6 +237,8 @@ async fn obey<H: Handler>(shard: Rc<Shard<H>>, commands: Receiver<Command>) {
                     core.flush_dirty();
                 }
             }
+            Command::Query(query) => query::answer(&shard.core.borrow(), query),
+            Command::SetPolicy { topic, policy } => shard.core.borrow_mut().topics.set_policy(topic, policy),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! bounded in messages and in bytes. It does no I/O: [`Outbox::gather`] says what to write next,
 //! [`Outbox::advance`] is told how much of it was.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -13,21 +14,51 @@ use crate::config::{
 };
 use crate::message::{DropReason, Topic};
 
+/// What has become of one publish on one shard so far.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Connections it has been written to whole.
+    written: Cell<u64>,
+    /// Connections that miss it, by the number of the reason.
+    dropped: [Cell<u64>; DropReason::ALL.len()],
+}
+
+impl Tally {
+    pub(crate) fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    pub(crate) fn dropped(&self) -> [u64; DropReason::ALL.len()] {
+        std::array::from_fn(|reason| self.dropped[reason].get())
+    }
+
+    pub(crate) fn count_dropped(&self, reason: DropReason) {
+        let dropped = &self.dropped[reason as usize];
+        dropped.set(dropped.get() + 1);
+    }
+}
+
 /// A message in the form that goes over the wire, shared by all connections of a shard and framing.
 #[derive(Debug)]
 pub(crate) struct Frame {
     bytes: Box<[u8]>,
     /// The topic it was published to; `None`: it was for everyone or for this connection.
     topic: Option<Topic>,
+    /// Shared by the frames of one publish in all framings.
+    tally: Rc<Tally>,
 }
 
 impl Frame {
-    pub(crate) fn new(bytes: Vec<u8>, topic: Option<Topic>) -> Rc<Self> {
-        Rc::new(Frame { bytes: bytes.into_boxed_slice(), topic })
+    pub(crate) fn new(bytes: Vec<u8>, topic: Option<Topic>, tally: Rc<Tally>) -> Rc<Self> {
+        Rc::new(Frame { bytes: bytes.into_boxed_slice(), topic, tally })
     }
 
     pub(crate) fn topic(&self) -> Option<&Topic> {
         self.topic.as_ref()
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 }
 
@@ -102,6 +133,8 @@ pub(crate) struct Gap {
 pub(crate) struct Written {
     /// Messages that are now written whole.
     pub(crate) messages: usize,
+    /// Those of them that were pushed.
+    pub(crate) pushes: usize,
     pub(crate) bytes: usize,
 }
 
@@ -158,10 +191,14 @@ impl Outbox {
                         continue;
                     }
                 }
-                SlowConsumer::Disconnect => return Offer::Disconnect,
+                SlowConsumer::Disconnect => {
+                    frame.tally.count_dropped(DropReason::QueueFull);
+                    return Offer::Disconnect;
+                }
                 SlowConsumer::Skip | SlowConsumer::KeepLatest => {}
             }
             self.note_gap(frame.topic(), DropReason::QueueFull);
+            frame.tally.count_dropped(DropReason::QueueFull);
             return Offer::Dropped { removed, reason };
         }
         self.push(Entry::Push(Rc::clone(frame)));
@@ -249,6 +286,7 @@ impl Outbox {
         self.bytes -= entry.bytes().len();
         if let Entry::Push(frame) = entry {
             self.note_gap(frame.topic(), reason);
+            frame.tally.count_dropped(reason);
         }
     }
 
@@ -276,7 +314,7 @@ impl Outbox {
 
     /// Takes `n` bytes from the front: they have been written.
     pub(crate) fn advance(&mut self, n: usize) -> Written {
-        let mut written = Written { messages: 0, bytes: n };
+        let mut written = Written { bytes: n, ..Written::default() };
         let mut left = n;
         while let Some(head) = self.queue.front() {
             let rest = head.bytes().len() - self.head_written;
@@ -287,6 +325,10 @@ impl Outbox {
             left -= rest;
             self.head_written = 0;
             self.bytes -= head.bytes().len();
+            if let Entry::Push(frame) = head {
+                frame.tally.written.set(frame.tally.written.get() + 1);
+                written.pushes += 1;
+            }
             self.queue.pop_front();
             written.messages += 1;
         }
@@ -294,9 +336,17 @@ impl Outbox {
         written
     }
 
-    /// Pushed messages that wait, a message that is written in part included.
-    pub(crate) fn pushes(&self) -> usize {
-        self.queue.iter().filter(|entry| matches!(entry, Entry::Push(_))).count()
+    /// Drops all that waits, since the connection is gone, and says how many pushed messages that were.
+    pub(crate) fn abandon(&mut self) -> usize {
+        let mut dropped = 0;
+        for entry in &self.queue {
+            if let Entry::Push(frame) = entry {
+                frame.tally.count_dropped(DropReason::Closed);
+                dropped += 1;
+            }
+        }
+        self.clear();
+        dropped
     }
 
     /// Empties the outbox for the next connection; the queue keeps its memory.
@@ -316,7 +366,7 @@ mod tests {
     const LIMITS: Limits = Limits { messages: 3, bytes: 100, reply_messages: 5, reply_bytes: 200 };
 
     fn frame(topic: &str, text: &str) -> Rc<Frame> {
-        Frame::new(text.as_bytes().to_vec(), Some(topic.parse().unwrap()))
+        Frame::new(text.as_bytes().to_vec(), Some(topic.parse().unwrap()), Rc::default())
     }
 
     fn queued() -> Offer {
@@ -359,7 +409,7 @@ mod tests {
         }
         assert_eq!(text(&outbox), "a1 a2 a3 ");
         assert_eq!(outbox.take_gap(&LIMITS), None);
-        assert_eq!(outbox.advance(3), Written { messages: 1, bytes: 3 });
+        assert_eq!(outbox.advance(3), Written { messages: 1, pushes: 1, bytes: 3 });
         // The queue has room for one message, but the notice's bytes are reckoned at their most.
         let roomy = Limits { bytes: 1000, ..LIMITS };
         assert_eq!(outbox.take_gap(&roomy), Some(gap("a", DropReason::QueueFull, 2)));

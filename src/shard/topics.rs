@@ -3,9 +3,11 @@
 //! Both directions are kept, and each entry knows where its counterpart stands, so that a subscription is made
 //! and ended in constant time, also in a topic with a million subscribers.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 
+use crate::config::SlowConsumer;
 use crate::message::Topic;
 use crate::shard::table::Key;
 
@@ -23,6 +25,15 @@ pub(crate) type Members = Rc<Vec<Member>>;
 struct Entry {
     name: Topic,
     members: Members,
+    counts: Counts,
+}
+
+/// What has been published to a topic on one shard since it has had subscribers there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) published: u64,
+    pub(crate) written: u64,
+    pub(crate) dropped: u64,
 }
 
 /// One subscription of a connection.
@@ -90,7 +101,10 @@ impl Subscriptions {
 /// The topics of one shard with their subscribers, and each connection's topics.
 #[derive(Default)]
 pub(crate) struct Topics {
-    by_name: HashMap<Topic, u32>,
+    /// Ordered, so that an operator can page through a million topics without a shard standing still.
+    by_name: BTreeMap<Topic, u32>,
+    /// Policies that were set for single topics, whether they have subscribers or not.
+    policies: BTreeMap<Topic, SlowConsumer>,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     /// By the connection's slot in the table.
@@ -153,9 +167,58 @@ impl Topics {
     }
 
     /// Topics that have a subscriber.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// The names of a connection's topics.
+    pub(crate) fn names(&self, key: Key) -> impl Iterator<Item = &Topic> {
+        self.of(key).iter().filter_map(|subscription| self.entry(subscription.topic)).map(|entry| &entry.name)
+    }
+
+    /// The topics after `after` in the order of their names, as far as they begin with `prefix`.
+    pub(crate) fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a Topic, usize, Counts)> {
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        self.by_name
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(move |(name, _)| name.as_str().starts_with(prefix))
+            .filter_map(|(name, topic)| self.entry(*topic).map(|entry| (name, entry.members.len(), entry.counts)))
+    }
+
+    /// Counts a publish to a topic, and what became of it.
+    pub(crate) fn record(&mut self, name: &str, written: u64, dropped: u64) {
+        if let Some(topic) = self.by_name.get(name)
+            && let Some(entry) = &mut self.entries[*topic as usize]
+        {
+            entry.counts.published += 1;
+            entry.counts.written += written;
+            entry.counts.dropped += dropped;
+        }
+    }
+
+    /// The policy that was set for a topic.
+    pub(crate) fn policy(&self, name: &str) -> Option<SlowConsumer> {
+        // Few servers set any, and every publish asks.
+        if self.policies.is_empty() { None } else { self.policies.get(name).copied() }
+    }
+
+    /// Sets a topic's policy, or takes it back.
+    pub(crate) fn set_policy(&mut self, topic: Topic, policy: Option<SlowConsumer>) {
+        match policy {
+            Some(policy) => self.policies.insert(topic, policy),
+            None => self.policies.remove(&topic),
+        };
+    }
+
+    fn entry(&self, topic: u32) -> Option<&Entry> {
+        self.entries[topic as usize].as_ref()
     }
 
     fn of(&self, key: Key) -> &[Subscription] {
@@ -169,7 +232,7 @@ impl Topics {
     }
 
     fn add_topic(&mut self, name: Topic) -> u32 {
-        let entry = Some(Entry { name: name.clone(), members: Members::default() });
+        let entry = Some(Entry { name: name.clone(), members: Members::default(), counts: Counts::default() });
         let topic = match self.free.pop() {
             Some(topic) => {
                 self.entries[topic as usize] = entry;
@@ -243,6 +306,24 @@ mod tests {
             topics.subscribe(Key::new(0, 1), &format!("other-{number}"));
         }
         assert_eq!(topics.entries.len(), 100);
+    }
+
+    #[test]
+    fn topics_are_listed_by_name_from_a_place_on() {
+        let mut topics = Topics::default();
+        for name in ["b/2", "a", "b/1", "c", "b/3"] {
+            topics.subscribe(Key::new(0, 1), name);
+        }
+        topics.record("b/3", 4, 2);
+        let list = |prefix: &str, after: Option<&str>| -> Vec<String> {
+            topics.list(prefix, after).map(|(name, ..)| name.to_string()).collect()
+        };
+        assert_eq!(list("", None), ["a", "b/1", "b/2", "b/3", "c"]);
+        assert_eq!(list("b/", Some("b/1")), ["b/2", "b/3"]);
+        assert_eq!(list("b/", Some("a")), ["b/1", "b/2", "b/3"]);
+        assert_eq!(list("b/", Some("c")), Vec::<String>::new());
+        let (_, members, counts) = topics.list("b/3", None).next().unwrap();
+        assert_eq!((members, counts.published, counts.written, counts.dropped), (1, 1, 4, 2));
     }
 
     proptest! {
