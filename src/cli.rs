@@ -94,6 +94,18 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_connections: Option<usize>,
+    /// Bytes of resident memory above which new connections are refused; 0: no limit
+    #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_memory: Option<usize>,
+    /// New connections a second, over all shards; more wait in the backlog. 0: no limit
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accept_rate: Option<u32>,
+    /// Messages a second from one connection; one that sends more is read more slowly. 0: no limit
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_rate: Option<u32>,
     /// Bytes of one message at the most
     #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
     #[serde(skip_serializing_if = "Option::is_none")]

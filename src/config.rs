@@ -289,6 +289,13 @@ pub struct Config {
     pub cpus: Option<Cpus>,
     /// Connections at the most, over all shards.
     pub max_connections: usize,
+    /// Bytes of resident memory above which new connections are refused; zero: no limit.
+    #[serde(with = "bytes_text")]
+    pub max_memory: usize,
+    /// New connections a second, over all shards; more wait in the backlog. Zero: no limit.
+    pub accept_rate: u32,
+    /// Messages a second from one connection; one that sends more is read more slowly. Zero: no limit.
+    pub message_rate: u32,
     /// Bytes of one message at the most, without its framing.
     #[serde(with = "bytes_text")]
     pub max_message: usize,
@@ -342,6 +349,9 @@ impl Default for Config {
             shards: None,
             cpus: None,
             max_connections: 1_000_000,
+            max_memory: 0,
+            accept_rate: 0,
+            message_rate: 0,
             max_message: 64 * KIB,
             queue_messages_max: 64,
             queue_bytes_max: 256 * KIB,
@@ -457,6 +467,11 @@ impl Config {
             });
         }
         range("max_connections", self.max_connections, 1, 16_000_000)?;
+        if self.max_memory != 0 {
+            bytes("max_memory", self.max_memory, 16 * 1024 * KIB, usize::MAX / 2)?;
+        }
+        range("accept_rate", self.accept_rate, 0, 1_000_000)?;
+        range("message_rate", self.message_rate, 0, 1_000_000)?;
         bytes("max_message", self.max_message, 16, 16 * 1024 * KIB)?;
         range("queue_messages_max", self.queue_messages_max, 1, 65_536)?;
         let message_most = self.max_message + LANGUAGE_OVERHEAD_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX;

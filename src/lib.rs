@@ -111,6 +111,7 @@ mod hub;
 pub mod load;
 mod message;
 mod metrics;
+mod rate;
 mod receipt;
 mod registry;
 mod report;

@@ -88,6 +88,12 @@ pub struct ShardMetrics {
     pub accepted: Counter,
     /// Connections refused because `max_connections` were open.
     pub refused_full: Counter,
+    /// Connections refused because the process had more memory than `max_memory`.
+    pub refused_memory: Counter,
+    /// Connections refused because the server was draining.
+    pub refused_draining: Counter,
+    /// Times that a client was read more slowly since it sent more than `message_rate`.
+    pub throttled: Counter,
     /// `accept` calls that failed for want of fds or memory.
     pub accept_errors: Counter,
     /// Connections closed, by the number of their `CloseReason`.

@@ -5,11 +5,14 @@
 //! all shards, so that `max_connections` holds exactly.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use sharded_slab::{Config as SlabConfig, DefaultConfig, Slab};
 
+use crate::config::Config;
 use crate::message::ConnId;
+use crate::rate::{Rate, SharedBucket};
 use crate::shard::table::Key;
 
 /// Sizes of the slab. An id is packed from a thread number, an address and a generation; what the first two
@@ -60,12 +63,34 @@ pub(crate) struct Registry {
     slab: Slab<Row, Rows>,
     open: AtomicUsize,
     max: usize,
+    /// Resident bytes of the process, as last read by a shard.
+    resident: AtomicU64,
+    resident_max: Option<u64>,
+    accepts: Option<SharedBucket>,
+    started: Instant,
+}
+
+/// Why a connection was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// As many as may be are open.
+    Full,
+    /// The process has more memory than it may.
+    Memory,
 }
 
 impl Registry {
-    /// A registry that admits `max` connections at a time.
-    pub(crate) fn new(max: usize) -> Self {
-        Registry { slab: Slab::new_with_config(), open: AtomicUsize::new(0), max }
+    /// A registry that admits `max` connections at a time, within the limits of `config`.
+    pub(crate) fn new(max: usize, config: &Config) -> Self {
+        Registry {
+            slab: Slab::new_with_config(),
+            open: AtomicUsize::new(0),
+            max,
+            resident: AtomicU64::new(0),
+            resident_max: (config.max_memory > 0).then_some(config.max_memory as u64),
+            accepts: Rate::new(config.accept_rate).map(SharedBucket::new),
+            started: Instant::now(),
+        }
     }
 
     /// Connections that are open now, over all shards.
@@ -78,10 +103,35 @@ impl Registry {
         self.max
     }
 
-    /// Takes one of the `max` places; `false`: all are taken.
-    pub(crate) fn admit(&self) -> bool {
+    /// Takes one of the `max` places.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn admit(&self) -> Result<(), Refusal> {
+        if self.resident_max.is_some_and(|max| self.resident.load(Ordering::Relaxed) > max) {
+            return Err(Refusal::Memory);
+        }
         let take = |open| (open < self.max).then_some(open + 1);
-        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        match self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Refusal::Full),
+        }
+    }
+
+    /// How long to wait before the next connection is accepted, if there are too many at once.
+    pub(crate) fn accept_pause(&self) -> Option<Duration> {
+        let now = self.started.elapsed().as_micros() as u64;
+        self.accepts.as_ref()?.take(now).err().map(Duration::from_micros)
+    }
+
+    /// Whether the resident memory is wanted at all.
+    pub(crate) fn limits_memory(&self) -> bool {
+        self.resident_max.is_some()
+    }
+
+    /// Notes the resident memory of the process.
+    pub(crate) fn note_resident(&self, bytes: u64) {
+        self.resident.store(bytes, Ordering::Relaxed);
     }
 
     /// Gives a place back that [`Registry::admit`] gave.
@@ -122,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_id_of_a_closed_connection_never_reaches_a_later_one() {
-        let registry = Registry::new(10);
+        let registry = Registry::new(10, &Config::default());
         let first = registry.insert(row(1)).unwrap();
         assert_eq!(registry.get(first).unwrap().peer().to_string(), "192.0.2.1:99");
         registry.remove(first);
@@ -136,7 +186,7 @@ mod tests {
 
     #[test]
     fn numbers_that_name_nothing_find_nothing() {
-        let registry = Registry::new(10);
+        let registry = Registry::new(10, &Config::default());
         let id = registry.insert(row(1)).unwrap().as_u64();
         for number in [0, 2, id + 1, id ^ (1 << 63), id ^ (1 << 40), u64::MAX] {
             if number != id {
@@ -147,16 +197,25 @@ mod tests {
 
     #[test]
     fn places_are_counted_exactly_over_threads() {
-        let registry = Registry::new(1000);
+        let registry = Registry::new(1000, &Config::default());
         let taken: usize = std::thread::scope(|scope| {
             let threads: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| (0..500).filter(|_| registry.admit()).count())).collect();
+                (0..4).map(|_| scope.spawn(|| (0..500).filter(|_| registry.admit().is_ok()).count())).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!((taken, registry.open()), (1000, 1000));
         registry.release();
-        assert!(registry.admit());
-        assert!(!registry.admit());
+        assert_eq!(registry.admit(), Ok(()));
+        assert_eq!(registry.admit(), Err(Refusal::Full));
+    }
+
+    #[test]
+    fn nobody_is_admitted_while_there_is_too_much_memory_in_use() {
+        let registry = Registry::new(10, &Config { max_memory: 1 << 20, ..Config::default() });
+        registry.note_resident((1 << 20) + 1);
+        assert_eq!(registry.admit(), Err(Refusal::Memory));
+        registry.note_resident(1 << 20);
+        assert_eq!(registry.admit(), Ok(()));
     }
 
     #[test]

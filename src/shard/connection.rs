@@ -14,6 +14,7 @@ use crate::codec::{self, Decoded};
 use crate::config::{Framing, READS_PER_TURN};
 use crate::handler::{Context, Event, Handler};
 use crate::message::{CloseReason, ConnId};
+use crate::rate::{Micros, Rate};
 use crate::shard::Shard;
 use crate::shard::core::{Core, Scope};
 use crate::shard::outbox::{Outbox, Written};
@@ -36,6 +37,10 @@ pub(crate) struct Connection {
     pub(crate) sent: u32,
     /// Messages that it missed.
     pub(crate) dropped: u32,
+    /// When the bucket of its message rate will be full again.
+    rate: Micros,
+    /// While it sends more than its rate: when it is looked at again.
+    throttled_until: Tick,
     /// When the last complete message came in.
     last_message: Tick,
     /// When the socket last took a byte, or when it stopped taking any.
@@ -80,6 +85,8 @@ impl Connection {
             opened: now,
             sent: 0,
             dropped: 0,
+            rate: 0,
+            throttled_until: NEVER,
             last_message: now,
             last_write: now,
             check_at: NEVER,
@@ -114,6 +121,11 @@ impl Connection {
     /// When the client must have completed a message.
     pub(crate) fn read_deadline(&self, timeout: Option<Tick>) -> Option<Tick> {
         timeout.filter(|_| !self.paused).map(|timeout| self.last_message.saturating_add(timeout))
+    }
+
+    /// When a client that sends more than its rate is read again.
+    pub(crate) fn throttle_deadline(&self) -> Option<Tick> {
+        Some(self.throttled_until).filter(|until| self.paused && *until != NEVER)
     }
 
     /// When the client must have taken a byte of what waits for it.
@@ -267,6 +279,7 @@ impl<H: Handler> Turn<'_, H> {
         let Some(connection) = self.connection() else { return Step::Over };
         if connection.paused {
             connection.paused = false;
+            connection.throttled_until = NEVER;
             connection.last_message = now;
             self.core.schedule(self.key);
             self.receive(&[]);
@@ -351,6 +364,9 @@ impl<H: Handler> Turn<'_, H> {
                 self.pause();
                 break;
             }
+            if self.core.settings.message_rate.is_some_and(|rate| self.throttle(rate)) {
+                break;
+            }
             let now = self.core.wheel.now();
             let Some(connection) = self.connection().filter(|connection| connection.closing.is_none()) else { break };
             let id = connection.id;
@@ -360,6 +376,12 @@ impl<H: Handler> Turn<'_, H> {
                     let message = &bytes[used.bytes..][range];
                     used.bytes += consumed;
                     used.scanned = 0;
+                    if let Some(rate) = settings.message_rate {
+                        let now = self.core.micros();
+                        if let Some(connection) = self.connection() {
+                            connection.rate = rate.taken(connection.rate, now);
+                        }
+                    }
                     self.core.metrics.messages_in.add(1);
                     let mut scope = Scope { core: self.core, key: self.key, id };
                     self.handler.borrow_mut().on_message(&mut Context::new(id, &mut scope), message);
@@ -377,6 +399,20 @@ impl<H: Handler> Turn<'_, H> {
             }
         }
         used
+    }
+
+    /// Whether the client has sent more than its rate; then it is read on at the next tick, and not before.
+    fn throttle(&mut self, rate: Rate) -> bool {
+        let (now, tick) = (self.core.micros(), self.core.wheel.now());
+        let Some(connection) = self.connection() else { return false };
+        if rate.allows(connection.rate, now) {
+            return false;
+        }
+        connection.throttled_until = tick + 1;
+        self.pause();
+        self.core.metrics.throttled.add(1);
+        self.core.schedule(self.key);
+        true
     }
 
     /// One step of a closing connection: write what waits, shut the sending side, wait for the client to close

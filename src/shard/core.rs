@@ -21,6 +21,7 @@ use crate::config::{
 use crate::handler::{Actions, Event, PublishError, SendError, SubscribeError};
 use crate::message::{CloseReason, ConnId, DropReason, Publish, PublishId, Target, Topic};
 use crate::metrics::ShardMetrics;
+use crate::rate::{Micros, Rate};
 use crate::receipt::{ReceiptSender, ShardReceipt};
 use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
@@ -43,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) slow_consumer: SlowConsumer,
     topics_max: usize,
     topic_bytes_max: usize,
+    pub(crate) message_rate: Option<Rate>,
     read_timeout: Option<Tick>,
     write_timeout: Option<Tick>,
     linger: Tick,
@@ -61,6 +63,7 @@ impl Settings {
             message_max: config.max_message,
             reply_bytes_max: config.max_message + LANGUAGE_OVERHEAD_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX,
             slow_consumer: config.slow_consumer,
+            message_rate: Rate::new(config.message_rate),
             topics_max: config.topics_per_connection_max,
             topic_bytes_max: config.topic_bytes_max,
             read_timeout: timeout(config.read_timeout),
@@ -94,6 +97,7 @@ pub(crate) struct Core {
     /// Where messages are rendered before they are framed.
     scratch: Vec<u8>,
     publish_sequence: u64,
+    started: Instant,
     /// Whether new connections are turned away.
     pub(crate) draining: bool,
     /// How many other shards have said that they drain.
@@ -128,6 +132,7 @@ impl Core {
             spare: Vec::new(),
             scratch: Vec::new(),
             publish_sequence: 0,
+            started: Instant::now(),
             draining: false,
             draining_peers: 0,
         }
@@ -551,6 +556,11 @@ impl Core {
 
     // ---- Time ----
 
+    /// Microseconds since the shard started, for rates. Everything else goes by the wheel's ticks.
+    pub(crate) fn micros(&self) -> Micros {
+        self.started.elapsed().as_micros() as Micros
+    }
+
     /// Moves the clock on by one tick and looks at the connections that are due.
     pub(crate) fn tick(&mut self) {
         for key in self.wheel.turn() {
@@ -577,6 +587,8 @@ impl Core {
             if overdue(connection.close_deadline(settings.write_timeout.unwrap_or(settings.linger))) {
                 self.abort(key, CloseReason::WriteTimeout);
             }
+        } else if overdue(connection.throttle_deadline()) {
+            connection.wake();
         } else if overdue(connection.write_deadline(settings.write_timeout)) {
             self.close(key, CloseReason::WriteTimeout);
         } else if overdue(connection.read_deadline(settings.read_timeout)) {
@@ -589,9 +601,10 @@ impl Core {
         let Some(connection) = self.table.get_mut(key) else { return };
         let deadlines = if connection.closing.is_some() {
             let patience = self.settings.write_timeout.unwrap_or(self.settings.linger);
-            [connection.close_deadline(patience), None]
+            [connection.close_deadline(patience), None, None]
         } else {
             [
+                connection.throttle_deadline(),
                 connection.read_deadline(self.settings.read_timeout),
                 connection.write_deadline(self.settings.write_timeout),
             ]

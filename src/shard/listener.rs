@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glommio::GlommioError;
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS};
 use crate::handler::{Context, Handler};
+use crate::registry::Refusal;
 use crate::shard::Shard;
 use crate::shard::core::Scope;
 
@@ -129,15 +131,18 @@ pub(crate) async fn accept<H: Handler>(shard: Rc<Shard<H>>, listener: TcpListene
     let mut backoff = Duration::from_millis(first);
     let mut complaints = Limited::default();
     let mut refusals = Limited::default();
+    let registry = Arc::clone(&shard.core.borrow().registry);
     loop {
+        while let Some(pause) = registry.accept_pause() {
+            glommio::timer::sleep(pause).await;
+        }
         match listener.shared_accept().await {
             Ok(accepted) => {
                 backoff = Duration::from_millis(first);
-                if !admit(&shard, accepted.bind_to_executor(), framing)
+                if let Err(refusal) = admit(&shard, accepted.bind_to_executor(), framing)
                     && let Some(count) = refusals.another()
                 {
-                    let max = shard.core.borrow().registry.max();
-                    tracing::warn!(count, max, "connections refused: as many as allowed are open");
+                    tracing::warn!(count, "connections refused: {refusal}");
                 }
             }
             Err(error) if is_about_one_connection(&error) => {}
@@ -160,18 +165,30 @@ fn is_about_one_connection(error: &GlommioError<()>) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM))
 }
 
-/// Takes a connection in and starts its task; `false`: there is no place for it, and it is closed.
-fn admit<H: Handler>(shard: &Rc<Shard<H>>, stream: TcpStream, framing: Framing) -> bool {
+/// Takes a connection in and starts its task, or closes it and says why.
+fn admit<H: Handler>(shard: &Rc<Shard<H>>, stream: TcpStream, framing: Framing) -> Result<(), String> {
     let (key, pass) = {
         let core = &mut *shard.core.borrow_mut();
-        let (false, true, Ok(pass)) = (core.draining, core.registry.admit(), shard.gate.enter()) else {
-            core.metrics.refused_full.add(1);
-            return false;
+        let Some(pass) = shard.gate.enter().ok().filter(|_| !core.draining) else {
+            core.metrics.refused_draining.add(1);
+            return Err("the server is draining".into());
         };
+        if let Err(refusal) = core.registry.admit() {
+            return Err(match refusal {
+                Refusal::Full => {
+                    core.metrics.refused_full.add(1);
+                    format!("as many as allowed are open ({})", core.registry.max())
+                }
+                Refusal::Memory => {
+                    core.metrics.refused_memory.add(1);
+                    "the process has more memory in use than max_memory".into()
+                }
+            });
+        }
         let Some((key, id)) = core.add(stream, framing) else {
             core.registry.release();
             core.metrics.refused_full.add(1);
-            return false;
+            return Err("the registry is full".into());
         };
         core.metrics.tasks.add(1);
         let mut scope = Scope { core, key, id };
@@ -181,7 +198,7 @@ fn admit<H: Handler>(shard: &Rc<Shard<H>>, stream: TcpStream, framing: Framing) 
     };
     // The task has its first turn in here, so nothing of the shard may be borrowed.
     shard.spawn_connection(key, pass);
-    true
+    Ok(())
 }
 
 /// Lets one log line through at a time, and says how many were held back with it.

@@ -30,6 +30,7 @@ use glommio::{Latency, Shares, Task, TaskQueueHandle};
 
 use crate::config::{Config, MESH_RETRY_MS, STALL_MS, TICK_MS};
 use crate::handler::Handler;
+use crate::host;
 use crate::metrics::ShardMetrics;
 use crate::registry::Registry;
 use crate::shard::connection::ConnectionTask;
@@ -212,6 +213,12 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
         if late_ms >= STALL_MS {
             core.metrics.stalls.add(1);
             core.metrics.stall_ms_max.set(core.metrics.stall_ms_max.get().max(late_ms));
+        }
+        if core.index == 0
+            && core.registry.limits_memory()
+            && let Some(bytes) = host::resident_bytes()
+        {
+            core.registry.note_resident(bytes);
         }
         core.metrics.topics.set(core.topics.len() as u64);
         core.metrics.pool_misses.set(core.pool.misses());

@@ -53,3 +53,29 @@ fn every_reason_is_in_the_readme() {
     rows.extend(CloseReason::ALL.map(|reason| format!("| `{reason}` | {} |", reason.meaning())));
     assert_table(&rows);
 }
+
+/// The sample file, with every setting that has a default taken out of its comment.
+#[test]
+fn the_sample_config_lists_every_setting_at_its_default() {
+    let sample = include_str!("../../deploy/corecast.toml");
+    let mut settings = String::new();
+    let mut optional = Vec::new();
+    let mut lines = sample.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == "# (default: none)" {
+            optional.push(lines.next().unwrap().trim_start_matches("# ").split(' ').next().unwrap());
+        } else if let Some(setting) = line.strip_prefix("# ")
+            && setting
+                .split_once(" = ")
+                .is_some_and(|(key, _)| key.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase()))
+        {
+            settings.push_str(setting);
+            settings.push('\n');
+        }
+    }
+    assert_eq!(toml::from_str::<Config>(&settings).unwrap(), Config::default());
+    let written: Vec<_> = toml::from_str::<toml::Table>(&settings).unwrap().keys().cloned().collect();
+    let defaults: Vec<_> = toml::Table::try_from(Config::default()).unwrap().keys().cloned().collect();
+    assert_eq!(written, defaults);
+    assert_eq!(optional, ["shards", "cpus", "so_rcvbuf", "so_sndbuf"]);
+}
