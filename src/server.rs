@@ -241,6 +241,7 @@ where
     M: Fn(usize) -> H + Send + 'static,
 {
     let index = start.index;
+    let ring_depth = host::ring_depth(start.mesh.nr_peers());
     let failed = |error: glommio::GlommioError<()>| StartError::Shard { shard: index, reason: error.to_string() };
     let mut placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     if let Some(cpu) = cpu
@@ -252,6 +253,7 @@ where
     LocalExecutorBuilder::new(placement)
         .name(&format!("shard-{index}"))
         .io_memory(POOL_ARENA_BYTES)
+        .ring_depth(ring_depth)
         .spawn(move || async move {
             let handler = make(index);
             let result = shard::run(start, handler, || {
