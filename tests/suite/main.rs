@@ -1,3 +1,5 @@
-//! The integration tests, a module per theme.
+//! The integration tests: one binary, a module for each theme.
+
+mod support;
 
 mod readme;
