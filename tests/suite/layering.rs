@@ -1,0 +1,160 @@
+//! The layering of the design page: imports point down, and each outside power is held by the files that may use it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The module that looks at the host, and those that may use it.
+const HOST: &str = "host";
+const HOST_USERS: [&str; 3] = ["server", "report", "load"];
+
+/// The level of a module, by its path below `src/` without `.rs` and `/mod`.
+fn level(module: &str) -> Option<u8> {
+    Some(match module {
+        "config" | "message" | "metrics" | "sys" | HOST => 0,
+        "handler" => 1,
+        _ if within(module, "codec") => 1,
+        "echo" | "shard/table" | "shard/outbox" | "shard/timeouts" | "shard/topics" => 2,
+        _ if within(module, "hub") => 2,
+        "shard" | "shard/core" | "shard/connection" | "shard/listener" | "shard/mailbox" | "shard/fanout"
+        | "shard/drain" | "shard/buffers" | "registry" => 3,
+        "server" | "report" => 4,
+        "cli" | "main" | "serve" | "lib" => 5,
+        _ if within(module, "load") => 5,
+        _ => return None,
+    })
+}
+
+fn within(module: &str, top: &str) -> bool {
+    module.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What is wrong in one file, a line for each breach: file, line and rule.
+fn breaches(module: &str, file: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let Some(own) = level(module) else {
+        return vec![format!("{file}:1: this file has no level; give it one in the layering test and in the design")];
+    };
+    for (index, line) in text.lines().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        let mut breach = |rule: String| found.push(format!("{file}:{}: {rule}\n    {}", index + 1, line.trim()));
+        for used in crate_paths(code) {
+            let Some(target) = target(&used) else {
+                breach(format!("`crate::{used}` does not name one module; write `use crate::module::Name`"));
+                continue;
+            };
+            let theirs = level(&target).expect("target() gives modules that have a level");
+            if theirs > own {
+                breach(format!("level {own} ({module}) may not use level {theirs} ({target})"));
+            }
+            if within(module, "shard") && (within(&target, "hub") || target == "echo") {
+                breach("the shard knows only `H: Handler`, never the hub or another handler".into());
+            }
+            if target == HOST && !HOST_USERS.iter().any(|user| within(module, user)) {
+                breach(format!("only {} look at the host", HOST_USERS.join(", ")));
+            }
+        }
+        if has_word(code, "glommio") && own != 3 && module != "server" && !within(module, "load") {
+            breach("glommio appears only in level 3, server.rs and load/".into());
+        }
+        if (1..=2).contains(&own) && (code.contains("Instant::now") || has_word(code, "SystemTime")) {
+            breach("levels 1 and 2 are pure: time is an argument".into());
+        }
+        if has_word(code, "unsafe") && module != "sys" {
+            breach("unsafe code stands in sys.rs alone".into());
+        }
+    }
+    found
+}
+
+/// What follows each `crate::` in a line.
+fn crate_paths(code: &str) -> Vec<String> {
+    let starts = code.match_indices("crate::").map(|(at, prefix)| at + prefix.len());
+    starts
+        .map(|at| {
+            let path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+            let rest = &code[at..];
+            rest[..rest.find(|c| !path(c)).unwrap_or(rest.len())].trim_end_matches(':').to_owned()
+        })
+        .collect()
+}
+
+/// The module that a path names: the longest beginning of it that is one. Types and constants are no modules.
+fn target(path: &str) -> Option<String> {
+    let is_module = |part: &&str| part.starts_with(|c: char| c.is_lowercase());
+    let parts: Vec<&str> = path.split("::").take_while(is_module).collect();
+    (1..=parts.len()).rev().map(|len| parts[..len].join("/")).find(|module| level(module).is_some())
+}
+
+fn has_word(code: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    code.split(|c| !part(c)).any(|found| found == word)
+}
+
+/// Every source file with its module.
+fn sources() -> Vec<(String, PathBuf)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut dirs, mut files) = (vec![src.clone()], Vec::new());
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let module = path.strip_prefix(&src).unwrap().with_extension("");
+                let module = module.to_str().unwrap();
+                files.push((module.strip_suffix("/mod").unwrap_or(module).to_owned(), path));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn imports_point_down_and_each_power_has_its_place() {
+    let sources = sources();
+    assert!(sources.len() > 20, "the sources were found");
+    let mut report = String::new();
+    for (module, path) in sources {
+        let file = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
+        for breach in breaches(&module, &file, &fs::read_to_string(&path).unwrap()) {
+            writeln!(report, "{breach}").unwrap();
+        }
+    }
+    assert!(report.is_empty(), "the layering of the design is broken:\n{report}");
+}
+
+#[test]
+fn each_kind_of_breach_is_found_with_file_line_and_rule() {
+    let breach = |module: &str, line: &str| breaches(module, "src/x.rs", &format!("\n{line}\n")).join("\n");
+    for (module, line, rule) in [
+        ("handler", "use crate::shard::core::Core;", "level 1 (handler) may not use level 3 (shard/core)"),
+        ("codec/line", "use crate::hub::Hub;", "level 1 (codec/line) may not use level 2 (hub)"),
+        ("config", "fn f() -> crate::handler::Event {}", "level 0 (config) may not use level 1 (handler)"),
+        ("shard/outbox", "use crate::shard::{self, Start};", "level 2 (shard/outbox) may not use level 3 (shard)"),
+        ("server", "    use crate::cli::Settings;", "level 4 (server) may not use level 5 (cli)"),
+        ("shard/core", "use crate::hub::topic_word;", "never the hub"),
+        ("shard/core", "use crate::echo::Echo;", "never the hub"),
+        ("shard/listener", "use crate::host;", "only server, report, load look at the host"),
+        ("hub/language", "use glommio::Task;", "glommio appears only in"),
+        ("shard/table", "let now = std::time::Instant::now();", "time is an argument"),
+        ("codec", "use std::time::SystemTime;", "time is an argument"),
+        ("registry", "unsafe { f() }", "sys.rs alone"),
+        ("handler", "use crate::{config, message};", "does not name one module"),
+        ("backplane", "", "has no level"),
+    ] {
+        let found = breach(module, line);
+        assert!(found.starts_with("src/x.rs:") && found.contains(rule), "{module}, `{line}`: {found:?}");
+    }
+    for (module, line) in [
+        ("shard/core", "use crate::shard::outbox::{Frame, Outbox};"),
+        ("shard/mailbox", "use crate::shard::Shard;"),
+        ("shard/core", "use crate::handler::Handler; // not crate::hub"),
+        ("server", "use crate::host::{self, HostError};"),
+        ("handler", "/// Nothing unsafe, no glommio, no Instant::now; see [`crate::server`]."),
+        ("cli", "#![deny(unsafe_code)]"),
+    ] {
+        assert_eq!(breach(module, line), "", "{module}, `{line}`");
+    }
+}
