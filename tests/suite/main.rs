@@ -2,5 +2,6 @@
 
 mod support;
 
+mod language;
 mod layering;
 mod readme;
