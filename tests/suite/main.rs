@@ -2,6 +2,7 @@
 
 mod support;
 
+mod framing;
 mod language;
 mod layering;
 mod readme;
