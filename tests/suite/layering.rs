@@ -40,7 +40,7 @@ fn breaches(module: &str, file: &str, text: &str) -> Vec<String> {
         let mut breach = |rule: String| found.push(format!("{file}:{}: {rule}\n    {}", index + 1, line.trim()));
         for used in crate_paths(code) {
             let Some(target) = target(&used) else {
-                breach(format!("`crate::{used}` does not name one module; write `use crate::module::Name`"));
+                breach(format!("`crate::{used}` does not name a module that the layering knows"));
                 continue;
             };
             let theirs = level(&target).expect("target() gives modules that have a level");
@@ -67,22 +67,31 @@ fn breaches(module: &str, file: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// What follows each `crate::` in a line.
+/// What follows each `crate::` in a line, with braces taken apart.
 fn crate_paths(code: &str) -> Vec<String> {
-    let starts = code.match_indices("crate::").map(|(at, prefix)| at + prefix.len());
-    starts
-        .map(|at| {
-            let path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-            let rest = &code[at..];
-            rest[..rest.find(|c| !path(c)).unwrap_or(rest.len())].trim_end_matches(':').to_owned()
-        })
-        .collect()
+    let path = |text: &str| {
+        let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
+        text[..end].trim_end_matches(':').to_owned()
+    };
+    let mut paths = Vec::new();
+    for (at, prefix) in code.match_indices("crate::") {
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => paths.extend(list.split([',', '}']).map(str::trim).filter(|item| *item != ";").map(path)),
+            None => paths.push(path(rest)),
+        }
+    }
+    paths
 }
 
-/// The module that a path names: the longest beginning of it that is one. Types and constants are no modules.
+/// The module that a path names: the longest beginning of it that is one. Types and constants are no modules, and
+/// those that stand alone are the crate root's.
 fn target(path: &str) -> Option<String> {
     let is_module = |part: &&str| part.starts_with(|c: char| c.is_lowercase());
     let parts: Vec<&str> = path.split("::").take_while(is_module).collect();
+    if parts.is_empty() && !path.is_empty() {
+        return Some("lib".to_owned());
+    }
     (1..=parts.len()).rev().map(|len| parts[..len].join("/")).find(|module| level(module).is_some())
 }
 
@@ -141,7 +150,9 @@ fn each_kind_of_breach_is_found_with_file_line_and_rule() {
         ("shard/table", "let now = std::time::Instant::now();", "time is an argument"),
         ("codec", "use std::time::SystemTime;", "time is an argument"),
         ("registry", "unsafe { f() }", "sys.rs alone"),
-        ("handler", "use crate::{config, message};", "does not name one module"),
+        ("handler", "use crate::{config, server};", "level 1 (handler) may not use level 4 (server)"),
+        ("handler", "use crate::Server;", "level 1 (handler) may not use level 5 (lib)"),
+        ("server", "use crate::{", "does not name a module"),
         ("backplane", "", "has no level"),
     ] {
         let found = breach(module, line);
@@ -149,7 +160,9 @@ fn each_kind_of_breach_is_found_with_file_line_and_rule() {
     }
     for (module, line) in [
         ("shard/core", "use crate::shard::outbox::{Frame, Outbox};"),
-        ("shard/mailbox", "use crate::shard::Shard;"),
+        ("shard/drain", "use crate::shard::Shard;"),
+        ("serve", "use crate::{FAULT, USAGE};"),
+        ("codec/line", "use crate::{config, message};"),
         ("shard/core", "use crate::handler::Handler; // not crate::hub"),
         ("server", "use crate::host::{self, HostError};"),
         ("handler", "/// Nothing unsafe, no glommio, no Instant::now; see [`crate::server`]."),

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod delivery;
 mod framing;
 mod language;
 mod layering;
