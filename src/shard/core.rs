@@ -26,7 +26,7 @@ use crate::receipt::{ReceiptSender, ShardReceipt};
 use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
 use crate::shard::connection::Connection;
-use crate::shard::mailbox::{Job, Mesh, PublishQueue, Recipients, ShardMsg};
+use crate::shard::mailbox::{Delivery, Job, Mesh, PublishQueue, Recipients, ShardMsg};
 use crate::shard::outbox::{Frame, Limits, Offer, Outbox, Written};
 use crate::shard::table::{Key, Table};
 use crate::shard::timeouts::{NEVER, Tick, Wheel};
@@ -483,6 +483,13 @@ impl Core {
         Ok(id)
     }
 
+    /// Closes a connection behind what has been published to it so far.
+    pub(crate) fn close_in_order(&mut self, key: Key, reason: CloseReason) {
+        if self.table.get(key).is_some_and(|connection| connection.closing.is_none()) {
+            self.publishes.push(Job::Close { key, reason });
+        }
+    }
+
     fn check_room(&self, room: bool) -> Result<(), PublishError> {
         if room {
             return Ok(());
@@ -528,7 +535,7 @@ impl Core {
             Target::All | Target::Conn(_) => None,
         };
         let policy = publish.slow_consumer.or(topic_policy).unwrap_or(self.settings.slow_consumer);
-        self.publishes.push(Job { publish, policy, recipients });
+        self.publishes.push(Job::Deliver(Delivery { publish, policy, recipients }));
         self.metrics.publish_queue.set(self.publishes.len() as u64);
     }
 

@@ -34,9 +34,8 @@ pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: Vec<Task<()
         {
             let core = &mut *shard.core.borrow_mut();
             for key in &keys[closed..until] {
-                core.close(*key, CloseReason::Drain);
+                core.close_in_order(*key, CloseReason::Drain);
             }
-            core.flush_dirty();
         }
         closed = until;
         if shard.core.borrow().table.len() == 0 {

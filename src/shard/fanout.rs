@@ -15,7 +15,7 @@ use crate::message::{DropReason, Publish, Target, Topic};
 use crate::receipt::ShardReceipt;
 use crate::shard::Shard;
 use crate::shard::core::{Core, answer};
-use crate::shard::mailbox::{Job, Recipients};
+use crate::shard::mailbox::{Delivery, Job, Recipients};
 use crate::shard::outbox::{Frame, Tally};
 use crate::shard::table::Key;
 
@@ -57,14 +57,21 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
         shard.core.borrow_mut().publishes.take(PUBLISH_BATCH, &mut batch);
         let count = batch.len();
         let mut runs: Vec<Run> = Vec::new();
-        for job in batch.drain(..) {
-            match runs.last_mut() {
-                Some(run) if run.recipients.same_as(&job.recipients) => run.messages.push(Message::new(job)),
-                _ => runs.push(Run::new(job)),
+        let mut jobs = batch.drain(..).peekable();
+        while let Some(job) = jobs.next() {
+            let delivery = match job {
+                Job::Deliver(delivery) => delivery,
+                Job::Close { key, reason } => {
+                    shard.core.borrow_mut().close(key, reason);
+                    continue;
+                }
+            };
+            let mut run = Run::new(delivery);
+            while let Some(Job::Deliver(next)) = jobs.next_if(|next| run.takes(next)) {
+                run.messages.push(Message::new(next.publish, next.policy));
             }
-        }
-        for run in &mut runs {
             run.deliver(&shard).await;
+            runs.push(run);
         }
         let core = &mut *shard.core.borrow_mut();
         core.flush_dirty();
@@ -79,9 +86,15 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
 }
 
 impl Run {
-    fn new(mut job: Job) -> Self {
-        let recipients = std::mem::replace(&mut job.recipients, Recipients::All { slots: 0 });
-        Run { recipients, messages: vec![Message::new(job)], first_write: None, last_write: None, written: 0 }
+    fn new(first: Delivery) -> Self {
+        let Delivery { publish, policy, recipients } = first;
+        let messages = vec![Message::new(publish, policy)];
+        Run { recipients, messages, first_write: None, last_write: None, written: 0 }
+    }
+
+    /// Whether the job that comes next may be delivered together with this run.
+    fn takes(&self, job: &Job) -> bool {
+        matches!(job, Job::Deliver(next) if self.recipients.same_as(&next.recipients))
     }
 
     /// Queues the messages for all recipients, a slice at a time. What the last slices left unwritten is written at
@@ -157,14 +170,8 @@ impl Run {
 }
 
 impl Message {
-    fn new(job: Job) -> Self {
-        Message {
-            publish: job.publish,
-            policy: job.policy,
-            frames: [const { None }; Framing::ALL.len()],
-            matched: 0,
-            tally: Rc::default(),
-        }
+    fn new(publish: Publish, policy: SlowConsumer) -> Self {
+        Message { publish, policy, frames: [const { None }; Framing::ALL.len()], matched: 0, tally: Rc::default() }
     }
 
     fn topic(&self) -> Option<&Topic> {

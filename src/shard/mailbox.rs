@@ -40,13 +40,30 @@ pub(crate) enum Command {
     SetPolicy { topic: Topic, policy: Option<SlowConsumer> },
 }
 
+/// What waits to be done for this shard's connections, in order.
+pub(crate) enum Job {
+    /// Deliver a publish.
+    Deliver(Delivery),
+    /// Close a connection, behind what was published to it before.
+    Close { key: Key, reason: CloseReason },
+}
+
 /// A publish on one shard, with those who shall get it: who they are is settled when it comes in, so that a client
 /// that subscribes later does not get it and one that leaves its topic later does.
-pub(crate) struct Job {
+pub(crate) struct Delivery {
     pub(crate) publish: Publish,
     /// The policy that holds for it.
     pub(crate) policy: SlowConsumer,
     pub(crate) recipients: Recipients,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Job::Deliver(delivery) => delivery.publish.payload.len(),
+            Job::Close { .. } => 0,
+        }
+    }
 }
 
 /// The connections of one shard that a publish is for.
@@ -89,7 +106,8 @@ impl Recipients {
     }
 }
 
-/// Publishes that wait to be delivered to this shard's connections, bounded in number and bytes.
+/// Publishes that wait to be delivered to this shard's connections, bounded in number and bytes, and closes that wait
+/// behind them, of which there is at most one a connection.
 pub(crate) struct PublishQueue {
     queue: VecDeque<Job>,
     bytes: usize,
@@ -135,9 +153,9 @@ impl PublishQueue {
         self.queue.len() >= self.max.div_ceil(2) || self.bytes >= PUBLISH_QUEUE_BYTES_MAX / 2
     }
 
-    /// Puts a publish in; the caller has looked for room.
+    /// Puts a job in; the caller has looked for room, where it is a publish.
     pub(crate) fn push(&mut self, job: Job) {
-        self.bytes += job.publish.payload.len();
+        self.bytes += job.bytes();
         self.enqueued += 1;
         self.queue.push_back(job);
         if let Some(worker) = self.worker.take() {
@@ -148,7 +166,7 @@ impl PublishQueue {
     /// Moves up to `max` publishes into `batch`.
     pub(crate) fn take(&mut self, max: usize, batch: &mut Vec<Job>) {
         for job in self.queue.drain(..max.min(self.queue.len())) {
-            self.bytes -= job.publish.payload.len();
+            self.bytes -= job.bytes();
             batch.push(job);
         }
         if self.has_room() {

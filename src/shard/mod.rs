@@ -240,8 +240,7 @@ async fn obey<H: Handler>(shard: Rc<Shard<H>>, commands: Receiver<Command>) {
             Command::Close { id, reason } => {
                 let core = &mut *shard.core.borrow_mut();
                 if let Some(row) = core.registry.get(id).filter(|row| row.shard() == core.index) {
-                    core.close(row.key(), reason);
-                    core.flush_dirty();
+                    core.close_in_order(row.key(), reason);
                 }
             }
             Command::Query(query) => query::answer(&shard.core.borrow(), query),

@@ -144,7 +144,7 @@ fn the_handle_publishes_broadcasts_and_sends_to_one() {
 fn the_handle_refuses_what_clients_may_not_send_either() {
     let server = Fixture::hub(Config { max_message: 64, ..config() });
     let mut client = server.client(Framing::Line);
-    assert_eq!(server.broadcast(vec![b'x'; 65]), Err(PublishError::TooLarge { len: 65, max: 64 }));
+    assert_eq!(server.broadcast(vec![b'x'; 65]).unwrap_err(), PublishError::TooLarge { len: 65, max: 64 });
     assert!(matches!(server.publish("two words", "x"), Err(PublishError::Topic(_))));
     client.expect_nothing();
     server.broadcast(vec![b'x'; 64]).unwrap();
@@ -161,7 +161,7 @@ fn an_id_of_a_closed_connection_never_reaches_a_later_one() {
         assert!(ids.insert(id), "{id} was given before");
         if round % 50 == 0 {
             for old in ids.iter().filter(|old| **old != id) {
-                assert_eq!(server.send(*old, "for another").unwrap(), None);
+                assert!(server.send(*old, "for another").unwrap().is_none());
                 assert!(!server.close(*old).unwrap());
                 assert_eq!(server.peer(*old), None);
             }
@@ -230,7 +230,6 @@ fn closing_by_id_says_kicked_and_a_second_time_changes_nothing() {
 }
 
 #[test]
-#[ignore = "a close by id overtakes the messages that wait in the shard's queue of publishes"]
 fn what_was_sent_before_a_kick_arrives_before_the_farewell() {
     let server = Fixture::hub(roomy());
     for mut client in everywhere(&server, 1) {

@@ -8,6 +8,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::Client;
+#[allow(unused_imports)]
 pub(crate) use program::{Ended, Program};
 pub(crate) use random::Random;
 pub(crate) use server::{Fixture, config, everywhere};
