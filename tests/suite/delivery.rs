@@ -246,30 +246,29 @@ fn what_was_sent_before_a_kick_arrives_before_the_farewell() {
     }
 }
 
-/// One publisher of the flood: it sends in bursts, notes which messages were taken, and ends with one that was.
-fn flood(mut client: Client, name: usize, bursts: usize) -> (Vec<String>, usize) {
+/// One publisher of the flood: it sends in bursts until `count` messages were taken, and notes which they were.
+fn flood(mut client: Client, name: usize, count: usize) -> (Vec<String>, usize) {
     const BURST: usize = 5;
-    let (mut taken, mut refused) = (Vec::new(), 0);
-    let mut note = |answer: String, text: String| {
-        let ok = answer.starts_with("OK PUB ");
-        assert!(ok || answer.starts_with("ERR busy "), "{answer}");
-        if ok {
-            taken.push(text)
-        } else {
-            refused += 1
-        }
-        ok
-    };
-    for burst in 0..bursts {
-        let texts: Vec<_> = (0..BURST).map(|n| format!("{name} {}", burst * BURST + n)).collect();
-        let bytes: Vec<u8> = texts.iter().flat_map(|text| client.frame(format!("PUB news {text}"))).collect();
-        client.send_raw(bytes);
+    let (mut taken, mut refused, mut sent) = (Vec::new(), 0, 0);
+    wait_until("enough messages are taken", || {
+        let texts: Vec<_> = (sent..sent + BURST).map(|n| format!("{name} {n}")).collect();
+        sent += BURST;
+        client.send_raw(texts.iter().flat_map(|text| client.frame(format!("PUB news {text}"))).collect::<Vec<_>>());
         for text in texts {
-            note(client.recv(), text);
+            let answer = client.recv();
+            let ok = answer.starts_with("OK PUB ");
+            assert!(ok || answer.starts_with("ERR busy "), "{answer}");
+            if ok { taken.push(text) } else { refused += 1 }
         }
-    }
+        taken.len() >= count
+    });
     let end = format!("{name} end");
-    wait_until("the last publish is taken", || note(client.ask(format!("PUB news {end}")), end.clone()));
+    wait_until("the last message is taken", || {
+        let ok = client.ask(format!("PUB news {end}")).starts_with("OK PUB ");
+        refused += usize::from(!ok);
+        ok
+    });
+    taken.push(end);
     (taken, refused)
 }
 
@@ -300,7 +299,7 @@ fn full_queues_between_shards_never_lock_up_and_refused_publishes_reach_nobody()
             })
             .collect();
         let publishers: Vec<_> =
-            publishers.into_iter().map(|(n, client)| scope.spawn(move || flood(client, n, 400))).collect();
+            publishers.into_iter().map(|(n, client)| scope.spawn(move || flood(client, n, 200))).collect();
         let taken: Vec<_> = publishers.into_iter().map(|publisher| publisher.join().unwrap()).collect();
         let received: Vec<_> = subscribers.into_iter().map(|subscriber| subscriber.join().unwrap()).collect();
         (taken, received)
