@@ -7,3 +7,4 @@ mod framing;
 mod language;
 mod layering;
 mod readme;
+mod slow;
