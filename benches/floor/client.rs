@@ -1,0 +1,253 @@
+//! The client process: all connections of one side, in one thread, on a core of its own.
+//!
+//! It checks every byte it gets against what it must get.
+
+use std::io::{BufRead, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use corecast::Framing;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::fs::Timespec;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::{Domain, Socket, Type};
+
+use crate::process::{self, TOPIC};
+
+/// The kernel looks long for a free port once one address has many.
+const CONNECTIONS_PER_ADDRESS: usize = 2_000;
+
+/// Connections that are opened before the server is given the time to take them in: fewer than its backlog.
+const CONNECT_BATCH: usize = 500;
+
+/// Bytes of a published payload, and of an echoed message with its line feed.
+const PAYLOAD_BYTES: usize = 128;
+
+/// After so long without a byte, something is lost.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// Runs as the client. The words: address, app, framing, number of connections. Commands come in by stdin.
+pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
+    let words: Vec<String> = words.collect();
+    let [addr, app, framing, connections] = &words[..] else { return Err(format!("not a client: {words:?}")) };
+    process::settle_on(process::cpus()?.1)?;
+    let addr = addr.parse().map_err(|_| format!("`{addr}` is no address"))?;
+    let connections = connections.parse().map_err(|_| format!("`{connections}` is no number"))?;
+    let mut client = Client::connect(addr, framing.parse()?, connections, app == "hub")?;
+    answer(&[]);
+    for command in std::io::stdin().lock().lines().map_while(Result::ok) {
+        match command.split_once(' ').map(|(verb, number)| (verb, number.parse())) {
+            Some(("publish", Ok(messages))) => answer(&[client.publish(messages)?]),
+            Some(("echo", Ok(millis))) => answer(&client.echo(Duration::from_millis(millis as u64))?),
+            _ => return Err(format!("`{command}` is no command")),
+        }
+    }
+    Ok(())
+}
+
+fn answer(numbers: &[u64]) {
+    let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
+    // Nobody listens any more when the measure has failed, which shows elsewhere.
+    let _ = writeln!(std::io::stdout(), "done {}", numbers.join(" "));
+}
+
+struct Client {
+    framing: Framing,
+    /// The last one is the publisher, where there is one.
+    sockets: Vec<OwnedFd>,
+    /// By socket: bytes it has got in this round.
+    got: Vec<usize>,
+    epoll: OwnedFd,
+    events: Vec<Event>,
+    buffer: Vec<u8>,
+    round: usize,
+}
+
+impl Client {
+    /// Opens the connections. Subscribers each subscribe, and one more connection publishes.
+    fn connect(addr: SocketAddr, framing: Framing, connections: usize, subscribe: bool) -> Result<Self, String> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| format!("epoll: {errno}"))?;
+        let mut client = Client {
+            framing,
+            sockets: Vec::new(),
+            got: Vec::new(),
+            epoll,
+            events: Vec::with_capacity(1024),
+            buffer: vec![0; 256 * 1024],
+            round: 0,
+        };
+        while client.sockets.len() < connections {
+            let from = client.sockets.len();
+            for index in from..connections.min(from + CONNECT_BATCH) {
+                client.open(addr, index)?;
+                if subscribe {
+                    client.send(index, &frame(framing, format!("SUB {TOPIC}").as_bytes()))?;
+                }
+            }
+            if subscribe {
+                let batch = client.sockets.len() - from;
+                client.expect(&frame(framing, format!("OK SUB {TOPIC}").as_bytes()), batch)?;
+            }
+        }
+        if subscribe {
+            client.open(addr, connections)?;
+        }
+        Ok(client)
+    }
+
+    fn open(&mut self, addr: SocketAddr, index: usize) -> Result<(), String> {
+        let group = u8::try_from(index / CONNECTIONS_PER_ADDRESS).map_err(|_| "too many connections")?;
+        let local = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2 + group), 0));
+        let open = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&local.into())?;
+            socket.set_tcp_nodelay(true)?;
+            socket.connect(&addr.into())?;
+            Ok(socket)
+        };
+        let socket = OwnedFd::from(open().map_err(|error: std::io::Error| format!("connection {index}: {error}"))?);
+        epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), EventFlags::IN)
+            .map_err(|errno| format!("epoll: {errno}"))?;
+        self.sockets.push(socket);
+        self.got.push(0);
+        Ok(())
+    }
+
+    fn send(&self, index: usize, bytes: &[u8]) -> Result<(), String> {
+        send_all(&self.sockets[index], bytes).map_err(|errno| format!("connection {index} can't send: {errno}"))
+    }
+
+    /// Waits for events; the number of each socket that has something.
+    fn wait(&mut self) -> Result<Vec<usize>, String> {
+        self.events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&PATIENCE)) {
+            Ok(0) => Err(format!("nothing came for {} s", PATIENCE.tv_sec)),
+            Ok(_) => Ok(self.events.iter().map(|event| event.data.u64() as usize).collect()),
+            Err(Errno::INTR) => Ok(Vec::new()),
+            Err(errno) => Err(format!("epoll: {errno}")),
+        }
+    }
+
+    /// Reads once. The bytes are at the beginning of the buffer.
+    fn receive(&mut self, index: usize) -> Result<usize, String> {
+        match rustix::net::recv(&self.sockets[index], &mut self.buffer[..], RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Err(format!("connection {index} was closed by the server")),
+            Ok((n, _)) => Ok(n),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(errno) => Err(format!("connection {index}: {errno}")),
+        }
+    }
+
+    /// Takes what came in on a socket. It must go on with `expected`, which is what this socket gets in this round.
+    fn take(&mut self, index: usize, expected: &[u8]) -> Result<usize, String> {
+        let n = self.receive(index)?;
+        let got = self.got[index];
+        if expected.get(got..got + n) != Some(&self.buffer[..n]) {
+            let came = self.buffer[..n.min(200)].escape_ascii();
+            return Err(format!("after {got} of {} bytes, connection {index} got {came}", expected.len()));
+        }
+        self.got[index] += n;
+        Ok(n)
+    }
+
+    /// Waits until the last `count` sockets have got just these bytes.
+    fn expect(&mut self, bytes: &[u8], count: usize) -> Result<(), String> {
+        let mut missing = count * bytes.len();
+        while missing > 0 {
+            for index in self.wait()? {
+                missing -= self.take(index, bytes)?;
+            }
+        }
+        self.got.fill(0);
+        Ok(())
+    }
+
+    /// Publishes messages in one write. The nanoseconds until every subscriber has got them, and the publisher its
+    /// answers.
+    fn publish(&mut self, messages: usize) -> Result<u64, String> {
+        if self.framing != Framing::Line {
+            return Err("messages are published over the line framing alone".into());
+        }
+        self.round += 1;
+        let (mut publishes, mut expected) = (String::new(), String::new());
+        for number in 0..messages {
+            let payload = format!("{} {number} {}", self.round, "x".repeat(PAYLOAD_BYTES));
+            let payload = &payload[..PAYLOAD_BYTES];
+            publishes += &format!("PUB {TOPIC} {payload}\n");
+            expected += &format!("MSG {TOPIC} {payload}\n");
+        }
+        let publisher = self.sockets.len() - 1;
+        let mut missing = publisher * expected.len();
+        let mut answers = Vec::new();
+        let answered = |answers: &[u8]| answers.iter().filter(|byte| **byte == b'\n').count();
+        let started = Instant::now();
+        self.send(publisher, publishes.as_bytes())?;
+        while missing > 0 || answered(&answers) < messages {
+            for index in self.wait()? {
+                if index < publisher {
+                    missing -= self.take(index, expected.as_bytes())?;
+                } else {
+                    let n = self.receive(index)?;
+                    answers.extend_from_slice(&self.buffer[..n]);
+                }
+            }
+        }
+        let took = started.elapsed();
+        if let Some(answer) =
+            answers.trim_ascii().split(|byte| *byte == b'\n').find(|line| !line.starts_with(b"OK PUB"))
+        {
+            return Err(format!("a publish was answered with {}", answer.escape_ascii()));
+        }
+        self.got.fill(0);
+        Ok(took.as_nanos() as u64)
+    }
+
+    /// Sends on every connection, and again on each as soon as its message is back, for so long.
+    fn echo(&mut self, span: Duration) -> Result<[u64; 3], String> {
+        let message = frame(self.framing, "x".repeat(PAYLOAD_BYTES - 1).as_bytes());
+        let (mut within, mut late) = (0, 0);
+        let started = Instant::now();
+        for index in 0..self.sockets.len() {
+            self.send(index, &message)?;
+        }
+        let mut took = None;
+        while late < self.sockets.len() as u64 {
+            for index in self.wait()? {
+                self.take(index, &message)?;
+                if self.got[index] < message.len() {
+                    continue;
+                }
+                self.got[index] = 0;
+                if took.is_some() {
+                    late += 1;
+                } else {
+                    within += 1;
+                    self.send(index, &message)?;
+                }
+            }
+            if took.is_none() && started.elapsed() >= span {
+                took = Some(started.elapsed());
+            }
+        }
+        Ok([within, took.unwrap_or_default().as_nanos() as u64, within + late])
+    }
+}
+
+/// Sends all bytes without waiting; a socket that does not take them is an error.
+pub(crate) fn send_all(socket: impl AsFd, bytes: &[u8]) -> Result<(), Errno> {
+    match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Ok(n) if n == bytes.len() => Ok(()),
+        Ok(_) => Err(Errno::AGAIN),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A message as it goes over the wire.
+fn frame(framing: Framing, message: &[u8]) -> Vec<u8> {
+    match framing {
+        Framing::Line => [message, b"\n"].concat(),
+        Framing::Length => [&(message.len() as u32).to_be_bytes(), message].concat(),
+    }
+}

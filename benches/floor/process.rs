@@ -1,0 +1,216 @@
+//! The processes of a measure: the server or its floor, and the client of each. What they use is read from /proc.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use corecast::Framing;
+use rustix::process::Signal;
+use rustix::thread::CpuSet;
+
+/// First words that make this program one of the processes of a measure.
+pub(crate) const BARE: &str = "--bare";
+pub(crate) const CLIENT: &str = "--client";
+pub(crate) const LEASH: &str = "--leash";
+
+/// The topic that all clients subscribe to.
+pub(crate) const TOPIC: &str = "bench";
+
+/// The CPU for server and floor, and the one for their clients.
+pub(crate) fn cpus() -> Result<(usize, usize), String> {
+    let set = rustix::thread::sched_getaffinity(None).map_err(|errno| format!("reading the CPU affinity: {errno}"))?;
+    let mut allowed = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
+    let first = allowed.next().ok_or("this process may run on no CPU")?;
+    Ok((first, allowed.next().unwrap_or(first)))
+}
+
+/// Pins the calling thread, and lets this process end with the one that started it.
+pub(crate) fn settle_on(cpu: usize) -> Result<(), String> {
+    end_with_parent()?;
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).map_err(|errno| format!("pinning to CPU {cpu}: {errno}"))
+}
+
+fn end_with_parent() -> Result<(), String> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| errno.to_string())
+}
+
+/// Becomes another program that ends when this one's parent does.
+pub(crate) fn run_on_leash(mut words: impl Iterator<Item = String>) -> Result<(), String> {
+    end_with_parent()?;
+    let program = words.next().ok_or("no program named")?;
+    let error = Command::new(&program).args(words).exec();
+    Err(format!("starting {program}: {error}"))
+}
+
+/// This very program, to be started in one of its other roles.
+fn this_program(role: &str) -> Result<Command, String> {
+    let program = std::env::current_exe().map_err(|error| format!("finding this program: {error}"))?;
+    let mut command = Command::new(program);
+    command.arg(role).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Which program answers the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum App {
+    Hub,
+    Echo,
+}
+
+impl App {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            App::Hub => "hub",
+            App::Echo => "echo",
+        }
+    }
+}
+
+/// A process with clients: the server, or its floor.
+pub(crate) struct Served {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Served {
+    /// The server under test, with one shard.
+    pub(crate) fn server(app: App, framing: Framing) -> Result<Self, String> {
+        let cpu = cpus()?.0.to_string();
+        let mut command = this_program(LEASH)?;
+        command.arg(env!("CARGO_BIN_EXE_corecast")).args(["serve", "--app", app.name(), "--shards", "1"]);
+        command.args(["--cpus", &cpu, "--listen", &format!("{framing}=127.0.0.1:0")]);
+        command.args(["--report-every", "0", "--read-timeout", "1h", "--client-publish"]);
+        Self::start(command, &format!("{framing}="))
+    }
+
+    /// The floor of an app.
+    pub(crate) fn bare(app: App) -> Result<Self, String> {
+        let mut command = this_program(BARE)?;
+        command.arg(app.name());
+        Self::start(command, "ready: ")
+    }
+
+    /// Starts a process and waits until it says, after the word `before`, where it listens.
+    fn start(mut command: Command, before: &str) -> Result<Self, String> {
+        let mut child = command.stderr(Stdio::piped()).spawn().map_err(|error| format!("{command:?}: {error}"))?;
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
+        let mut said = String::new();
+        for line in lines.by_ref() {
+            let addr = line.split_once("ready: ").and_then(|_| line.split_once(before));
+            if let Some((_, addr)) = addr {
+                let addr = addr.split([',', ' ']).next().unwrap_or_default();
+                let addr = addr.parse().map_err(|_| format!("no address in `{line}`"))?;
+                // The rest is passed on, so that a full pipe stops nobody.
+                std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
+                return Ok(Served { child, addr });
+            }
+            said = said + "\n" + &line;
+        }
+        let _ = child.wait();
+        Err(format!("{command:?} did not start:{said}"))
+    }
+
+    fn read(&self, file: &str) -> Result<String, String> {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// CPU time of all threads so far. A running thread is behind by up to a scheduler's tick; one that sleeps is
+    /// exact to the nanosecond.
+    pub(crate) fn cpu(&self) -> Result<Duration, String> {
+        let path = format!("/proc/{}/task", self.child.id());
+        let mut nanos = 0;
+        for task in fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?.flatten() {
+            // A thread that ends meanwhile takes its time with it.
+            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            nanos += text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// CPU time so far in the kernel's accounting ticks, as `top` sees it; see proc_pid_stat(5).
+    pub(crate) fn ticks(&self) -> Result<u64, String> {
+        let text = self.read("stat")?;
+        let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
+        // Fields 14 and 15 of the line; the first after the name is field 3.
+        Ok(fields.skip(14 - 3).take(2).filter_map(|field| field.parse::<u64>().ok()).sum())
+    }
+
+    /// Bytes of memory of its own. The kernel's RssAnon is counted in batches, this is counted page by page.
+    pub(crate) fn memory(&self) -> Result<f64, String> {
+        let text = self.read("smaps_rollup")?;
+        let kib = text.lines().find_map(|line| line.strip_prefix("Anonymous:")?.trim().strip_suffix(" kB"));
+        let kib: f64 = kib.and_then(|kib| kib.parse().ok()).ok_or("no `Anonymous:` in smaps_rollup")?;
+        Ok(kib * 1024.0)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The process that holds the connections of one side.
+pub(crate) struct Client {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Client {
+    /// Starts a client with so many open connections.
+    pub(crate) fn connect(to: &Served, app: App, framing: Framing, connections: usize) -> Result<Self, String> {
+        let mut command = this_program(CLIENT)?;
+        command.args([to.addr.to_string(), app.name().into(), framing.to_string(), connections.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
+        let (to, from) = (child.stdin.take().expect("it is piped"), child.stdout.take().expect("it is piped"));
+        let mut client = Client { child, to, from: BufReader::new(from) };
+        client.answer()?;
+        Ok(client)
+    }
+
+    /// Publishes so many messages at once and waits until every connection has them all. The time it took.
+    pub(crate) fn publish(&mut self, messages: usize) -> Result<Duration, String> {
+        let answer = self.ask(&format!("publish {messages}"))?;
+        answer.first().copied().map(Duration::from_nanos).ok_or_else(|| "the client gave no time".into())
+    }
+
+    /// Has every connection send its message again as soon as it is back. How many came back within the time, how
+    /// long that was, and how many came back in all.
+    pub(crate) fn echo(&mut self, span: Duration) -> Result<(f64, Duration, f64), String> {
+        match self.ask(&format!("echo {}", span.as_millis()))?[..] {
+            [within, nanos, all] => Ok((within as f64, Duration::from_nanos(nanos), all as f64)),
+            _ => Err("the client gave no counts".into()),
+        }
+    }
+
+    fn ask(&mut self, command: &str) -> Result<Vec<u64>, String> {
+        writeln!(self.to, "{command}").map_err(|error| format!("the client is gone: {error}"))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Vec<u64>, String> {
+        let mut line = String::new();
+        match self.from.read_line(&mut line) {
+            Ok(1..) => Ok(line.split_whitespace().filter_map(|word| word.parse().ok()).collect()),
+            // It has said why on stderr.
+            Ok(0) => Err("the client gave up".into()),
+            Err(error) => Err(format!("the client is gone: {error}")),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
