@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use corecast::{CloseReason, Config, DropReason, Framing, SlowConsumer};
+use corecast::{CloseReason, Config, DropReason, Framing, SlowConsumer, Target};
 
 use crate::support::{Client, Fixture, config, wait_until};
 
@@ -203,7 +203,7 @@ fn disconnect_ends_the_connection_and_counts_each_message_that_waited() {
 fn the_policy_of_a_publish_overrides_the_servers() {
     let mut scene = Scene::new(narrow(SlowConsumer::Disconnect), Framing::Line);
     for n in 0..MESSAGES {
-        scene.server.publish_with(topic(n), text(n), SlowConsumer::Skip).unwrap();
+        scene.server.publish_to(Target::Topic(topic(n).parse().unwrap()), text(n), Some(SlowConsumer::Skip)).unwrap();
         scene.healthy.expect(&format!("MSG {} {}", topic(n), text(n)));
     }
     assert_eq!(scene.server.conn_count(), 2);
