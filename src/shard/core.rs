@@ -27,7 +27,7 @@ use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
 use crate::shard::connection::Connection;
 use crate::shard::mailbox::{Delivery, Job, Mesh, PublishQueue, Recipients, ShardMsg};
-use crate::shard::outbox::{Frame, Limits, Offer, Outbox, Written};
+use crate::shard::outbox::{Frame, Gap, Limits, Offer, Outbox, Written};
 use crate::shard::table::{Key, Table};
 use crate::shard::timeouts::{NEVER, Tick, Wheel};
 use crate::shard::topics::Topics;
@@ -189,10 +189,14 @@ impl Core {
         connection.closing = Some(reason);
         match reason {
             CloseReason::Reset | CloseReason::SlowConsumer | CloseReason::WriteTimeout => connection.abort = true,
-            CloseReason::ClientClosed => connection.close_by = NEVER,
+            CloseReason::ClientClosed => {
+                connection.close_by = NEVER;
+                self.report_last_gaps(key);
+            }
             _ => {
                 let patience = self.settings.write_timeout.unwrap_or(self.settings.linger);
                 connection.close_by = self.wheel.now() + patience.max(self.settings.linger);
+                self.report_last_gaps(key);
                 self.notice(key, Event::Bye { reason });
             }
         }
@@ -410,11 +414,25 @@ impl Core {
             && let Some(outbox) = &mut connection.outbox
             && let Some(gap) = outbox.take_gap(&self.limits)
         {
-            let event = Event::Gap { topic: gap.topic.as_ref(), count: gap.count, reason: gap.reason };
-            self.notice(key, event);
+            self.report_gap(key, &gap);
             reported = true;
         }
         reported
+    }
+
+    /// Queues a notice for every gap there is, before the farewell.
+    fn report_last_gaps(&mut self, key: Key) {
+        while let Some(connection) = self.table.get_mut(key)
+            && let Some(outbox) = &mut connection.outbox
+            && let Some(gap) = outbox.take_last_gap()
+        {
+            self.report_gap(key, &gap);
+        }
+    }
+
+    fn report_gap(&mut self, key: Key, gap: &Gap) {
+        let event = Event::Gap { topic: gap.topic.as_ref(), count: gap.count, reason: gap.reason };
+        self.notice(key, event);
     }
 
     /// The socket took less than it was given: the connection's task waits for it from here on.

@@ -240,10 +240,15 @@ impl Outbox {
 
     /// The next gap to tell of, if a notice has room beside the waiting messages.
     pub(crate) fn take_gap(&mut self, limits: &Limits) -> Option<Gap> {
-        if self.gaps.is_empty() || !self.has_room(LANGUAGE_OVERHEAD_BYTES_MAX, limits) {
+        if !self.has_room(LANGUAGE_OVERHEAD_BYTES_MAX, limits) {
             return None;
         }
-        Some(self.gaps.remove(0))
+        self.take_last_gap()
+    }
+
+    /// The next gap to tell of, whether a notice has room or not: nothing else will be told after it.
+    pub(crate) fn take_last_gap(&mut self) -> Option<Gap> {
+        if self.gaps.is_empty() { None } else { Some(self.gaps.remove(0)) }
     }
 
     #[cfg(test)]
