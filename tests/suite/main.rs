@@ -2,9 +2,11 @@
 
 mod support;
 
+mod closing;
 mod delivery;
 mod framing;
 mod language;
 mod layering;
+mod limits;
 mod readme;
 mod slow;
