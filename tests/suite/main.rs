@@ -2,8 +2,10 @@
 
 mod support;
 
+mod buffers;
 mod closing;
 mod delivery;
+mod drain;
 mod framing;
 mod language;
 mod layering;

@@ -1,0 +1,155 @@
+//! The end of the program: in order, over time, with nothing lost, and at once when it is told so twice.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use corecast::Framing;
+use rustix::process::Signal;
+
+use crate::support::{Client, Program, wait_until};
+
+/// Room for all that a test publishes, so that nothing is dropped on the way.
+const ROOMY: [&str; 6] = [
+    "--shards=2",
+    "--client-publish",
+    "--queue-messages-max=65536",
+    "--queue-bytes-max=64MiB",
+    "--publish-queue=65536",
+    "--mesh-backlog=65536",
+];
+
+/// Publishes numbers until the server closes the connection, up to 64 ahead of its answers, and counts the answers.
+fn publish_to_the_end(mut client: Client, taken: &AtomicUsize) {
+    const AHEAD: usize = 64;
+    let (mut sent, mut answered) = (0, 0);
+    loop {
+        while sent < answered + AHEAD {
+            let frame = client.frame(format!("PUB news {sent}"));
+            // The server stops reading when it drains.
+            let _ = client.try_send_raw(frame);
+            sent += 1;
+        }
+        match client.try_recv() {
+            Ok(Some(answer)) if answer.starts_with(b"OK PUB ") => {
+                answered += 1;
+                taken.store(answered, Ordering::SeqCst);
+            }
+            Ok(Some(answer)) => assert_eq!(answer, b"BYE drain", "{}", answer.escape_ascii()),
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+#[test]
+fn a_drain_under_load_delivers_all_that_was_taken_before_it_and_no_gaps() {
+    let mut program = Program::serve(ROOMY.iter().copied().chain(["--drain-time=1s"]));
+    let mut subscribers: Vec<Client> = (0..20).map(|n| program.client(Framing::ALL[n % 2])).collect();
+    subscribers.iter_mut().for_each(|client| assert_eq!(client.ask("SUB news"), "OK SUB news"));
+    let publisher = program.client(Framing::Line);
+    let taken = AtomicUsize::new(0);
+    let (before, streams) = std::thread::scope(|scope| {
+        let streams: Vec<_> = subscribers.iter_mut().map(|client| scope.spawn(|| client.recv_to_end())).collect();
+        scope.spawn(|| publish_to_the_end(publisher, &taken));
+        wait_until("the load is on", || taken.load(Ordering::SeqCst) >= 1_000);
+        let before = taken.load(Ordering::SeqCst);
+        program.signal(Signal::TERM);
+        (before, streams.into_iter().map(|stream| stream.join().unwrap()).collect::<Vec<_>>())
+    });
+    drop(subscribers);
+    assert_eq!(program.wait(), Some(0));
+    for mut messages in streams {
+        assert_eq!(messages.pop().as_deref(), Some("BYE drain"));
+        for (n, message) in messages.iter().enumerate() {
+            assert_eq!(*message, format!("MSG news {n}"));
+        }
+        assert!(messages.len() >= before, "{} of {before} that were taken before the signal", messages.len());
+    }
+    let log = program.log();
+    assert!(log.contains("draining: 21 connections over 1s") && log.contains("drained"), "{log}");
+}
+
+#[test]
+fn a_drain_closes_connections_spread_over_its_time() {
+    const CLIENTS: usize = 200;
+    let mut program = Program::serve(["--shards=2", "--drain-time=4s"]);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|n| program.client(Framing::ALL[n % 2])).collect();
+    clients.iter_mut().for_each(Client::expect_nothing);
+    program.signal(Signal::TERM);
+    let mut closed = 0;
+    wait_until("half of the clients are closed", || {
+        clients.retain_mut(|client| match client.recv_within(Duration::from_micros(1)) {
+            Some(end) => {
+                assert_eq!(end.unwrap().as_deref(), Some(&b"BYE drain"[..]));
+                client.expect_end();
+                closed += 1;
+                false
+            }
+            None => true,
+        });
+        closed >= CLIENTS / 2
+    });
+    assert!(closed < CLIENTS, "some are still open when half are closed");
+    // Those are served while they wait for their turn.
+    let last = clients.last_mut().unwrap();
+    last.send("PING");
+    assert_eq!(last.recv(), "PONG");
+    for client in &mut clients {
+        client.expect("BYE drain");
+        client.expect_end();
+    }
+    drop(clients);
+    assert_eq!(program.wait(), Some(0));
+}
+
+#[test]
+fn a_draining_server_takes_no_new_connections() {
+    let mut program = Program::serve(["--shards=2", "--drain-time=1h"]);
+    let mut old = program.client(Framing::Line);
+    old.expect_nothing();
+    program.signal(Signal::TERM);
+    program.wait_for_line(0, |line| line.contains("draining: 1 connections over 1h"));
+    wait_until("new connections are refused", || {
+        let client = Client::try_connect(program.addr(Framing::Line), Framing::Line);
+        client.map_or(true, |mut client| !client.is_served())
+    });
+    assert_eq!(old.ask("PING"), "PONG");
+}
+
+#[test]
+fn without_connections_the_end_comes_at_once_on_either_signal() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut program = Program::serve(["--shards=2", "--drain-time=1h"]);
+        program.signal(signal);
+        assert_eq!(program.wait(), Some(0));
+        assert!(program.log().contains("drained"));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_with_a_fault() {
+    for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::TERM]] {
+        let mut program = Program::serve(["--shards=2", "--drain-time=1h"]);
+        let mut client = program.client(Framing::Line);
+        client.expect_nothing();
+        program.signal(signals[0]);
+        program.wait_for_line(0, |line| line.contains("draining: "));
+        assert_eq!(client.ask("PING"), "PONG");
+        program.signal(signals[1]);
+        assert_eq!(program.wait(), Some(1));
+        assert!(program.log().contains("second signal"));
+    }
+}
+
+#[test]
+fn clients_that_never_close_their_side_do_not_keep_a_drain_from_ending() {
+    let mut program = Program::serve(["--shards=2", "--drain-time=0"]);
+    let mut clients: Vec<Client> = (0..10).map(|n| program.client(Framing::ALL[n % 2])).collect();
+    clients.iter_mut().for_each(Client::expect_nothing);
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(), Some(0));
+    // They are told all the same.
+    for client in &mut clients {
+        client.expect("BYE drain");
+        client.expect_end();
+    }
+}
