@@ -222,21 +222,31 @@ impl Settings {
     /// # Errors
     /// The file, or a setting, is at fault.
     pub fn resolve(&self, file: Option<&Path>) -> Result<Config, SettingsError> {
-        let mut table = match file {
+        // Merged as JSON, which holds every number that a flag may have; TOML ends at i64.
+        let mut merged = match file {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
                 let parse = |source| SettingsError::Parse { path: path.to_owned(), source: Box::new(source) };
                 // Read into the whole first, so that an error points to its line in the file.
                 toml::from_str::<Config>(&text).map_err(parse)?;
-                toml::from_str::<toml::Table>(&text).map_err(parse)?
+                json_object(&toml::from_str::<toml::Table>(&text).map_err(parse)?)
             }
-            None => toml::Table::new(),
+            None => serde_json::Map::new(),
         };
-        table.extend(toml::Table::try_from(self).expect("flags are plain values, which TOML can hold"));
-        let config: Config = table.try_into().expect("the file was read before, and flags are typed");
+        merged.extend(json_object(self));
+        let config: Config = serde_json::from_value(serde_json::Value::Object(merged))
+            .expect("the file was read before, and flags are typed");
         config.validate()?;
         Ok(config)
+    }
+}
+
+/// A struct or table of plain values as a JSON object.
+fn json_object(from: &impl Serialize) -> serde_json::Map<String, serde_json::Value> {
+    match serde_json::to_value(from) {
+        Ok(serde_json::Value::Object(object)) => object,
+        other => unreachable!("settings are plain values under text keys, not {other:?}"),
     }
 }
 

@@ -3,23 +3,23 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use glommio::Task;
 use glommio::timer::sleep;
 
 use crate::config::{DRAIN_STEP_MS, LINGER_MS, MESH_RETRY_MS, TICK_MS};
 use crate::handler::Handler;
 use crate::message::CloseReason;
 use crate::shard::Shard;
+use crate::shard::listener::Listening;
 use crate::shard::mailbox::ShardMsg;
 use crate::shard::table::Key;
 
 /// Stops accepting, closes all connections evenly over a time span, and returns when the last one is gone.
 ///
 /// Closing a million clients at once would have them come back at once, to the servers that are left.
-pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: Vec<Task<()>>, over: Duration) {
+pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: Vec<Listening>, over: Duration) {
     shard.core.borrow_mut().draining = true;
     for listener in listeners {
-        listener.cancel().await;
+        listener.stop().await;
     }
     settle(shard, over.max(Duration::from_millis(LINGER_MS))).await;
 

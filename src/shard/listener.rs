@@ -1,13 +1,13 @@
 //! Listening and accepting.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glommio::GlommioError;
 use glommio::net::{TcpListener, TcpStream};
+use glommio::{GlommioError, Task};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use thiserror::Error;
@@ -15,8 +15,9 @@ use thiserror::Error;
 use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS};
 use crate::handler::{Context, Handler};
 use crate::registry::Refusal;
-use crate::shard::Shard;
 use crate::shard::core::Scope;
+use crate::shard::{Shard, guarded};
+use crate::sys;
 
 /// Why an address can't be listened on.
 #[derive(Debug, Error)]
@@ -125,8 +126,37 @@ fn local_addr(socket: &Socket, listen: Listen) -> Result<SocketAddr, BindError> 
     Ok(addr.as_socket().unwrap_or(listen.addr))
 }
 
-/// Accepts until it is cancelled.
-pub(crate) async fn accept<H: Handler>(shard: Rc<Shard<H>>, listener: TcpListener, framing: Framing) {
+/// A socket that is listened on, and the task that accepts from it.
+pub(crate) struct Listening {
+    task: Task<()>,
+    /// A second descriptor of the socket, to end it with: the task owns the first.
+    socket: Socket,
+}
+
+/// Starts to accept.
+///
+/// # Errors
+/// There is no descriptor left for the second hold on the socket.
+pub(crate) fn listen<H: Handler>(shard: &Rc<Shard<H>>, framing: Framing, socket: Socket) -> Result<Listening, String> {
+    let second = socket.try_clone().map_err(|error| format!("holding on to a listener failed: {error}"))?;
+    let accept = accept(Rc::clone(shard), sys::from_fd(socket), framing);
+    Ok(Listening { task: glommio::spawn_local(guarded(Rc::clone(shard), accept)), socket: second })
+}
+
+impl Listening {
+    /// Stops listening. The shard must be draining.
+    ///
+    /// Cancelling the task would not do: a connection that the ring has accepted at that moment would stay open and
+    /// belong to nobody. Shutting the socket down ends the pending accept with an error instead, and the task itself.
+    pub(crate) async fn stop(self) {
+        // A listening socket can always be shut down.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.task.await;
+    }
+}
+
+/// Accepts until the shard drains.
+async fn accept<H: Handler>(shard: Rc<Shard<H>>, listener: TcpListener, framing: Framing) {
     let (first, longest) = ACCEPT_BACKOFF_MS;
     let mut backoff = Duration::from_millis(first);
     let mut complaints = Limited::default();
@@ -135,6 +165,9 @@ pub(crate) async fn accept<H: Handler>(shard: Rc<Shard<H>>, listener: TcpListene
     loop {
         while let Some(pause) = registry.accept_pause() {
             glommio::timer::sleep(pause).await;
+        }
+        if shard.core.borrow().draining {
+            return;
         }
         match listener.shared_accept().await {
             Ok(accepted) => {
@@ -146,6 +179,7 @@ pub(crate) async fn accept<H: Handler>(shard: Rc<Shard<H>>, listener: TcpListene
                 }
             }
             Err(error) if is_about_one_connection(&error) => {}
+            Err(_) if shard.core.borrow().draining => return,
             Err(error) => {
                 shard.core.borrow().metrics.accept_errors.add(1);
                 if let Some(count) = complaints.another() {

@@ -37,7 +37,6 @@ use crate::shard::connection::ConnectionTask;
 use crate::shard::core::Core;
 use crate::shard::mailbox::{Command, Mesh, ShardMsg};
 use crate::shard::table::Key;
-use crate::sys;
 
 /// What a shard is started with.
 pub(crate) struct Start {
@@ -93,13 +92,10 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
     for (_, lane) in lanes {
         tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), lane))?);
     }
-    let listeners: Vec<Task<()>> = sockets
-        .into_iter()
-        .map(|(framing, socket)| {
-            let accept = listener::accept(Rc::clone(&shard), sys::from_fd(socket), framing);
-            glommio::spawn_local(guarded(Rc::clone(&shard), accept))
-        })
-        .collect();
+    let mut listeners = Vec::new();
+    for (framing, socket) in sockets {
+        listeners.push(listener::listen(&shard, framing, socket)?);
+    }
     ready();
 
     // When all handles are gone, nobody can ask for anything any more: the shard drains at once.
