@@ -8,7 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::config::{Config, ConfigError, Cpus, Listen, SlowConsumer, bytes_from_text, duration_from_text};
+use crate::config::{
+    Config, ConfigError, ControlAddr, Cpus, Listen, SlowConsumer, bytes_from_text, duration_from_text,
+};
 use crate::load::LoadCommand;
 
 /// A push server for Linux: millions of long-lived connections on one machine.
@@ -178,6 +180,14 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     control_queue: Option<usize>,
+    /// Address of the control plane: HTTP API, metrics and dashboard; or off
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
+    control: Option<ControlAddr>,
+    /// File with the token that calls to the control plane must show; a must outside the loopback [default: none]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control_token_file: Option<PathBuf>,
 }
 
 fn texts<T: fmt::Display, S: serde::Serializer>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
@@ -274,6 +284,7 @@ mod tests {
             cpus: Some(Cpus(vec![0])),
             so_rcvbuf: Some(4096),
             so_sndbuf: Some(4096),
+            control_token_file: Some("token".into()),
             ..Config::default()
         };
         let keys: Vec<_> = toml::Table::try_from(full).unwrap().keys().cloned().collect();

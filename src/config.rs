@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -78,6 +79,9 @@ pub(crate) const LANGUAGE_OVERHEAD_BYTES_MAX: usize = TOPIC_BYTES_MAX + 16;
 /// Topics one client may have unreported gaps in; further ones are reported together under `*`.
 pub(crate) const GAP_TOPICS_MAX: usize = 16;
 
+/// Bytes of one message that no setting may exceed.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * KIB;
+
 /// Bytes of a topic's name that no setting may exceed.
 pub(crate) const TOPIC_BYTES_MAX: usize = 255;
 
@@ -121,6 +125,49 @@ pub(crate) const TOPIC_POLICIES_MAX: usize = 65_536;
 /// Milliseconds between two steps of a drain: connections are closed in groups, one group a step.
 pub(crate) const DRAIN_STEP_MS: u64 = 50;
 
+/// Connections to the control plane at a time; further ones are told so and closed.
+pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 128;
+
+/// Bytes of the head of one request to the control plane.
+pub(crate) const CONTROL_HEAD_BYTES_MAX: usize = 16 * KIB;
+
+/// Milliseconds in which a request's head must be complete, counted from the end of the request before.
+pub(crate) const CONTROL_HEAD_MS: u64 = 30_000;
+
+/// Milliseconds in which a request's body must be complete.
+pub(crate) const CONTROL_BODY_MS: u64 = 30_000;
+
+/// Milliseconds in which a client of the control plane must take something of its response.
+pub(crate) const CONTROL_WRITE_MS: u64 = 10_000;
+
+/// Milliseconds that a request waits for the shards to answer.
+pub(crate) const CONTROL_ANSWER_MS: u64 = 10_000;
+
+/// Bytes of request bodies that the control plane holds at a time, over all requests.
+pub(crate) const CONTROL_BODIES_BYTES_MAX: usize = 64 * 1024 * KIB;
+
+/// Bytes and lines of one batch of publishes.
+pub(crate) const BATCH_BYTES_MAX: usize = 8 * 1024 * KIB;
+pub(crate) const BATCH_LINES_MAX: usize = 10_000;
+
+/// Milliseconds that one batch waits, in all, for shards that are behind before its lines are refused.
+pub(crate) const BATCH_PATIENCE_MS: u64 = 2_000;
+
+/// Listeners of the control plane's event stream.
+pub(crate) const EVENT_LISTENERS_MAX: usize = 32;
+
+/// Events that may wait for one of them before it is dropped.
+pub(crate) const EVENT_QUEUE: usize = 4;
+
+/// Milliseconds between two events.
+pub(crate) const EVENT_MS: u64 = 1_000;
+
+/// Milliseconds that requests in progress get to end when the control plane stops.
+pub(crate) const CONTROL_STOP_MS: u64 = 2_000;
+
+/// Bytes of a token file at the most.
+pub(crate) const TOKEN_BYTES_MAX: u64 = 4 * KIB as u64;
+
 /// Shards at the most (the shard's number is 16 bits in a connection's registry row).
 pub const SHARDS_MAX: usize = 1_024;
 
@@ -132,6 +179,9 @@ const _: () = {
     assert!(WHEEL_SLOTS.is_power_of_two());
     assert!(LINGER_MS > TICK_MS, "a linger shorter than a tick would end at once");
     assert!(POOL_ARENA_BYTES as u64 <= MEMLOCK_BYTES_MIN, "a shard starts within the least memlock");
+    assert!(CONTROL_HEAD_BYTES_MAX >= 8 * KIB, "hyper's least buffer");
+    assert!(BATCH_BYTES_MAX <= CONTROL_BODIES_BYTES_MAX, "one batch fits");
+    assert!(MESSAGE_BYTES_MAX <= CONTROL_BODIES_BYTES_MAX, "one message fits");
     assert!(FANOUT_SLICE > 0 && PUBLISH_BATCH > 0 && READS_PER_TURN > 0);
 };
 
@@ -247,6 +297,32 @@ impl FromStr for Listen {
     }
 }
 
+/// Where the control plane listens, written as an address and a port, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlAddr(pub Option<SocketAddr>);
+
+impl fmt::Display for ControlAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(addr) => addr.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl FromStr for ControlAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(ControlAddr(None));
+        }
+        text.parse().map(|addr| ControlAddr(Some(addr))).map_err(|_| {
+            format!("`{text}` is no address; write an IP address and a port, as in 127.0.0.1:8081, or off")
+        })
+    }
+}
+
 /// The cores to pin shards to, written as numbers and ranges: `0,2-3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpus(pub Vec<usize>);
@@ -351,6 +427,12 @@ pub struct Config {
     pub mesh_backlog: usize,
     /// Commands that may wait from outside the shards, per shard.
     pub control_queue: usize,
+    /// Where the control plane listens. Outside the loopback it needs a token.
+    #[serde(with = "text_value")]
+    pub control: ControlAddr,
+    /// The file that holds the token which calls to the control plane must show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_token_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -381,6 +463,8 @@ impl Default for Config {
             mesh_queue: 1_024,
             mesh_backlog: 4_096,
             control_queue: 1_024,
+            control: ControlAddr(Some(SocketAddr::from(([127, 0, 0, 1], 8081)))),
+            control_token_file: None,
         }
     }
 }
@@ -483,7 +567,7 @@ impl Config {
         }
         range("accept_rate", self.accept_rate, 0, 1_000_000)?;
         range("message_rate", self.message_rate, 0, 1_000_000)?;
-        bytes("max_message", self.max_message, 16, 16 * 1024 * KIB)?;
+        bytes("max_message", self.max_message, 16, MESSAGE_BYTES_MAX)?;
         range("queue_messages_max", self.queue_messages_max, 1, 65_536)?;
         let message_most = self.max_message + LANGUAGE_OVERHEAD_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX;
         if self.queue_bytes_max < message_most {
@@ -515,6 +599,27 @@ impl Config {
         range("mesh_queue", self.mesh_queue, 1, 1 << 16)?;
         range("mesh_backlog", self.mesh_backlog, 1, 1 << 20)?;
         range("control_queue", self.control_queue, 1, 1 << 16)?;
+        self.validate_control()
+    }
+
+    fn validate_control(&self) -> Result<(), ConfigError> {
+        let Some(addr) = self.control.0 else { return Ok(()) };
+        if !addr.ip().is_loopback() && self.control_token_file.is_none() {
+            return Err(ConfigError {
+                field: "control",
+                value: addr.to_string(),
+                allowed: "who reaches it there could publish and close connections, so it needs control_token_file, \
+                          a file with a token that calls must show; or use an address like 127.0.0.1:8081"
+                    .into(),
+            });
+        }
+        if addr.port() != 0 && self.listen.iter().any(|listen| listen.addr == addr) {
+            return Err(ConfigError {
+                field: "control",
+                value: addr.to_string(),
+                allowed: "clients connect there (listen); each needs a port of its own".into(),
+            });
+        }
         Ok(())
     }
 }
@@ -630,6 +735,18 @@ mod text_option {
     }
 }
 
+mod text_value {
+    use super::*;
+
+    pub(super) fn serialize<T: fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+        text_of(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 mod text_list {
     use super::*;
 
@@ -688,6 +805,28 @@ mod tests {
         for bad in ["", "a", "3-1", "0,0", "1-", "0-99999999"] {
             assert!(bad.parse::<Cpus>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_control_plane_that_others_can_reach_needs_a_token() {
+        let control = |text: &str, file: Option<&str>| {
+            let config = Config {
+                control: text.parse().unwrap(),
+                control_token_file: file.map(PathBuf::from),
+                ..Config::default()
+            };
+            config.validate().map_err(|error| error.to_string())
+        };
+        for good in ["off", "127.0.0.1:8081", "127.9.9.9:1", "[::1]:8081"] {
+            control(good, None).unwrap();
+        }
+        for open in ["0.0.0.0:8081", "[::]:8081", "192.0.2.1:8081"] {
+            let text = control(open, None).unwrap_err();
+            assert!(text.starts_with(&format!("control is {open}; ")) && text.contains("control_token_file"), "{text}");
+            control(open, Some("token")).unwrap();
+        }
+        assert!(control("0.0.0.0:8888", Some("token")).unwrap_err().contains("clients connect there"));
+        assert!("8081".parse::<ControlAddr>().unwrap_err().contains("or off"));
     }
 
     #[test]

@@ -120,7 +120,7 @@ mod shard;
 mod sys;
 
 pub use config::{
-    Config, ConfigError, Cpus, Framing, Listen, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, bytes_from_text,
+    Config, ConfigError, ControlAddr, Cpus, Framing, Listen, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, bytes_from_text,
     bytes_to_text, duration_from_text, duration_to_text,
 };
 pub use echo::Echo;
