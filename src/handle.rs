@@ -12,7 +12,7 @@ use async_channel::{Sender, TrySendError};
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::config::{Config, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, TOPIC_POLICIES_MAX};
+use crate::config::{Config, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, TOPIC_POLICIES_MAX, duration_to_text};
 use crate::handler::PublishError;
 use crate::message::{CloseReason, ConnId, Publish, PublishId, Target, Topic};
 use crate::metrics::ShardMetrics;
@@ -170,7 +170,9 @@ impl ServerHandle {
     /// Stops accepting and closes all connections, spread evenly over `over`, each after what waits for it has
     /// been written; then the server ends. A second call changes nothing.
     pub fn drain(&self, over: Duration) {
-        self.inner.draining.store(true, Ordering::Relaxed);
+        if !self.inner.draining.swap(true, Ordering::Relaxed) {
+            tracing::info!("draining: {} connections over {}", self.conn_count(), duration_to_text(over));
+        }
         for shard in &self.inner.shards {
             // A full channel holds an earlier request, a closed one belongs to a shard that has ended.
             let _ = shard.drain.try_send(over);

@@ -102,6 +102,8 @@
 pub mod cli;
 mod codec;
 mod config;
+#[cfg(feature = "control")]
+pub mod control;
 mod echo;
 mod handle;
 mod handler;

@@ -6,6 +6,7 @@ use clap::Parser;
 use corecast::cli::{Cli, Command};
 use corecast::load::{self, LoadCommand};
 
+mod plane;
 mod serve;
 
 /// Something failed while the program ran.

@@ -6,11 +6,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use corecast::cli::{App, LogFormat, ServeArgs};
-use corecast::{Config, Echo, Hub, Reporter, Server, ServerHandle, StartError, duration_to_text};
+use corecast::{Config, Echo, Hub, Reporter, Server, ServerHandle, StartError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
+use crate::plane::{Plane, Running};
 use crate::{FAULT, USAGE};
 
 /// Runs the server. The exit code: 0, it drained; 1, a fault; 2, bad flags or settings.
@@ -32,6 +33,7 @@ fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
     if args.check {
         print!("{}", toml::to_string(&config).map_err(|error| (FAULT, error.to_string()))?);
     }
+    let plane = Plane::bind(&config)?;
     let server = start_server(args.app, &config).map_err(|error| {
         let code = if matches!(error, StartError::Config(_)) { USAGE } else { FAULT };
         (code, error.to_string())
@@ -43,11 +45,14 @@ fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
         server.handle().shutdown();
         return server.wait().map(|()| ExitCode::SUCCESS).map_err(|error| (FAULT, error.to_string()));
     }
-    announce(&server, args.app);
-    let reporter = report(&server.handle(), args.report_every);
+    let control = plane.start(&server.handle())?;
+    announce(&server, &control, args.app);
+    let reporter = report(server.handle(), args.report_every);
     drain_on_signal(signals, server.handle(), config.drain_time);
     let ended = server.wait();
     drop(reporter);
+    // Last, so that it can tell of the drain to its end.
+    control.stop();
     ended.map_err(|error| (FAULT, error.to_string()))?;
     tracing::info!("drained");
     Ok(ExitCode::SUCCESS)
@@ -78,35 +83,49 @@ fn start_server(app: App, config: &Config) -> Result<Server, StartError> {
 }
 
 /// The ready line: what a script waits for, and what an operator looks at first.
-fn announce(server: &Server, app: App) {
+fn announce(server: &Server, control: &Running, app: App) {
     let listen: Vec<_> = server.listen().iter().map(ToString::to_string).collect();
     let handle = server.handle();
     tracing::info!(
-        "ready: {} on {}, {} shards, up to {} connections",
+        "ready: {} on {}, {} shards, up to {} connections, control plane {}",
         if app == App::Hub { "hub" } else { "echo" },
         listen.join(" "),
         handle.stats().len(),
         handle.max_connections(),
+        control.addr().map_or("off".into(), |addr| format!("on http://{addr}")),
     );
 }
 
-/// Logs a status line at each interval until the result is dropped.
-fn report(handle: &ServerHandle, every: Duration) -> Option<mpsc::Sender<()>> {
-    if every.is_zero() {
-        return None;
-    }
-    let mut reporter = Reporter::new(handle.clone());
+/// Time between two log lines that tell how far a drain is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// Logs a status line at each interval, and while the server drains how far that is, until the result is dropped.
+fn report(handle: ServerHandle, every: Duration) -> mpsc::Sender<()> {
     let (stop, stopped) = mpsc::channel();
     std::thread::spawn(move || {
-        let mut next = Instant::now() + every;
-        while stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
-            == Err(mpsc::RecvTimeoutError::Timeout)
-        {
-            tracing::info!("{}", reporter.line());
-            next += every;
+        let mut reporter = Reporter::new(handle.clone());
+        let mut report_at = (!every.is_zero()).then(|| Instant::now() + every);
+        let mut progress_at = Instant::now() + PROGRESS_EVERY;
+        loop {
+            let next = report_at.map_or(progress_at, |report_at| report_at.min(progress_at));
+            match stopped.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+            let now = Instant::now();
+            if progress_at <= now {
+                if handle.is_draining() {
+                    tracing::info!("draining: {} connections left", handle.conn_count());
+                }
+                progress_at += PROGRESS_EVERY;
+            }
+            if let Some(at) = report_at.filter(|at| *at <= now) {
+                tracing::info!("{}", reporter.line());
+                report_at = Some(at + every);
+            }
         }
     });
-    Some(stop)
+    stop
 }
 
 /// Drains at the first signal and exits at the second.
@@ -117,11 +136,7 @@ fn drain_on_signal(mut signals: Signals, handle: ServerHandle, over: Duration) {
                 tracing::warn!("second signal: exiting without draining");
                 std::process::exit(i32::from(FAULT));
             }
-            tracing::info!(
-                "draining: {} connections over {}; a second signal exits at once",
-                handle.conn_count(),
-                duration_to_text(over)
-            );
+            tracing::info!("signal: draining; a second one exits at once");
             handle.drain(over);
         }
     });

@@ -1,0 +1,122 @@
+//! The routes, and what all of them share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::ALLOW;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::sync::Semaphore;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::config::CONTROL_ANSWER_MS;
+use crate::control::auth::{self, Token};
+use crate::control::body::BODY_PERMITS;
+use crate::control::problem::{Problem, ProblemCode};
+use crate::control::stats::{self, Start, Stats};
+use crate::control::{assets, health, openapi, publish};
+use crate::handle::{QueryError, ServerHandle};
+use crate::message::Topic;
+
+/// What the handlers of requests share. Clones are cheap and all the same.
+#[derive(Clone)]
+pub(super) struct Api(Arc<Shared>);
+
+struct Shared {
+    handle: ServerHandle,
+    token: Option<Token>,
+    start: Start,
+    /// A permit for each KiB of request bodies.
+    bodies: Arc<Semaphore>,
+}
+
+impl Api {
+    pub(super) fn new(handle: ServerHandle, token: Option<Token>, start: Start) -> Self {
+        let bodies = Arc::new(Semaphore::new(BODY_PERMITS));
+        Api(Arc::new(Shared { handle, token, start, bodies }))
+    }
+
+    pub(super) fn handle(&self) -> &ServerHandle {
+        &self.0.handle
+    }
+
+    pub(super) fn token(&self) -> Option<&Token> {
+        self.0.token.as_ref()
+    }
+
+    pub(super) fn body_budget(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.bodies)
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats::take(self.handle(), self.0.start)
+    }
+
+    /// Takes a topic that clients of this server can subscribe to.
+    pub(super) fn topic(&self, name: &str) -> Result<Topic, Problem> {
+        Topic::check(name.as_bytes(), self.handle().config().topic_bytes_max)?;
+        Ok(Topic::new(name.as_bytes())?)
+    }
+}
+
+/// Waits for the shards' answer to a question, but not for ever.
+pub(super) async fn answer<T>(question: impl Future<Output = Result<T, QueryError>>) -> Result<T, Problem> {
+    match tokio::time::timeout(Duration::from_millis(CONTROL_ANSWER_MS), question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Problem::late()),
+    }
+}
+
+/// The routes that the API's description lists, with the description.
+fn described() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::document())
+        .routes(routes!(publish::publish_to_topic))
+        .routes(routes!(publish::broadcast))
+        .routes(routes!(publish::send_to_connection))
+        .routes(routes!(stats::stats))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::drain))
+}
+
+/// Everything under the control address.
+pub(super) fn router(api: Api) -> Router {
+    let (router, document) = described().split_for_parts();
+    let document = openapi::finish(document);
+    let router = router
+        .route("/openapi.json", get(move || openapi::serve(document.clone())))
+        .route("/", get(assets::page))
+        .route("/assets/{*path}", get(assets::asset))
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(api.clone(), auth::guard))
+        .with_state(api);
+    // Around the whole, since a router adds `Allow` outside of its own layers.
+    Router::new().fallback_service(router).layer(middleware::from_fn(explain_method))
+}
+
+async fn not_found() -> Problem {
+    Problem::new(ProblemCode::NotFound, "there is nothing here; /openapi.json lists what there is")
+}
+
+/// Answers OPTIONS, and says so where a path does not take a method.
+async fn explain_method(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
+    let allow = response.headers().get(ALLOW).cloned().unwrap_or(HeaderValue::from_static(""));
+    let mut explained = if method == Method::OPTIONS {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        let detail = format!("{method} can't be used here; use {}", allow.to_str().unwrap_or_default());
+        Problem::new(ProblemCode::MethodNotAllowed, detail).into_response()
+    };
+    explained.headers_mut().insert(ALLOW, allow);
+    explained
+}

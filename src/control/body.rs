@@ -1,0 +1,126 @@
+//! Bodies of requests, bounded in bytes each and in all, and in the time they may take.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
+use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::config::{CONTROL_BODIES_BYTES_MAX, CONTROL_BODY_MS};
+use crate::control::api::Api;
+use crate::control::problem::{Problem, ProblemCode};
+
+/// Bytes that one permit of the budget stands for.
+const PERMIT_BYTES: usize = 1024;
+
+/// Permits for all bodies that are held at a time.
+pub(super) const BODY_PERMITS: usize = CONTROL_BODIES_BYTES_MAX / PERMIT_BYTES;
+
+/// A whole body, and the part of the budget that it takes while it is held.
+pub(super) struct Held {
+    pub(super) bytes: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The payload of one message: any bytes up to `max_message`.
+pub(super) struct Payload(pub(super) Bytes);
+
+impl FromRequest<Api> for Payload {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let max = api.handle().config().max_message;
+        // From here on the shards' queues account for it.
+        Ok(Payload(read(request, api, max).await?.bytes))
+    }
+}
+
+/// How the API's description calls a body of any bytes.
+pub(super) struct AnyBytes;
+
+impl PartialSchema for AnyBytes {
+    fn schema() -> RefOr<Schema> {
+        let binary = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(binary)).into()
+    }
+}
+
+impl ToSchema for AnyBytes {}
+
+/// A small JSON body.
+pub(super) struct Json<T>(pub(super) T);
+
+/// A small JSON body, or the default where there is none.
+pub(super) struct OptionalJson<T>(pub(super) T);
+
+/// Bytes of a JSON body at the most.
+const JSON_BYTES_MAX: usize = 4096;
+
+impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        require_type(request.headers(), &["application/json"])?;
+        let body = read(request, api, JSON_BYTES_MAX).await?;
+        parse(&body.bytes).map(Json)
+    }
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let typed = require_type(request.headers(), &["application/json"]);
+        let body = read(request, api, JSON_BYTES_MAX).await?;
+        if body.bytes.is_empty() {
+            return Ok(OptionalJson(T::default()));
+        }
+        typed?;
+        parse(&body.bytes).map(OptionalJson)
+    }
+}
+
+/// Reads JSON into `T`.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| Problem::new(ProblemCode::BadBody, error.to_string()))
+}
+
+/// Refuses a body whose media type is none of these.
+pub(super) fn require_type(headers: &HeaderMap, wanted: &[&str]) -> Result<(), Problem> {
+    let value = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    if wanted.iter().any(|wanted| essence.eq_ignore_ascii_case(wanted)) {
+        return Ok(());
+    }
+    let detail = format!("the body must come with Content-Type: {}", wanted.join(" or "));
+    Err(Problem::new(ProblemCode::UnsupportedMediaType, detail))
+}
+
+/// Reads a body of at most `max` bytes.
+pub(super) async fn read(request: Request, api: &Api, max: usize) -> Result<Held, Problem> {
+    let too_large = || Problem::new(ProblemCode::MessageTooLarge, format!("the body has more than {max} bytes"));
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > max) {
+        return Err(too_large());
+    }
+    // A body that does not tell its length may become as long as allowed.
+    let permits = length.unwrap_or(max).div_ceil(PERMIT_BYTES) as u32;
+    let permit = api.body_budget().try_acquire_many_owned(permits).map_err(|_| {
+        Problem::new(ProblemCode::Busy, "the control plane holds as many bytes of requests as it may; try again later")
+    })?;
+    let body: Body = request.into_body();
+    let whole = Limited::new(body, max).collect();
+    match tokio::time::timeout(Duration::from_millis(CONTROL_BODY_MS), whole).await {
+        Ok(Ok(whole)) => Ok(Held { bytes: whole.to_bytes(), _permit: permit }),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Problem::new(ProblemCode::BadBody, format!("the body did not come whole: {error}"))),
+        Err(_) => Err(Problem::new(ProblemCode::BodyTimeout, "the body did not come in time")),
+    }
+}

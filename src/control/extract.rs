@@ -1,0 +1,113 @@
+//! Parts of a request, checked: each refusal is a problem that names the part and what would be right.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::config::{QUERY_PAGE_MAX, SlowConsumer};
+use crate::control::api::Api;
+use crate::control::problem::{Problem, ProblemCode};
+use crate::message::{ConnId, Topic};
+
+/// The header that overrides the slow-consumer policy for one message.
+pub(super) const SLOW_CONSUMER: &str = "corecast-slow-consumer";
+
+/// The `{topic}` of a path.
+pub(super) struct TopicName(pub(super) Topic);
+
+impl FromRequestParts<Api> for TopicName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        // What is left to go wrong with one segment is that it is not UTF-8.
+        let Path(name) = Path::<String>::from_request_parts(parts, api).await.map_err(|_| {
+            Problem::new(ProblemCode::BadTopic, "a topic is UTF-8 text, percent-encoded where it is part of a path")
+        })?;
+        api.topic(&name).map(TopicName)
+    }
+}
+
+/// The `{id}` of a path.
+pub(super) struct ConnectionId(pub(super) ConnId);
+
+impl FromRequestParts<Api> for ConnectionId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, api).await.map(|Path(text)| text).unwrap_or_default();
+        connection_id(&text).map(ConnectionId)
+    }
+}
+
+/// Reads a connection's id.
+pub(super) fn connection_id(text: &str) -> Result<ConnId, Problem> {
+    // `parse` alone would take a sign.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or_else(|| {
+        let detail = "a connection's id is a decimal number, as `ID` tells a client and GET /v1/connections lists it";
+        Problem::new(ProblemCode::BadConnectionId, detail)
+    })
+}
+
+/// The query, read into `T`. What `T` does not know is refused: a misspelt parameter must not go unnoticed.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        match Query::<T>::from_request_parts(parts, api).await {
+            Ok(Query(params)) => Ok(Params(params)),
+            Err(error) => Err(Problem::new(ProblemCode::BadQuery, error.body_text())),
+        }
+    }
+}
+
+/// The query of a call that has no parameters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoParams {}
+
+/// Checks how many items a page may have.
+pub(super) fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
+    let limit = limit.unwrap_or(100);
+    if (1..=QUERY_PAGE_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    let detail = format!("limit is {limit}; it must be from 1 to {QUERY_PAGE_MAX}");
+    Err(Problem::new(ProblemCode::BadQuery, detail))
+}
+
+/// A slow-consumer policy, in JSON and in the API's description.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct PolicyName(pub(super) SlowConsumer);
+
+impl PartialSchema for PolicyName {
+    fn schema() -> RefOr<Schema> {
+        let names = SlowConsumer::ALL.map(SlowConsumer::name);
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for PolicyName {}
+
+/// The policy for this message, where the request names one.
+pub(super) struct Policy(pub(super) Option<SlowConsumer>);
+
+impl FromRequestParts<Api> for Policy {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let mut values = parts.headers.get_all(SLOW_CONSUMER).iter();
+        let Some(value) = values.next() else { return Ok(Policy(None)) };
+        if values.next().is_some() {
+            return Err(Problem::new(ProblemCode::BadPolicy, "there is more than one Corecast-Slow-Consumer header"));
+        }
+        let text = String::from_utf8_lossy(value.as_bytes());
+        text.parse().map(|policy| Policy(Some(policy))).map_err(|detail| Problem::new(ProblemCode::BadPolicy, detail))
+    }
+}

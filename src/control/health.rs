@@ -1,0 +1,87 @@
+//! Liveness, readiness, and draining.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::config::duration_from_text;
+use crate::control::api::Api;
+use crate::control::body::OptionalJson;
+use crate::control::extract::{NoParams, Params};
+use crate::control::problem::{Problem, ProblemCode};
+
+/// Is the process alive
+#[utoipa::path(get, path = "/healthz", tag = "operate", security(()), responses((status = 200, description = "It is", body = String, content_type = "text/plain")))]
+pub(super) async fn healthz() -> impl IntoResponse {
+    ([(CACHE_CONTROL, "no-store")], "ok")
+}
+
+/// Does the server take connections
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operate",
+    security(()),
+    responses(
+        (status = 200, description = "It does", body = String, content_type = "text/plain"),
+        (status = 503, description = "It is draining", body = String, content_type = "text/plain"),
+    )
+)]
+pub(super) async fn readyz(State(api): State<Api>) -> impl IntoResponse {
+    let (status, word) = match api.handle().is_draining() {
+        false => (StatusCode::OK, "ready"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    };
+    (status, [(CACHE_CONTROL, "no-store")], word)
+}
+
+/// How to drain.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Drain {
+    /// Time over which connections are closed, as in `10s`; left out: `drain_time` of the settings.
+    over: Option<String>,
+}
+
+/// A drain that has begun.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Draining {
+    /// Always `draining`.
+    state: &'static str,
+    /// Connections left.
+    connections: usize,
+}
+
+/// The longest drain.
+const DRAIN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Drain the server
+///
+/// It takes no more connections, closes those it has evenly over a time, and ends. What SIGTERM does.
+#[utoipa::path(
+    post,
+    path = "/v1/drain",
+    tag = "operate",
+    request_body(content = Option<Drain>, content_type = "application/json"),
+    responses((status = 202, description = "It has begun, or had before", body = Draining))
+)]
+pub(super) async fn drain(
+    State(api): State<Api>,
+    _: Params<NoParams>,
+    OptionalJson(drain): OptionalJson<Drain>,
+) -> Result<impl IntoResponse, Problem> {
+    let handle = api.handle();
+    let over = match &drain.over {
+        Some(text) => duration_from_text(text)
+            .and_then(|over| if over <= DRAIN_MAX { Ok(over) } else { Err(format!("{text} is longer than a day")) })
+            .map_err(|error| Problem::new(ProblemCode::BadBody, format!("over: {error}")))?,
+        None => handle.config().drain_time,
+    };
+    handle.drain(over);
+    Ok((StatusCode::ACCEPTED, Json(Draining { state: "draining", connections: handle.conn_count() })))
+}

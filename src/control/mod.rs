@@ -1,0 +1,168 @@
+//! The control plane: an HTTP API, metrics and a dashboard, on a thread of its own.
+//!
+//! It is an ordinary tokio runtime. It reaches the shards through a [`ServerHandle`] alone, so that a slow scrape or a
+//! stuck HTTP client costs the shards nothing.
+
+mod api;
+mod assets;
+mod auth;
+mod body;
+mod counts;
+mod extract;
+mod health;
+mod listen;
+mod openapi;
+mod problem;
+mod publish;
+mod stats;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::handle::ServerHandle;
+use crate::host;
+
+use auth::Token;
+pub use auth::TokenError;
+pub use problem::ProblemCode;
+
+/// Where the control plane listens, and what calls must show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlOptions {
+    /// The address. Port 0 lets the kernel choose.
+    pub addr: SocketAddr,
+    /// A file with the token that calls must show; `None`: none, which is allowed on the loopback only.
+    pub token_file: Option<PathBuf>,
+}
+
+impl ControlOptions {
+    /// What a server's settings say; `None`: no control plane.
+    pub fn of(config: &Config) -> Option<Self> {
+        let token_file = config.control_token_file.clone();
+        config.control.0.map(|addr| ControlOptions { addr, token_file })
+    }
+}
+
+/// Why the control plane did not start.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// Others could reach it.
+    #[error("the control plane on {addr} needs a token, since others can reach it; name its file (control_token_file)")]
+    Open {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The token can't be had.
+    #[error("the token file {path}: {source}", path = path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TokenError,
+    },
+    /// The address can't be listened on.
+    #[error(
+        "the control plane can't listen on {addr}: {source}; stop what listens there, or choose another address, or \
+         none, with --control"
+    )]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// Its thread did not start.
+    #[error("the control plane's thread did not start: {0}")]
+    Thread(io::Error),
+}
+
+/// A control plane that has its address and its token, but answers nobody yet.
+pub struct Bound {
+    listener: TcpListener,
+    addr: SocketAddr,
+    token: Option<Token>,
+}
+
+/// A running control plane. Dropping it stops it in the background; [`Control::stop`] waits for the end.
+pub struct Control {
+    addr: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl Control {
+    /// Starts the control plane of a server.
+    ///
+    /// # Errors
+    /// The token or the address can't be had.
+    pub fn start(handle: ServerHandle, options: &ControlOptions) -> Result<Control, ControlError> {
+        Control::bind(options)?.start(handle)
+    }
+
+    /// Takes address and token before there is a server, so that a server need not start in vain.
+    ///
+    /// # Errors
+    /// The token or the address can't be had.
+    pub fn bind(options: &ControlOptions) -> Result<Bound, ControlError> {
+        let addr = options.addr;
+        let token = match &options.token_file {
+            Some(path) => Some(Token::load(path).map_err(|source| ControlError::Token { path: path.clone(), source })?),
+            None if addr.ip().is_loopback() => None,
+            None => return Err(ControlError::Open { addr }),
+        };
+        let failed = |source| ControlError::Bind { addr, source };
+        let listener = TcpListener::bind(addr).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        Ok(Bound { listener, addr, token })
+    }
+
+    /// The address it listens on, with the port that the kernel chose for port 0.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Stops it: requests in progress have two seconds to end.
+    pub fn stop(self) {
+        self.stop.send_replace(true);
+        if self.thread.join().is_err() {
+            tracing::error!("the control plane's thread panicked");
+        }
+    }
+}
+
+impl Bound {
+    /// Begins to answer for a server.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn start(self, handle: ServerHandle) -> Result<Control, ControlError> {
+        let Bound { listener, addr, token } = self;
+        let start = stats::Start { at: Instant::now(), resident_bytes: host::resident_bytes().unwrap_or(0) };
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
+        let listener = {
+            let _runtime = runtime.enter();
+            tokio::net::TcpListener::from_std(listener).map_err(ControlError::Thread)?
+        };
+        let (stop, stopped) = watch::channel(false);
+        let serve = move || {
+            let router = api::router(api::Api::new(handle, token, start));
+            runtime.block_on(listen::serve(listener, router, stopped));
+        };
+        let thread = std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Thread)?;
+        Ok(Control { addr, stop, thread })
+    }
+
+    /// The address it listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}

@@ -1,0 +1,190 @@
+//! Publishing one message: to a topic, to everyone, to one connection.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::config::{CONTROL_ANSWER_MS, SlowConsumer};
+use crate::control::api::Api;
+use crate::control::body::{AnyBytes, Payload};
+use crate::control::counts::Dropped;
+use crate::control::extract::{ConnectionId, Params, Policy, PolicyName, TopicName};
+use crate::control::problem::Problem;
+use crate::message::{PublishId, Target};
+use crate::receipt::{Published, Receipt};
+
+/// How to publish.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PublishParams {
+    /// Whether to wait until every shard has gone through the recipients, and tell what became of the message.
+    #[serde(default)]
+    pub(super) receipt: bool,
+}
+
+/// A message that was accepted.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Accepted {
+    /// The publish. A decimal number, as text: it may be larger than what JSON numbers hold exactly.
+    id: String,
+}
+
+/// What became of one message: `matched = written + queued + dropped`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReceiptBody {
+    /// The publish. A decimal number, as text: it may be larger than what JSON numbers hold exactly.
+    id: String,
+    /// Connections that it was meant for.
+    matched: u64,
+    /// Connections whose kernel buffer took it whole.
+    written: u64,
+    /// Connections in whose queue it waits.
+    queued: u64,
+    /// Connections that miss it, by reason.
+    dropped: Dropped,
+    /// Shards that have answered.
+    shards: usize,
+    /// Microseconds from acceptance to the first write; null: there was none.
+    #[schema(required)]
+    first_write_us: Option<u64>,
+    /// Microseconds from acceptance to the last write; null: there was none.
+    #[schema(required)]
+    last_write_us: Option<u64>,
+}
+
+impl Accepted {
+    pub(super) fn new(id: PublishId) -> Self {
+        Accepted { id: id.to_string() }
+    }
+}
+
+impl From<Receipt> for ReceiptBody {
+    fn from(receipt: Receipt) -> Self {
+        let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        ReceiptBody {
+            id: receipt.id.to_string(),
+            matched: receipt.matched,
+            written: receipt.written,
+            queued: receipt.queued,
+            dropped: Dropped::from_fn(|reason| receipt.dropped_for(reason)),
+            shards: receipt.shards,
+            first_write_us: receipt.first_write.map(us),
+            last_write_us: receipt.last_write.map(us),
+        }
+    }
+}
+
+/// Publish to a topic
+///
+/// The body is the message, any bytes. It is handed to every shard, or to none.
+#[utoipa::path(
+    post,
+    path = "/v1/topics/{topic}/messages",
+    tag = "publish",
+    params(
+        ("topic" = String, Path, description = "The topic, percent-encoded"),
+        PublishParams,
+        ("Corecast-Slow-Consumer" = Option<PolicyName>, Header, description = "Policy for slow consumers of this message"),
+    ),
+    request_body(content = inline(AnyBytes), content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "What became of it, where a receipt was asked for", body = ReceiptBody),
+        (status = 202, description = "It is on its way", body = Accepted),
+    )
+)]
+pub(super) async fn publish_to_topic(
+    State(api): State<Api>,
+    TopicName(topic): TopicName,
+    Params(params): Params<PublishParams>,
+    Policy(policy): Policy,
+    Payload(payload): Payload,
+) -> Result<Response, Problem> {
+    publish(&api, Target::Topic(topic), payload, policy, params.receipt).await
+}
+
+/// Publish to everyone
+///
+/// The body is the message, any bytes. It is handed to every shard, or to none.
+#[utoipa::path(
+    post,
+    path = "/v1/broadcast",
+    tag = "publish",
+    params(
+        PublishParams,
+        ("Corecast-Slow-Consumer" = Option<PolicyName>, Header, description = "Policy for slow consumers of this message"),
+    ),
+    request_body(content = inline(AnyBytes), content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "What became of it, where a receipt was asked for", body = ReceiptBody),
+        (status = 202, description = "It is on its way", body = Accepted),
+    )
+)]
+pub(super) async fn broadcast(
+    State(api): State<Api>,
+    Params(params): Params<PublishParams>,
+    Policy(policy): Policy,
+    Payload(payload): Payload,
+) -> Result<Response, Problem> {
+    publish(&api, Target::All, payload, policy, params.receipt).await
+}
+
+/// Send to one connection
+///
+/// The body is the message, any bytes.
+#[utoipa::path(
+    post,
+    path = "/v1/connections/{id}/messages",
+    tag = "publish",
+    params(
+        ("id" = u64, Path, description = "The connection"),
+        PublishParams,
+        ("Corecast-Slow-Consumer" = Option<PolicyName>, Header, description = "Policy for this message, should the client be slow"),
+    ),
+    request_body(content = inline(AnyBytes), content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "What became of it, where a receipt was asked for", body = ReceiptBody),
+        (status = 202, description = "It is on its way", body = Accepted),
+        (status = 404, description = "The connection is not open", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn send_to_connection(
+    State(api): State<Api>,
+    ConnectionId(id): ConnectionId,
+    Params(params): Params<PublishParams>,
+    Policy(policy): Policy,
+    Payload(payload): Payload,
+) -> Result<Response, Problem> {
+    if api.handle().peer(id).is_none() {
+        return Err(Problem::no_connection());
+    }
+    publish(&api, Target::Conn(id), payload, policy, params.receipt).await
+}
+
+async fn publish(
+    api: &Api,
+    target: Target,
+    payload: Bytes,
+    policy: Option<SlowConsumer>,
+    receipt: bool,
+) -> Result<Response, Problem> {
+    let published = api.handle().publish_to(target, payload, policy)?;
+    if receipt {
+        return Ok(Json(receipt_of(published).await?).into_response());
+    }
+    Ok((StatusCode::ACCEPTED, Json(Accepted::new(published.id()))).into_response())
+}
+
+/// Waits for a receipt, but not for ever: a shard may hang in its handler.
+pub(super) async fn receipt_of(published: Published) -> Result<ReceiptBody, Problem> {
+    let id = published.id();
+    match tokio::time::timeout(Duration::from_millis(CONTROL_ANSWER_MS), published.receipt()).await {
+        Ok(receipt) => Ok(receipt.into()),
+        Err(_) => Err(Problem::late_receipt(id)),
+    }
+}

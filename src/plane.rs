@@ -1,0 +1,92 @@
+//! The control plane as `corecast serve` uses it: there, switched off, or left out of the build.
+
+use std::net::SocketAddr;
+
+use corecast::{Config, ServerHandle};
+
+/// What went wrong, with its exit code.
+type Failure = (u8, String);
+
+#[cfg(feature = "control")]
+mod plane {
+    use corecast::control::{Bound, Control, ControlError, ControlOptions};
+
+    use super::{Config, Failure, ServerHandle, SocketAddr};
+    use crate::{FAULT, USAGE};
+
+    /// A control plane that answers nobody yet; `None`: it is switched off.
+    pub(crate) struct Plane(Option<Bound>);
+
+    /// A running one.
+    pub(crate) struct Running(Option<Control>);
+
+    impl Plane {
+        /// Takes what it needs of the host, before a server is started in vain.
+        pub(crate) fn bind(config: &Config) -> Result<Self, Failure> {
+            let bound = ControlOptions::of(config).map(|options| Control::bind(&options)).transpose();
+            bound.map(Plane).map_err(failure)
+        }
+
+        pub(crate) fn start(self, handle: &ServerHandle) -> Result<Running, Failure> {
+            self.0.map(|bound| bound.start(handle.clone())).transpose().map(Running).map_err(failure)
+        }
+    }
+
+    impl Running {
+        pub(crate) fn addr(&self) -> Option<SocketAddr> {
+            self.0.as_ref().map(Control::addr)
+        }
+
+        pub(crate) fn stop(self) {
+            if let Some(control) = self.0 {
+                control.stop();
+            }
+        }
+    }
+
+    fn failure(error: ControlError) -> Failure {
+        let code = match error {
+            ControlError::Open { .. } | ControlError::Token { .. } => USAGE,
+            ControlError::Bind { .. } | ControlError::Thread(_) => FAULT,
+        };
+        (code, error.to_string())
+    }
+}
+
+#[cfg(not(feature = "control"))]
+mod plane {
+    use super::{Config, Failure, ServerHandle, SocketAddr};
+
+    /// There is none in this build.
+    pub(crate) struct Plane;
+
+    /// There is none in this build.
+    pub(crate) struct Running;
+
+    impl Plane {
+        pub(crate) fn bind(config: &Config) -> Result<Self, Failure> {
+            // A default is no wish.
+            if config.control.0.is_some() && config.control != Config::default().control {
+                tracing::warn!(
+                    "this program was built without the control plane; control = {} is ignored",
+                    config.control
+                );
+            }
+            Ok(Plane)
+        }
+
+        pub(crate) fn start(self, _: &ServerHandle) -> Result<Running, Failure> {
+            Ok(Running)
+        }
+    }
+
+    impl Running {
+        pub(crate) fn addr(&self) -> Option<SocketAddr> {
+            None
+        }
+
+        pub(crate) fn stop(self) {}
+    }
+}
+
+pub(crate) use plane::{Plane, Running};
