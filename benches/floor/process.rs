@@ -71,6 +71,30 @@ impl App {
     }
 }
 
+/// What a process has had of the CPUs.
+#[derive(Clone, Copy)]
+pub(crate) struct Usage {
+    /// CPU time of all threads.
+    pub(crate) cpu: Duration,
+    /// Time that its threads were ready to run while others had the CPU.
+    pub(crate) waited: Duration,
+}
+
+/// Reads it; see the kernel's Documentation/scheduler/sched-stats.rst. A running thread's time is behind by up to
+/// a scheduler's tick; that of one that sleeps is exact to the nanosecond.
+fn usage(child: &Child) -> Result<Usage, String> {
+    let path = format!("/proc/{}/task", child.id());
+    let (mut cpu, mut waited) = (0, 0);
+    for task in fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?.flatten() {
+        // A thread that ends meanwhile takes its time with it.
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let mut words = text.split(' ').map(|word| word.parse().unwrap_or(0));
+        cpu += words.next().unwrap_or(0);
+        waited += words.next().unwrap_or(0);
+    }
+    Ok(Usage { cpu: Duration::from_nanos(cpu), waited: Duration::from_nanos(waited) })
+}
+
 /// A process with clients: the server, or its floor.
 pub(crate) struct Served {
     child: Child,
@@ -120,17 +144,8 @@ impl Served {
         fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
     }
 
-    /// CPU time of all threads so far. A running thread is behind by up to a scheduler's tick; one that sleeps is
-    /// exact to the nanosecond.
-    pub(crate) fn cpu(&self) -> Result<Duration, String> {
-        let path = format!("/proc/{}/task", self.child.id());
-        let mut nanos = 0;
-        for task in fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?.flatten() {
-            // A thread that ends meanwhile takes its time with it.
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            nanos += text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
-        }
-        Ok(Duration::from_nanos(nanos))
+    pub(crate) fn usage(&self) -> Result<Usage, String> {
+        usage(&self.child)
     }
 
     /// CPU time so far in the kernel's accounting ticks, as `top` sees it; see proc_pid_stat(5).
@@ -190,6 +205,10 @@ impl Client {
             [within, nanos, all] => Ok((within as f64, Duration::from_nanos(nanos), all as f64)),
             _ => Err("the client gave no counts".into()),
         }
+    }
+
+    pub(crate) fn usage(&self) -> Result<Usage, String> {
+        usage(&self.child)
     }
 
     fn ask(&mut self, command: &str) -> Result<Vec<u64>, String> {

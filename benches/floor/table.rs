@@ -23,6 +23,8 @@ pub(crate) struct Row {
     /// What is held against the goal.
     pub(crate) judged: f64,
     pub(crate) goal: Goal,
+    /// Other programs got in the way.
+    pub(crate) noisy: bool,
 }
 
 pub(crate) struct Table {
@@ -45,16 +47,23 @@ impl Table {
             Goal::None => ("-".into(), true),
         };
         let floor = row.floor.as_deref().unwrap_or("-");
-        let missed = if met || !self.judge { "" } else { "missed" };
-        self.line([row.what, &row.connections.to_string(), &row.server, floor, &ratio, &goal, missed]);
+        let remark = match (met || !self.judge, row.noisy) {
+            (true, false) => "",
+            (false, false) => "missed",
+            (true, true) => "noisy",
+            (false, true) => "missed, noisy",
+        };
+        self.line([row.what, &row.connections.to_string(), &row.server, floor, &ratio, &goal, remark]);
     }
 
     pub(crate) fn end(self) {
-        println!("Medians. CPU is all that the process used, kernel included. The ratio is server by floor.");
+        println!(
+            "Medians; CPU with the kernel's part; the ratio is server by floor. Noisy: other programs kept the CPUs busy."
+        );
     }
 
-    fn line(&self, [what, connections, server, floor, ratio, goal, missed]: [&str; 7]) {
-        let line = format!("{what:<34} {connections:>11} {server:>14} {floor:>14} {ratio:>6}  {goal:<9} {missed}");
+    fn line(&self, [what, connections, server, floor, ratio, goal, remark]: [&str; 7]) {
+        let line = format!("{what:<34} {connections:>11} {server:>14} {floor:>14} {ratio:>6}  {goal:<9} {remark}");
         println!("{}", line.trim_end());
     }
 }
