@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::commands::doctor::DoctorArgs;
 use crate::config::{
     Config, ConfigError, ControlAddr, Cpus, Listen, SlowConsumer, bytes_from_text, duration_from_text,
 };
@@ -30,6 +31,8 @@ pub enum Command {
     /// Put load on a server, and measure what it does.
     #[command(subcommand)]
     Load(LoadCommand),
+    /// Look at this host: how many connections it can reach, what stops it first, and what lifts that.
+    Doctor(DoctorArgs),
 }
 
 /// What the server does with its clients.
@@ -268,7 +271,7 @@ mod tests {
     fn serve(flags: &[&str]) -> Box<ServeArgs> {
         match Cli::try_parse_from(["corecast", "serve"].iter().chain(flags)).unwrap().command {
             Command::Serve(serve) => serve,
-            Command::Load(_) => unreachable!("the words above are of serve"),
+            _ => unreachable!("the words above are of serve"),
         }
     }
 

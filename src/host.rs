@@ -90,11 +90,19 @@ pub(crate) fn check(shards: usize) -> Result<Fds, HostError> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     check_release(&release)?;
     check_memlock(getrlimit(Resource::Memlock).current)?;
-    if let Err(error) = sys::probe_io_uring() {
-        let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
-        return Err(explain(error, disabled.as_deref(), release));
-    }
+    check_io_uring(release)?;
     fds_for(raise_fds()?, shards)
+}
+
+/// Sets up a ring and gives it back. `release` is the kernel's.
+///
+/// # Errors
+/// What forbids it, with the remedy.
+pub(crate) fn check_io_uring(release: String) -> Result<(), HostError> {
+    sys::probe_io_uring().map_err(|error| {
+        let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
+        explain(error, disabled.as_deref(), release)
+    })
 }
 
 /// Raises the soft limit on open files to the hard one and returns it.
@@ -110,15 +118,28 @@ pub(crate) fn raise_fds() -> Result<u64, HostError> {
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
-fn fds_for(limit: u64, shards: usize) -> Result<Fds, HostError> {
-    let own = FDS_RESERVED + FDS_PER_SHARD * shards as u64;
+/// File descriptors that a server with so many shards needs besides its connections.
+pub(crate) fn own_fds(shards: usize) -> u64 {
+    FDS_RESERVED + FDS_PER_SHARD * shards as u64
+}
+
+/// Shares a limit on open files between the server and its connections.
+///
+/// # Errors
+/// It leaves no room for a single connection.
+pub(crate) fn fds_for(limit: u64, shards: usize) -> Result<Fds, HostError> {
+    let own = own_fds(shards);
     if limit <= own {
         return Err(HostError::Fds { have: limit, need: own + 1 });
     }
     Ok(Fds { limit, connections: usize::try_from(limit - own).unwrap_or(usize::MAX) })
 }
 
-fn check_release(release: &str) -> Result<(), HostError> {
+/// Whether the kernel is new enough.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn check_release(release: &str) -> Result<(), HostError> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < (5, 8) {
@@ -127,8 +148,11 @@ fn check_release(release: &str) -> Result<(), HostError> {
     Ok(())
 }
 
-/// `limit` in bytes; `None`: unlimited.
-fn check_memlock(limit: Option<u64>) -> Result<(), HostError> {
+/// Whether a ring fits into a limit on locked memory. `limit` in bytes; `None`: unlimited.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn check_memlock(limit: Option<u64>) -> Result<(), HostError> {
     match limit {
         Some(have) if have < MEMLOCK_BYTES_MIN => Err(HostError::Memlock { have, need: MEMLOCK_BYTES_MIN }),
         _ => Ok(()),

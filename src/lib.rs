@@ -101,6 +101,8 @@
 #[doc(hidden)]
 pub mod cli;
 mod codec;
+#[doc(hidden)]
+pub mod commands;
 mod config;
 #[cfg(feature = "control")]
 pub mod control;

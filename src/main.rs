@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use corecast::cli::{Cli, Command};
+use corecast::commands::doctor;
 use corecast::load::{self, LoadCommand};
 
 mod plane;
@@ -18,7 +19,12 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Load(command) => put_load(command),
+        Command::Doctor(args) => exit_code(doctor::run(&args)),
     }
+}
+
+fn exit_code(is_well: bool) -> ExitCode {
+    if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAULT) }
 }
 
 /// Runs the load generator. The exit code: 0, all went well; 1, it did not; 2, flags can't be used.
