@@ -9,6 +9,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::commands::doctor::DoctorArgs;
+use crate::commands::push::PushArgs;
 use crate::config::{
     Config, ConfigError, ControlAddr, Cpus, Listen, SlowConsumer, bytes_from_text, duration_from_text,
 };
@@ -31,6 +32,8 @@ pub enum Command {
     /// Put load on a server, and measure what it does.
     #[command(subcommand)]
     Load(LoadCommand),
+    /// Publish a message, or every line of stdin, through a running server.
+    Push(PushArgs),
     /// Look at this host: how many connections it can reach, what stops it first, and what lifts that.
     Doctor(DoctorArgs),
 }

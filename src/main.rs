@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use corecast::cli::{Cli, Command};
-use corecast::commands::doctor;
+use corecast::commands::{CommandError, doctor, push};
 use corecast::load::{self, LoadCommand};
 
 mod plane;
@@ -19,12 +19,24 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Load(command) => put_load(command),
+        Command::Push(args) => settle(push::run(&args)),
         Command::Doctor(args) => exit_code(doctor::run(&args)),
     }
 }
 
 fn exit_code(is_well: bool) -> ExitCode {
     if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAULT) }
+}
+
+/// Tells why a command failed, if it did. The exit code: 0, all went well; 1, it did not; 2, flags can't be used.
+fn settle(result: Result<bool, CommandError>) -> ExitCode {
+    result.map_or_else(
+        |error| {
+            eprintln!("corecast: {error}");
+            ExitCode::from(if error.is_usage() { USAGE } else { FAULT })
+        },
+        exit_code,
+    )
 }
 
 /// Runs the load generator. The exit code: 0, all went well; 1, it did not; 2, flags can't be used.

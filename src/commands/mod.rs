@@ -2,8 +2,14 @@
 
 use std::io::{self, Write};
 
+mod client;
 pub mod doctor;
+mod error;
+pub mod push;
 mod text;
+
+pub use client::{ControlArgs, ControlUrl, Problem};
+pub use error::CommandError;
 
 /// Prints to stdout. A reader that has gone away (`| head`) is no fault: there is nobody left to tell.
 fn print(text: &str) {

@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+use std::time::Duration;
+
 use bytesize::ByteSize;
 
 /// A number with its digits in groups of three: `1,048,576`.
@@ -20,6 +22,27 @@ pub(super) fn size(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
+/// A time span in the unit that suits it: `40 µs`, `1.5 ms`, `2.0 s`.
+pub(super) fn micros(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.1} s", us as f64 / 1e6),
+    }
+}
+
+/// How long something has been up, in its two largest units: `3d 4h`, `12m 5s`.
+pub(super) fn uptime(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,7 +55,9 @@ mod tests {
     }
 
     #[test]
-    fn sizes_take_the_unit_that_suits_them() {
+    fn spans_and_sizes_take_the_unit_that_suits_them() {
+        assert_eq!([999, 1_500, 2_000_000].map(micros), ["999 µs", "1.5 ms", "2.0 s"]);
         assert_eq!([936, 1 << 20].map(size), ["936 B", "1.0 MiB"]);
+        assert_eq!([5, 65, 3_700, 90_000].map(|s| uptime(Duration::from_secs(s))), ["5s", "1m 5s", "1h 1m", "1d 1h"]);
     }
 }
