@@ -1,0 +1,94 @@
+// What the server said over the last minutes, and what follows from two reports in a row. Pure: time is an argument.
+
+export const WINDOW_S = 300;
+/** Reports come once a second; a longer silence is a gap, not a straight line. */
+const GAP_S = 2.5;
+/** Publishes of so many seconds make one quantile: one second of a quiet server has too few. */
+const QUANTILE_S = 10;
+
+/** @returns {number} the sum of an object's values. */
+export const sum = (counts) => Object.values(counts ?? {}).reduce((total, n) => total + n, 0);
+
+/**
+ * The quantile of a histogram.
+ * @param {{up_to: number|null, count: number}[]} buckets upper end and count of each, the last has no end
+ * @param {number} q from 0 to 1
+ * @returns {number|null} the upper end of the bucket that holds it (twice the last end if it lies beyond), null without data
+ */
+export function quantile(buckets, q) {
+  const total = buckets.reduce((n, { count }) => n + count, 0);
+  if (total <= 0) return null;
+  let rest = Math.max(1, Math.ceil(total * q));
+  let last = 1;
+  for (const { up_to: end, count } of buckets) {
+    rest -= count;
+    if (rest <= 0) return end ?? last * 2;
+    last = end ?? last;
+  }
+  return last;
+}
+
+export class History {
+  /** Points in order of time; a gap is a point that holds nothing but its time. */
+  points = [];
+  #last = null;
+
+  /** @returns {boolean} whether the server is another process than the last time (its uptime went back). */
+  push(stats, at) {
+    const last = this.#last;
+    const restarted = last !== null && stats.uptime_s < last.uptime_s;
+    const known = last && !restarted ? last : null;
+    const previous = this.points.at(-1);
+    if (previous && (restarted || at - previous.t > GAP_S)) this.points.push({ t: (previous.t + at) / 2, gap: true });
+    this.points.push(point(stats, known, at));
+    this.#last = stats;
+    this.#quantiles();
+    while (this.points.length > 0 && this.points[0].t < at - WINDOW_S - GAP_S) this.points.shift();
+    return restarted;
+  }
+
+  /** The newest point, or null. */
+  get newest() {
+    return this.points.at(-1) ?? null;
+  }
+
+  #quantiles() {
+    const newest = this.points.at(-1);
+    if (!newest.spans) return;
+    let sums = newest.spans.map((bucket) => ({ ...bucket, count: 0 }));
+    for (let i = this.points.length - 1; i >= 0; i -= 1) {
+      const { t, gap, spans } = this.points[i];
+      if (gap || newest.t - t > QUANTILE_S) break;
+      if (spans?.length === sums.length) sums = sums.map((bucket, n) => ({ ...bucket, count: bucket.count + spans[n].count }));
+    }
+    newest.p50 = quantile(sums, 0.5);
+    newest.p99 = quantile(sums, 0.99);
+  }
+}
+
+/** One report, and the report before it for what happened in between. */
+function point(stats, last, at) {
+  const seconds = last ? stats.uptime_s - last.uptime_s : 0;
+  const perSecond = (now, before) => (seconds > 0 ? Math.max(0, now - before) / seconds : null);
+  const { totals, rates } = stats;
+  const drops = {};
+  for (const [reason, n] of Object.entries(totals.dropped)) drops[reason] = last ? perSecond(n, last.totals.dropped[reason] ?? 0) : null;
+  const even = stats.connections / stats.shards.length;
+  const buckets = stats.time_to_last_us?.buckets;
+  const before = last?.time_to_last_us?.buckets;
+  return {
+    t: at,
+    connections: stats.connections,
+    // Below a few connections for each shard chance alone puts shards far from even.
+    balance: stats.shards.map((shard) => (even >= 10 ? (shard.connections / even - 1) * 100 : null)),
+    out: rates?.messages_out ?? (last ? perSecond(totals.messages_out, last.totals.messages_out) : null),
+    in: rates?.messages_in ?? (last ? perSecond(totals.messages_in, last.totals.messages_in) : null),
+    dropped: rates?.dropped ?? (last ? perSecond(sum(totals.dropped), sum(last.totals.dropped)) : null),
+    drops,
+    queued: totals.queued_messages,
+    memory: stats.bytes_per_connection,
+    spans: buckets && before?.length === buckets.length ? buckets.map((bucket, n) => ({ ...bucket, count: Math.max(0, bucket.count - before[n].count) })) : null,
+    p50: null,
+    p99: null,
+  };
+}
