@@ -4,6 +4,8 @@ mod support;
 
 mod buffers;
 mod closing;
+#[cfg(feature = "control")]
+mod dashboard;
 mod delivery;
 mod drain;
 mod framing;
