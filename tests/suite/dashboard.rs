@@ -30,7 +30,13 @@ struct Script(Child);
 
 impl Script {
     fn start(arguments: &[&str]) -> Script {
-        let command = Command::new("node").args(arguments).current_dir(browser_folder()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let command = Command::new("node")
+            .args(arguments)
+            .current_dir(browser_folder())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
         Script(command.expect("node is installed: .ci/setup does it"))
     }
 

@@ -77,5 +77,5 @@ fn the_sample_config_lists_every_setting_at_its_default() {
     let written: Vec<_> = toml::from_str::<toml::Table>(&settings).unwrap().keys().cloned().collect();
     let defaults: Vec<_> = toml::Table::try_from(Config::default()).unwrap().keys().cloned().collect();
     assert_eq!(written, defaults);
-    assert_eq!(optional, ["shards", "cpus", "so_rcvbuf", "so_sndbuf"]);
+    assert_eq!(optional, ["shards", "cpus", "so_rcvbuf", "so_sndbuf", "control_token_file"]);
 }

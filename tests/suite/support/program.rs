@@ -42,7 +42,8 @@ impl Program {
     /// Like [`Program::serve`], under another program that takes a command, as in `prlimit --nofile=99`.
     pub(crate) fn serve_under<S: AsRef<OsStr>>(wrapper: &[&str], flags: impl IntoIterator<Item = S>) -> Program {
         let mut command = command(wrapper);
-        command.args(["--listen", "line=127.0.0.1:0", "--listen", "length=127.0.0.1:0"]).args(flags);
+        command.args(["--listen", "line=127.0.0.1:0", "--listen", "length=127.0.0.1:0"]);
+        command.args(without_control(flags));
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         let stderr = Arc::new(Mutex::new(Vec::new()));
         let (lines, pipe) = (Arc::clone(&stderr), BufReader::new(child.stderr.take().unwrap()));
@@ -64,7 +65,7 @@ impl Program {
 
     /// Like [`Program::run`], under another program that takes a command.
     pub(crate) fn run_under<S: AsRef<OsStr>>(wrapper: &[&str], flags: impl IntoIterator<Item = S>) -> Ended {
-        let mut child = command(wrapper).args(flags).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command(wrapper).args(without_control(flags)).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = read_in_background(child.stdout.take().unwrap());
         let stderr = read_in_background(child.stderr.take().unwrap());
         let mut program = Program { child, stderr: Arc::default(), reader: None, listen: Vec::new() };
@@ -169,4 +170,14 @@ fn read_in_background(mut pipe: impl Read + Send + 'static) -> JoinHandle<String
         pipe.read_to_string(&mut text).unwrap();
         text
     })
+}
+
+/// Flags with the control plane off, unless they say what it shall be: servers of several tests run at a time, and its
+/// port is fixed by default.
+fn without_control<S: AsRef<OsStr>>(flags: impl IntoIterator<Item = S>) -> Vec<std::ffi::OsString> {
+    let mut flags: Vec<_> = flags.into_iter().map(|flag| flag.as_ref().to_owned()).collect();
+    if cfg!(feature = "control") && !flags.iter().any(|flag| flag.to_string_lossy().starts_with("--control")) {
+        flags.push("--control=off".into());
+    }
+    flags
 }
