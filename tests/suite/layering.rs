@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The module that looks at the host, and those that may use it.
 const HOST: &str = "host";
-const HOST_USERS: [&str; 5] = ["server", "shard", "report", "load", "commands"];
+const HOST_USERS: [&str; 6] = ["server", "shard", "report", "control", "load", "commands"];
 
 /// The level of a module, by its path below `src/` without `.rs` and `/mod`.
 fn level(module: &str) -> Option<u8> {
@@ -19,6 +19,7 @@ fn level(module: &str) -> Option<u8> {
         "shard" | "shard/core" | "shard/connection" | "shard/listener" | "shard/mailbox" | "shard/fanout"
         | "shard/drain" | "shard/buffers" | "shard/query" | "registry" => 3,
         "handle" | "server" | "report" => 4,
+        _ if within(module, "control") => 4,
         "cli" | "main" | "serve" | "lib" => 5,
         _ if within(module, "load") || within(module, "commands") => 5,
         _ => return None,
@@ -56,6 +57,9 @@ fn breaches(module: &str, file: &str, text: &str) -> Vec<String> {
         }
         if has_word(code, "glommio") && own != 3 && module != "server" && !within(module, "load") {
             breach("glommio appears only in level 3, server.rs and load/".into());
+        }
+        if (has_word(code, "tokio") || has_word(code, "axum")) && !within(module, "control") {
+            breach("tokio and axum appear only in control/".into());
         }
         if (1..=2).contains(&own) && (code.contains("Instant::now") || has_word(code, "SystemTime")) {
             breach("levels 1 and 2 are pure: time is an argument".into());
@@ -145,8 +149,9 @@ fn each_kind_of_breach_is_found_with_file_line_and_rule() {
         ("server", "    use crate::cli::Settings;", "level 4 (server) may not use level 5 (cli)"),
         ("shard/core", "use crate::hub::topic_word;", "never the hub"),
         ("shard/core", "use crate::echo::Echo;", "never the hub"),
-        ("registry", "use crate::host;", "only server, shard, report, load, commands look at the host"),
+        ("registry", "use crate::host;", "only server, shard, report, control, load, commands look at the host"),
         ("hub/language", "use glommio::Task;", "glommio appears only in"),
+        ("handle", "use tokio::sync::mpsc;", "tokio and axum appear only in control/"),
         ("shard/table", "let now = std::time::Instant::now();", "time is an argument"),
         ("codec", "use std::time::SystemTime;", "time is an argument"),
         ("registry", "unsafe { f() }", "sys.rs alone"),

@@ -255,6 +255,7 @@ fn check_prints_the_settings_in_force_and_starts_nothing() {
         read_timeout: Duration::from_secs(30),
         listen: vec!["length=127.0.0.1:0".parse().unwrap()],
         client_publish: true,
+        control: "off".parse().unwrap(),
         ..Config::default()
     };
     assert_eq!(config, expected);
