@@ -203,6 +203,23 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// Open file descriptors of this process.
+#[cfg(feature = "control")]
+pub(crate) fn open_fds() -> Option<u64> {
+    const OPEN: &str = "/proc/self/fd";
+    // The kernel tells their number as the folder's size since 6.2. Before, they must be listed.
+    match std::fs::metadata(OPEN).ok()?.len() {
+        0 => std::fs::read_dir(OPEN).ok().map(|entries| entries.count() as u64),
+        count => Some(count),
+    }
+}
+
+/// File descriptors that this process may have open; `None`: as many as it likes.
+#[cfg(feature = "control")]
+pub(crate) fn fd_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

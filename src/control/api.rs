@@ -10,16 +10,17 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::config::CONTROL_ANSWER_MS;
 use crate::control::auth::{self, Token};
 use crate::control::body::BODY_PERMITS;
+use crate::control::events::{self, Listeners};
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::stats::{self, Start, Stats};
-use crate::control::{assets, health, openapi, publish};
+use crate::control::{assets, batch, connections, health, metrics, openapi, publish, topics};
 use crate::handle::{QueryError, ServerHandle};
 use crate::message::Topic;
 
@@ -33,12 +34,14 @@ struct Shared {
     start: Start,
     /// A permit for each KiB of request bodies.
     bodies: Arc<Semaphore>,
+    listeners: Listeners,
 }
 
 impl Api {
-    pub(super) fn new(handle: ServerHandle, token: Option<Token>, start: Start) -> Self {
+    /// What the control plane of `handle`'s server needs, until `stop` changes.
+    pub(super) fn new(handle: ServerHandle, token: Option<Token>, start: Start, stop: watch::Receiver<bool>) -> Self {
         let bodies = Arc::new(Semaphore::new(BODY_PERMITS));
-        Api(Arc::new(Shared { handle, token, start, bodies }))
+        Api(Arc::new(Shared { handle, token, start, bodies, listeners: Listeners::new(stop) }))
     }
 
     pub(super) fn handle(&self) -> &ServerHandle {
@@ -51,6 +54,14 @@ impl Api {
 
     pub(super) fn body_budget(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.bodies)
+    }
+
+    pub(super) fn listeners(&self) -> &Listeners {
+        &self.0.listeners
+    }
+
+    pub(super) fn start(&self) -> Start {
+        self.0.start
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -78,7 +89,14 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(publish::publish_to_topic))
         .routes(routes!(publish::broadcast))
         .routes(routes!(publish::send_to_connection))
+        .routes(routes!(batch::batch))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::get, connections::close))
+        .routes(routes!(topics::list))
+        .routes(routes!(topics::get, topics::set))
         .routes(routes!(stats::stats))
+        .routes(routes!(events::events))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::drain))

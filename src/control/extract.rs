@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::config::{QUERY_PAGE_MAX, SlowConsumer};
+use crate::config::{QUERY_PAGE_MAX, SlowConsumer, TOPIC_BYTES_MAX};
 use crate::control::api::Api;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::message::{ConnId, Topic};
@@ -17,6 +17,17 @@ pub(super) const SLOW_CONSUMER: &str = "corecast-slow-consumer";
 
 /// The `{topic}` of a path.
 pub(super) struct TopicName(pub(super) Topic);
+
+impl PartialSchema for TopicName {
+    fn schema() -> RefOr<Schema> {
+        // White space and control characters, as regular expressions of all dialects know them.
+        let pattern = r"^[^\s\x00-\x1f\x7f-\x9f]+$";
+        let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+        name.min_length(Some(1)).max_length(Some(TOPIC_BYTES_MAX)).into()
+    }
+}
+
+impl ToSchema for TopicName {}
 
 impl FromRequestParts<Api> for TopicName {
     type Rejection = Problem;

@@ -6,15 +6,21 @@
 mod api;
 mod assets;
 mod auth;
+mod batch;
 mod body;
+mod connections;
 mod counts;
+mod events;
+mod exposition;
 mod extract;
 mod health;
 mod listen;
+mod metrics;
 mod openapi;
 mod problem;
 mod publish;
 mod stats;
+mod topics;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -31,6 +37,7 @@ use crate::host;
 
 use auth::Token;
 pub use auth::TokenError;
+pub use metrics::{METRICS, MetricInfo};
 pub use problem::ProblemCode;
 
 /// Where the control plane listens, and what calls must show.
@@ -154,7 +161,7 @@ impl Bound {
         };
         let (stop, stopped) = watch::channel(false);
         let serve = move || {
-            let router = api::router(api::Api::new(handle, token, start));
+            let router = api::router(api::Api::new(handle, token, start, stopped.clone()));
             runtime.block_on(listen::serve(listener, router, stopped));
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Thread)?;

@@ -148,10 +148,6 @@ impl Problem {
     pub(super) fn no_connection() -> Self {
         Problem::new(ProblemCode::NoConnection, "this connection is not open")
     }
-
-    pub(super) fn code(&self) -> ProblemCode {
-        self.code
-    }
 }
 
 impl IntoResponse for Problem {

@@ -88,7 +88,7 @@ impl From<Receipt> for ReceiptBody {
     path = "/v1/topics/{topic}/messages",
     tag = "publish",
     params(
-        ("topic" = String, Path, description = "The topic, percent-encoded"),
+        ("topic" = inline(TopicName), Path, description = "The topic, percent-encoded"),
         PublishParams,
         ("Corecast-Slow-Consumer" = Option<PolicyName>, Header, description = "Policy for slow consumers of this message"),
     ),

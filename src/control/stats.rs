@@ -78,7 +78,7 @@ macro_rules! shard_stats {
         #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
         pub(super) struct ShardStats {
             /// Connections refused, by reason.
-            refused: Refused,
+            pub(super) refused: Refused,
             /// Connections closed, by reason.
             pub(super) closed: Closed,
             /// Messages not delivered, by reason.

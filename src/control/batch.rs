@@ -1,0 +1,162 @@
+//! Many publishes in one request: a JSON object a line in, one a line out.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::config::{BATCH_BYTES_MAX, BATCH_LINES_MAX, BATCH_PATIENCE_MS};
+use crate::control::api::Api;
+use crate::control::body::{self, AnyBytes};
+use crate::control::extract::{Params, PolicyName, connection_id};
+use crate::control::problem::{Problem, ProblemCode};
+use crate::control::publish::{Accepted, PublishParams, receipt_of};
+use crate::handler::PublishError;
+use crate::message::Target;
+use crate::receipt::Published;
+
+/// The media type of lines of JSON.
+const NDJSON: &str = "application/x-ndjson";
+
+/// Lines that are worked through before other requests get their turn.
+const LINES_PER_TURN: usize = 64;
+
+/// One publish of a batch. It has one target (`topic`, `broadcast: true` or `connection`) and one payload.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Line {
+    /// Publish to this topic.
+    topic: Option<String>,
+    /// Publish to everyone.
+    #[serde(default)]
+    broadcast: bool,
+    /// Send to this connection.
+    connection: Option<String>,
+    /// The message, as text.
+    payload: Option<String>,
+    /// The message, as base64.
+    payload_base64: Option<String>,
+    /// Policy for slow consumers of this message.
+    slow_consumer: Option<PolicyName>,
+}
+
+/// What is answered to one line.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Accepted(Accepted),
+    Problem(Problem),
+}
+
+/// Publish many messages
+///
+/// The body has one JSON object a line, and so has the answer, in the same order: the accepted publish, the receipt,
+/// or a problem. A line that can't be published does not keep the others from it.
+#[utoipa::path(
+    post,
+    path = "/v1/batch",
+    tag = "publish",
+    params(PublishParams),
+    request_body(content = inline(AnyBytes), content_type = "application/x-ndjson"),
+    responses((status = 200, description = "A line for each line", body = String, content_type = "application/x-ndjson"))
+)]
+pub(super) async fn batch(
+    State(api): State<Api>,
+    Params(params): Params<PublishParams>,
+    request: Request,
+) -> Result<impl IntoResponse, Problem> {
+    body::require_type(request.headers(), &[NDJSON, "application/ndjson", "application/jsonl"])?;
+    let body = body::read(request, &api, BATCH_BYTES_MAX).await?;
+    let text = body.bytes.strip_suffix(b"\n").unwrap_or(&body.bytes);
+    let lines: Vec<&[u8]> = if text.is_empty() { Vec::new() } else { text.split(|byte| *byte == b'\n').collect() };
+    if lines.len() > BATCH_LINES_MAX {
+        let detail = format!("the batch has {} lines; at most {BATCH_LINES_MAX} are allowed", lines.len());
+        return Err(Problem::new(ProblemCode::MessageTooLarge, detail));
+    }
+    let mut published = Vec::with_capacity(lines.len());
+    let mut patience = Duration::from_millis(BATCH_PATIENCE_MS);
+    for (number, line) in lines.into_iter().enumerate() {
+        if number % LINES_PER_TURN == LINES_PER_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+        published.push(publish(&api, line, &mut patience).await);
+    }
+    let mut answers = Vec::new();
+    for published in published {
+        write(&mut answers, published, params.receipt).await;
+    }
+    Ok(([(CONTENT_TYPE, NDJSON)], answers))
+}
+
+/// Publishes one line. A shard that is behind is waited for, as long as the batch has patience left.
+async fn publish(api: &Api, line: &[u8], patience: &mut Duration) -> Result<Published, Problem> {
+    const PAUSE: Duration = Duration::from_millis(2);
+    let line: Line = body::parse(line)?;
+    let (target, payload) = (line.target(api)?, line.payload(api)?);
+    let policy = line.slow_consumer.map(|name| name.0);
+    loop {
+        match api.handle().publish_to(target.clone(), payload.clone(), policy) {
+            Err(PublishError::Busy) if !patience.is_zero() => {
+                tokio::time::sleep(PAUSE).await;
+                *patience = patience.saturating_sub(PAUSE);
+            }
+            published => return Ok(published?),
+        }
+    }
+}
+
+async fn write(answers: &mut Vec<u8>, published: Result<Published, Problem>, receipt: bool) {
+    let line = match published {
+        Ok(published) if receipt => match receipt_of(published).await {
+            Ok(receipt) => serde_json::to_writer(&mut *answers, &receipt),
+            Err(problem) => serde_json::to_writer(&mut *answers, &Answer::Problem(problem)),
+        },
+        Ok(published) => serde_json::to_writer(&mut *answers, &Answer::Accepted(Accepted::new(published.id()))),
+        Err(problem) => serde_json::to_writer(&mut *answers, &Answer::Problem(problem)),
+    };
+    // A vector takes it all, and these are plain values.
+    debug_assert!(line.is_ok());
+    answers.push(b'\n');
+}
+
+impl Line {
+    fn target(&self, api: &Api) -> Result<Target, Problem> {
+        match (&self.topic, self.broadcast, &self.connection) {
+            (Some(topic), false, None) => Ok(Target::Topic(api.topic(topic)?)),
+            (None, true, None) => Ok(Target::All),
+            (None, false, Some(id)) => {
+                let id = connection_id(id)?;
+                api.handle().peer(id).map(|_| Target::Conn(id)).ok_or_else(Problem::no_connection)
+            }
+            _ => {
+                let detail = "a line has one target: `topic`, `broadcast` (true) or `connection`";
+                Err(Problem::new(ProblemCode::BadBody, detail))
+            }
+        }
+    }
+
+    fn payload(&self, api: &Api) -> Result<Bytes, Problem> {
+        let payload: Bytes = match (&self.payload, &self.payload_base64) {
+            (Some(text), None) => text.clone().into(),
+            (None, Some(text)) => BASE64_STANDARD
+                .decode(text)
+                .map_err(|error| Problem::new(ProblemCode::BadBody, format!("payload_base64: {error}")))?
+                .into(),
+            _ => {
+                let detail = "a line has one payload: `payload` or `payload_base64`";
+                return Err(Problem::new(ProblemCode::BadBody, detail));
+            }
+        };
+        let max = api.handle().config().max_message;
+        if payload.len() > max {
+            return Err(PublishError::TooLarge { len: payload.len(), max }.into());
+        }
+        Ok(payload)
+    }
+}

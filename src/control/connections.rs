@@ -1,0 +1,149 @@
+//! Seeing and closing connections.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Json;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::control::api::{Api, answer};
+use crate::control::extract::{ConnectionId, NoParams, Params, page_limit};
+use crate::control::problem::{Problem, ProblemCode};
+use crate::handle::ConnectionCursor;
+use crate::shard::query::ConnectionInfo;
+
+/// Which page of connections.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageParams {
+    /// The `next` of the page before; left out: the first page.
+    #[param(pattern = r"^[0-9]{1,4}\.[0-9]{1,8}$")]
+    after: Option<String>,
+    /// Connections on a page at the most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+}
+
+/// A page of connections, in no particular order. One that is open all the while is on exactly one page.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Page {
+    connections: Vec<Connection>,
+    /// The `after` of the next page; null: this is the last one.
+    #[schema(required)]
+    next: Option<String>,
+}
+
+/// One connection.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Connection {
+    /// Its id. A decimal number, as text: it may be larger than what JSON numbers hold exactly.
+    id: String,
+    /// The client's address.
+    peer: String,
+    /// The shard that holds it.
+    shard: usize,
+    /// How its messages are framed.
+    framing: &'static str,
+    /// Seconds since it was opened.
+    age_s: f64,
+    /// The topics it is subscribed to.
+    topics: Vec<String>,
+    /// Messages that wait for it.
+    queued_messages: usize,
+    /// Bytes that wait for it.
+    queued_bytes: usize,
+    /// Messages written to it.
+    sent: u64,
+    /// Messages that it missed.
+    dropped: u64,
+}
+
+impl From<ConnectionInfo> for Connection {
+    fn from(info: ConnectionInfo) -> Self {
+        Connection {
+            id: info.id.to_string(),
+            peer: info.peer.to_string(),
+            shard: info.shard,
+            framing: info.framing.name(),
+            age_s: info.age.as_secs_f64(),
+            topics: info.topics.iter().map(ToString::to_string).collect(),
+            queued_messages: info.queued_messages,
+            queued_bytes: info.queued_bytes,
+            sent: info.sent,
+            dropped: info.dropped,
+        }
+    }
+}
+
+/// List connections
+#[utoipa::path(
+    get,
+    path = "/v1/connections",
+    tag = "observe",
+    params(PageParams),
+    responses((status = 200, description = "A page of them", body = Page))
+)]
+pub(super) async fn list(State(api): State<Api>, Params(params): Params<PageParams>) -> Result<Json<Page>, Problem> {
+    let limit = page_limit(params.limit)?;
+    let from = match params.after.as_deref() {
+        None => ConnectionCursor::default(),
+        Some(text) => cursor(text)?,
+    };
+    let (connections, next) = answer(api.handle().connections(from, limit)).await?;
+    let connections = connections.into_iter().map(Connection::from).collect();
+    Ok(Json(Page { connections, next: next.map(|next| next.to_string()) }))
+}
+
+fn cursor(text: &str) -> Result<ConnectionCursor, Problem> {
+    let cursor: Result<ConnectionCursor, String> = text.parse();
+    match cursor {
+        // Only what was given out: `parse` alone takes signs and zeros before a number.
+        Ok(cursor) if cursor.to_string() == text => Ok(cursor),
+        _ => Err(Problem::new(ProblemCode::BadQuery, "after: this is not the `next` of a page before")),
+    }
+}
+
+/// Look at one connection
+#[utoipa::path(
+    get,
+    path = "/v1/connections/{id}",
+    tag = "observe",
+    params(("id" = u64, Path, description = "The connection")),
+    responses(
+        (status = 200, description = "It", body = Connection),
+        (status = 404, description = "It is not open", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get(
+    State(api): State<Api>,
+    ConnectionId(id): ConnectionId,
+    _: Params<NoParams>,
+) -> Result<Json<Connection>, Problem> {
+    let found = answer(api.handle().connection(id)).await?;
+    found.map(|info| Json(info.into())).ok_or_else(Problem::no_connection)
+}
+
+/// Close one connection
+///
+/// What waits for it is written first. It is counted as `kicked`.
+#[utoipa::path(
+    delete,
+    path = "/v1/connections/{id}",
+    tag = "operate",
+    params(("id" = u64, Path, description = "The connection")),
+    responses(
+        (status = 204, description = "It is being closed"),
+        (status = 404, description = "It is not open", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn close(
+    State(api): State<Api>,
+    ConnectionId(id): ConnectionId,
+    _: Params<NoParams>,
+) -> Result<StatusCode, Problem> {
+    match api.handle().close(id)? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Problem::no_connection()),
+    }
+}

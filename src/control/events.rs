@@ -1,0 +1,140 @@
+//! The event stream: the statistics once a second, taken and written once for all who listen.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use futures_lite::stream;
+use serde::Serialize;
+use tokio::sync::broadcast::{self, Receiver, Sender};
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use crate::config::{EVENT_LISTENERS_MAX, EVENT_MS, EVENT_QUEUE};
+use crate::control::api::Api;
+use crate::control::extract::{NoParams, Params};
+use crate::control::problem::{Problem, ProblemCode};
+use crate::control::stats::{ShardStats, Stats};
+
+/// Those who listen.
+pub(super) struct Listeners {
+    events: Sender<Bytes>,
+    /// Whether the ticker runs: it does while somebody listens.
+    ticking: Mutex<bool>,
+    stop: watch::Receiver<bool>,
+}
+
+/// The statistics, and how fast they change.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Event {
+    #[serde(flatten)]
+    stats: Stats,
+    rates: Rates,
+}
+
+/// Per second, since the event before.
+#[derive(Default, Serialize, ToSchema)]
+struct Rates {
+    messages_in: f64,
+    messages_out: f64,
+    delivered: f64,
+    dropped: f64,
+    accepted: f64,
+    refused: f64,
+    closed: f64,
+}
+
+impl Listeners {
+    /// Nobody yet. All are let go when `stop` changes.
+    pub(super) fn new(stop: watch::Receiver<bool>) -> Self {
+        Listeners { events: broadcast::channel(EVENT_QUEUE).0, ticking: Mutex::new(false), stop }
+    }
+
+    /// Adds a listener, and begins to tick if it is the first.
+    fn join(&self, api: &Api) -> Result<Receiver<Bytes>, Problem> {
+        if self.events.receiver_count() >= EVENT_LISTENERS_MAX {
+            let detail = format!("{EVENT_LISTENERS_MAX} listen already, and no more may");
+            return Err(Problem::new(ProblemCode::Busy, detail));
+        }
+        let receiver = self.events.subscribe();
+        let mut ticking = self.ticking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !*ticking {
+            *ticking = true;
+            tokio::spawn(tick(api.clone()));
+        }
+        Ok(receiver)
+    }
+
+    /// Sends to all; says whether somebody is left.
+    fn send(&self, event: Bytes) -> bool {
+        let mut ticking = self.ticking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *ticking = self.events.send(event).is_ok();
+        *ticking
+    }
+}
+
+/// Tells all listeners once a second, until there is none.
+async fn tick(api: Api) {
+    let mut last: Option<(Instant, ShardStats)> = None;
+    let mut ticks = tokio::time::interval(Duration::from_millis(EVENT_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (now, stats) = (Instant::now(), api.stats());
+        let rates = last.map(|(then, totals)| Rates::between(&totals, &stats.totals, now - then)).unwrap_or_default();
+        last = Some((now, stats.totals));
+        // Numbers and plain words, which JSON can hold.
+        let data = serde_json::to_string(&Event { stats, rates }).unwrap_or_default();
+        if !api.listeners().send(format!("event: stats\ndata: {data}\n\n").into()) {
+            break;
+        }
+    }
+}
+
+impl Rates {
+    fn between(last: &ShardStats, now: &ShardStats, span: Duration) -> Self {
+        let rate = |last: u64, now: u64| {
+            let rate = now.saturating_sub(last) as f64 / span.as_secs_f64().max(1e-3);
+            (rate * 10.0).round() / 10.0
+        };
+        Rates {
+            messages_in: rate(last.messages_in, now.messages_in),
+            messages_out: rate(last.messages_out, now.messages_out),
+            delivered: rate(last.delivered, now.delivered),
+            dropped: rate(last.dropped.sum(), now.dropped.sum()),
+            accepted: rate(last.accepted, now.accepted),
+            refused: rate(last.refused.sum(), now.refused.sum()),
+            closed: rate(last.closed.sum(), now.closed.sum()),
+        }
+    }
+}
+
+/// Follow the statistics
+///
+/// Server-sent events: once a second an event `stats`, whose data is what `/v1/stats` answers, with rates. A listener
+/// that does not read for a few seconds is let go.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "observe",
+    responses((status = 200, description = "The stream", body = Event, content_type = "text/event-stream"))
+)]
+pub(super) async fn events(State(api): State<Api>, _: Params<NoParams>) -> Result<impl IntoResponse, Problem> {
+    let receiver = api.listeners().join(&api)?;
+    let stop = api.listeners().stop.clone();
+    let events = stream::unfold((receiver, stop), |(mut receiver, mut stop)| async move {
+        let stopped = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+            None
+        };
+        // It ends also when some were missed: the client has not read them.
+        let event = futures_lite::future::or(async { receiver.recv().await.ok() }, stopped).await?;
+        Some((Ok::<_, std::convert::Infallible>(event), (receiver, stop)))
+    });
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(events)))
+}

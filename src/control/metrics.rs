@@ -1,0 +1,260 @@
+//! Metrics in the Prometheus text format, read from the shards' counters when somebody asks.
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{TEXT_FORMAT, TextEncoder};
+
+use crate::control::api::Api;
+use crate::control::counts::Refusal;
+use crate::control::exposition::{counter, gauge, histogram};
+use crate::control::problem::{Problem, ProblemCode};
+use crate::handle::ServerHandle;
+use crate::host;
+use crate::message::{CloseReason, DropReason};
+use crate::metrics::{ShardMetrics, Spans};
+
+/// A metric: its name, what it counts, and where its values come from.
+pub struct MetricInfo {
+    /// The name, without what histograms append to it.
+    pub name: &'static str,
+    /// What it counts, in one sentence.
+    pub help: &'static str,
+    source: Source,
+}
+
+enum Source {
+    Counter(fn(&ShardMetrics) -> u64),
+    Gauge(fn(&ShardMetrics) -> u64),
+    /// A value for each reason.
+    Reasons(fn(&ShardMetrics) -> Counts),
+    Spans(fn(&ShardMetrics) -> &Spans),
+    /// A gauge of the whole process; `None`: it can't be known here.
+    Process(fn(&Whole<'_>) -> Option<f64>),
+    /// 1, with the version as a label.
+    Build,
+}
+
+/// A count by the name of its reason.
+type Counts = Vec<(&'static str, u64)>;
+
+/// What metrics of the whole process are taken from.
+struct Whole<'a> {
+    handle: &'a ServerHandle,
+    resident_bytes: u64,
+    resident_bytes_at_start: u64,
+}
+
+impl MetricInfo {
+    /// `counter`, `gauge` or `histogram`.
+    pub fn kind(&self) -> &'static str {
+        match self.source {
+            Source::Counter(_) | Source::Reasons(_) => "counter",
+            Source::Spans(_) => "histogram",
+            Source::Gauge(_) | Source::Process(..) | Source::Build => "gauge",
+        }
+    }
+
+    /// The names of its labels.
+    pub fn labels(&self) -> &'static [&'static str] {
+        match self.source {
+            Source::Counter(_) | Source::Gauge(_) | Source::Spans(_) => &["shard"],
+            Source::Reasons(_) => &["shard", "reason"],
+            Source::Process(..) => &[],
+            Source::Build => &["version"],
+        }
+    }
+}
+
+macro_rules! metrics {
+    ($($name:literal $help:literal $source:expr,)*) => {
+        /// Every metric, in the order in which they are written.
+        pub const METRICS: &[MetricInfo] = &[$(MetricInfo { name: $name, help: $help, source: $source },)*];
+    };
+}
+
+metrics! {
+    "corecast_connections"
+        "Open connections."
+        Source::Gauge(|shard| shard.connections.get()),
+    "corecast_connections_max"
+        "Connections that may be open at a time."
+        Source::Process(|all| Some(all.handle.max_connections() as f64)),
+    "corecast_accepts_total"
+        "Connections accepted."
+        Source::Counter(|shard| shard.accepted.get()),
+    "corecast_accept_errors_total"
+        "Calls of accept that failed for want of file descriptors or memory."
+        Source::Counter(|shard| shard.accept_errors.get()),
+    "corecast_refusals_total"
+        "Connections refused, by reason."
+        Source::Reasons(refusals),
+    "corecast_closes_total"
+        "Connections closed, by reason."
+        Source::Reasons(closes),
+    "corecast_throttles_total"
+        "Times that a client was read more slowly since it sent more than message_rate."
+        Source::Counter(|shard| shard.throttled.get()),
+    "corecast_messages_received_total"
+        "Complete messages received from clients."
+        Source::Counter(|shard| shard.messages_in.get()),
+    "corecast_received_bytes_total"
+        "Bytes received from clients."
+        Source::Counter(|shard| shard.bytes_in.get()),
+    "corecast_messages_sent_total"
+        "Messages handed to the kernel whole, replies included."
+        Source::Counter(|shard| shard.messages_out.get()),
+    "corecast_sent_bytes_total"
+        "Bytes handed to the kernel."
+        Source::Counter(|shard| shard.bytes_out.get()),
+    "corecast_publishes_total"
+        "Publishes delivered by the shard to its connections; each shard counts each publish."
+        Source::Counter(|shard| shard.publishes.get()),
+    "corecast_publishes_refused_total"
+        "Publishes by clients that were refused because a queue was full."
+        Source::Counter(|shard| shard.publishes_refused.get()),
+    "corecast_recipients_total"
+        "Recipients that publishes were meant for."
+        Source::Counter(|shard| shard.matched.get()),
+    "corecast_deliveries_total"
+        "Pushed messages handed to the kernel whole."
+        Source::Counter(|shard| shard.delivered.get()),
+    "corecast_drops_total"
+        "Messages that did not reach a client, by reason."
+        Source::Reasons(drops),
+    "corecast_outbox_messages"
+        "Messages that wait for clients."
+        Source::Gauge(|shard| shard.queued_messages.get()),
+    "corecast_outbox_bytes"
+        "Bytes that wait for clients."
+        Source::Gauge(|shard| shard.queued_bytes.get()),
+    "corecast_publish_queue_messages"
+        "Publishes that wait in the shard's queue."
+        Source::Gauge(|shard| shard.publish_queue.get()),
+    "corecast_mesh_backlog_messages"
+        "Messages that wait for other shards whose queue is full."
+        Source::Gauge(|shard| shard.mesh_backlog.get()),
+    "corecast_mesh_waits_total"
+        "Messages that did not fit into a queue to another shard at once."
+        Source::Counter(|shard| shard.mesh_full.get()),
+    "corecast_time_to_last_seconds"
+        "Time from a publish's acceptance to its last write on the shard."
+        Source::Spans(|shard| &shard.time_to_last),
+    "corecast_fanout_seconds"
+        "Time a batch of publishes took to deliver."
+        Source::Spans(|shard| &shard.fanout),
+    "corecast_encodes_total"
+        "Frames encoded: one for each publish and framing."
+        Source::Counter(|shard| shard.encoded.get()),
+    "corecast_sends_total"
+        "Calls of send."
+        Source::Counter(|shard| shard.sends.get()),
+    "corecast_sends_blocked_total"
+        "Calls of send that the kernel took only in part or not at all."
+        Source::Counter(|shard| shard.sends_blocked.get()),
+    "corecast_stalls_total"
+        "Times that the shard was away from its tasks for 50 ms or longer."
+        Source::Counter(|shard| shard.stalls.get()),
+    "corecast_pool_misses_total"
+        "Buffers that the registered pool could not lend."
+        Source::Counter(|shard| shard.pool_misses.get()),
+    "corecast_topics"
+        "Topics that have a subscriber on the shard."
+        Source::Gauge(|shard| shard.topics.get()),
+    "corecast_tasks"
+        "Tasks of connections."
+        Source::Gauge(|shard| shard.tasks.get()),
+    "corecast_draining"
+        "1 while the server drains."
+        Source::Process(|all| Some(f64::from(u8::from(all.handle.is_draining())))),
+    "corecast_bytes_per_connection"
+        "Memory that came since the start, divided by the connections."
+        Source::Process(per_connection),
+    "corecast_build_info"
+        "The version that runs."
+        Source::Build,
+    "process_resident_memory_bytes"
+        "Resident memory of the process."
+        Source::Process(|all| Some(all.resident_bytes as f64)),
+    "process_open_fds"
+        "Open file descriptors."
+        Source::Process(|_| host::open_fds().map(|fds| fds as f64)),
+    "process_max_fds"
+        "File descriptors that may be open."
+        Source::Process(|_| host::fd_limit().map(|fds| fds as f64)),
+}
+
+fn refusals(shard: &ShardMetrics) -> Counts {
+    Refusal::ALL.map(|reason| (reason.name(), reason.count(shard))).to_vec()
+}
+
+fn closes(shard: &ShardMetrics) -> Counts {
+    CloseReason::ALL.map(|reason| (reason.name(), shard.closed[reason as usize].get())).to_vec()
+}
+
+fn drops(shard: &ShardMetrics) -> Counts {
+    DropReason::ALL.map(|reason| (reason.name(), shard.dropped[reason as usize].get())).to_vec()
+}
+
+fn per_connection(all: &Whole<'_>) -> Option<f64> {
+    let grown = all.resident_bytes.saturating_sub(all.resident_bytes_at_start);
+    grown.checked_div(all.handle.conn_count() as u64).map(|bytes| bytes as f64)
+}
+
+impl MetricInfo {
+    fn family(&self, all: &Whole<'_>) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(match self.kind() {
+            "counter" => MetricType::COUNTER,
+            "histogram" => MetricType::HISTOGRAM,
+            _ => MetricType::GAUGE,
+        });
+        let shards = || all.handle.stats().enumerate().map(|(shard, metrics)| (shard.to_string(), metrics));
+        family.set_metric(match self.source {
+            Source::Counter(value) => {
+                shards().map(|(name, shard)| counter(&[("shard", &name)], value(shard) as f64)).collect()
+            }
+            Source::Gauge(value) => {
+                shards().map(|(name, shard)| gauge(&[("shard", &name)], value(shard) as f64)).collect()
+            }
+            Source::Reasons(values) => shards()
+                .flat_map(|(name, shard)| {
+                    let value = move |(reason, value)| counter(&[("shard", &name), ("reason", reason)], value as f64);
+                    values(shard).into_iter().map(value)
+                })
+                .collect(),
+            Source::Spans(spans) => {
+                shards().map(|(name, shard)| histogram(&[("shard", &name)], spans(shard))).collect()
+            }
+            Source::Process(value) => value(all).map(|value| gauge(&[], value)).into_iter().collect(),
+            Source::Build => vec![gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+        });
+        family
+    }
+}
+
+/// All metrics, as text.
+fn text(handle: &ServerHandle, resident_bytes_at_start: u64) -> Result<String, prometheus::Error> {
+    let resident_bytes = host::resident_bytes().unwrap_or(0);
+    let all = Whole { handle, resident_bytes, resident_bytes_at_start };
+    let families: Vec<_> = METRICS.iter().map(|metric| metric.family(&all)).collect();
+    // The encoder takes a family without a value for a fault.
+    let families: Vec<_> = families.into_iter().filter(|family| !family.get_metric().is_empty()).collect();
+    TextEncoder::new().encode_to_string(&families)
+}
+
+/// Metrics for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "observe",
+    responses((status = 200, description = "The text format, version 0.0.4", body = String, content_type = "text/plain"))
+)]
+pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
+    let text = text(api.handle(), api.start().resident_bytes)
+        .map_err(|error| Problem::new(ProblemCode::Busy, format!("the metrics can't be written: {error}")))?;
+    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text))
+}

@@ -1,0 +1,146 @@
+//! Seeing topics, and setting their policy for slow consumers.
+
+use axum::extract::State;
+use axum::response;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::control::api::{Api, answer};
+use crate::control::body::Json;
+use crate::control::extract::{NoParams, Params, PolicyName, TopicName, page_limit};
+use crate::control::problem::Problem;
+use crate::handle::TopicInfo;
+
+/// Which page of topics.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageParams {
+    /// Only topics that begin with it.
+    #[serde(default)]
+    prefix: String,
+    /// The `next` of the page before: only topics after it.
+    after: Option<String>,
+    /// Topics on a page at the most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+}
+
+/// A page of topics that have subscribers, in the order of their names.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Page {
+    topics: Vec<Topic>,
+    /// The `after` of the next page; null: this is the last one.
+    #[schema(required)]
+    next: Option<String>,
+}
+
+/// One topic. Counts begin when it has a first subscriber.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Topic {
+    /// Its name.
+    topic: String,
+    /// Connections that are subscribed to it.
+    subscribers: usize,
+    /// The same, by shard.
+    subscribers_by_shard: Vec<usize>,
+    /// Messages published to it.
+    published: u64,
+    /// Messages of it that were written to a subscriber at once.
+    delivered: u64,
+    /// Messages of it that a subscriber missed.
+    dropped: u64,
+    /// The policy that was set for it; null: the server's holds.
+    #[schema(required)]
+    slow_consumer: Option<PolicyName>,
+}
+
+impl From<TopicInfo> for Topic {
+    fn from(info: TopicInfo) -> Self {
+        Topic {
+            topic: info.name,
+            subscribers: info.subscribers.iter().sum(),
+            subscribers_by_shard: info.subscribers,
+            published: info.published,
+            delivered: info.written,
+            dropped: info.dropped,
+            slow_consumer: info.slow_consumer.map(PolicyName),
+        }
+    }
+}
+
+/// List topics
+#[utoipa::path(
+    get,
+    path = "/v1/topics",
+    tag = "observe",
+    params(PageParams),
+    responses((status = 200, description = "A page of them", body = Page))
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<PageParams>,
+) -> Result<response::Json<Page>, Problem> {
+    let limit = page_limit(params.limit)?;
+    let found = answer(api.handle().topics(&params.prefix, params.after.as_deref(), limit)).await?;
+    // A full page may be the last one; the next is empty then.
+    let next = if found.len() == limit { found.last().map(|topic| topic.name.clone()) } else { None };
+    Ok(response::Json(Page { topics: found.into_iter().map(Topic::from).collect(), next }))
+}
+
+/// Look at one topic
+///
+/// One that nobody is subscribed to has no subscribers, but may have a policy.
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{topic}",
+    tag = "observe",
+    params(("topic" = inline(TopicName), Path, description = "The topic, percent-encoded")),
+    responses((status = 200, description = "It", body = Topic))
+)]
+pub(super) async fn get(
+    State(api): State<Api>,
+    TopicName(topic): TopicName,
+    _: Params<NoParams>,
+) -> Result<response::Json<Topic>, Problem> {
+    Ok(response::Json(answer(api.handle().topic(&topic)).await?.into()))
+}
+
+/// What can be set for a topic.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TopicSettings {
+    /// The policy for slow consumers; null: the server's.
+    #[serde(deserialize_with = "present")]
+    #[schema(required)]
+    slow_consumer: Option<PolicyName>,
+}
+
+/// Reads a field that may be null, but not left out.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PolicyName>, D::Error> {
+    Option::deserialize(from)
+}
+
+/// Set a topic's policy for slow consumers
+///
+/// It holds for what is published from then on, until the server ends.
+#[utoipa::path(
+    put,
+    path = "/v1/topics/{topic}",
+    tag = "operate",
+    params(("topic" = inline(TopicName), Path, description = "The topic, percent-encoded")),
+    request_body = TopicSettings,
+    responses(
+        (status = 200, description = "It is set", body = Topic),
+        (status = 409, description = "Too many topics have one", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn set(
+    State(api): State<Api>,
+    TopicName(topic): TopicName,
+    _: Params<NoParams>,
+    Json(settings): Json<TopicSettings>,
+) -> Result<response::Json<Topic>, Problem> {
+    api.handle().set_slow_consumer(&topic, settings.slow_consumer.map(|name| name.0))?;
+    Ok(response::Json(answer(api.handle().topic(&topic)).await?.into()))
+}
