@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::push::PushArgs;
+use crate::commands::stats::StatsArgs;
 use crate::config::{
     Config, ConfigError, ControlAddr, Cpus, Listen, SlowConsumer, bytes_from_text, duration_from_text,
 };
@@ -34,6 +35,8 @@ pub enum Command {
     Load(LoadCommand),
     /// Publish a message, or every line of stdin, through a running server.
     Push(PushArgs),
+    /// Show what a running server does: connections, rates, drops, queues, topics.
+    Stats(StatsArgs),
     /// Look at this host: how many connections it can reach, what stops it first, and what lifts that.
     Doctor(DoctorArgs),
 }

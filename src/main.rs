@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use corecast::cli::{Cli, Command};
-use corecast::commands::{CommandError, doctor, push};
+use corecast::commands::{CommandError, doctor, push, stats};
 use corecast::load::{self, LoadCommand};
 
 mod plane;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Load(command) => put_load(command),
         Command::Push(args) => settle(push::run(&args)),
+        Command::Stats(args) => settle(stats::run(&args)),
         Command::Doctor(args) => exit_code(doctor::run(&args)),
     }
 }

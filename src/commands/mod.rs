@@ -6,6 +6,7 @@ mod client;
 pub mod doctor;
 mod error;
 pub mod push;
+pub mod stats;
 mod text;
 
 pub use client::{ControlArgs, ControlUrl, Problem};
@@ -13,6 +14,11 @@ pub use error::CommandError;
 
 /// Prints to stdout. A reader that has gone away (`| head`) is no fault: there is nobody left to tell.
 fn print(text: &str) {
+    let _ = is_printed(text);
+}
+
+/// Prints to stdout; whether somebody reads it.
+fn is_printed(text: &str) -> bool {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
