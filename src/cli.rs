@@ -9,7 +9,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::commands::doctor::DoctorArgs;
+#[cfg(feature = "control")]
 use crate::commands::push::PushArgs;
+#[cfg(feature = "control")]
 use crate::commands::stats::StatsArgs;
 use crate::config::{
     Config, ConfigError, ControlAddr, Cpus, Listen, SlowConsumer, bytes_from_text, duration_from_text,
@@ -34,8 +36,10 @@ pub enum Command {
     #[command(subcommand)]
     Load(LoadCommand),
     /// Publish a message, or every line of stdin, through a running server.
+    #[cfg(feature = "control")]
     Push(PushArgs),
     /// Show what a running server does: connections, rates, drops, queues, topics.
+    #[cfg(feature = "control")]
     Stats(StatsArgs),
     /// Look at this host: how many connections it can reach, what stops it first, and what lifts that.
     Doctor(DoctorArgs),

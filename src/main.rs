@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use corecast::cli::{Cli, Command};
-use corecast::commands::{CommandError, doctor, push, stats};
+use corecast::commands::doctor;
+#[cfg(feature = "control")]
+use corecast::commands::{CommandError, push, stats};
 use corecast::load::{self, LoadCommand};
 
 mod plane;
@@ -19,7 +21,9 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Load(command) => put_load(command),
+        #[cfg(feature = "control")]
         Command::Push(args) => settle(push::run(&args)),
+        #[cfg(feature = "control")]
         Command::Stats(args) => settle(stats::run(&args)),
         Command::Doctor(args) => exit_code(doctor::run(&args)),
     }
@@ -30,6 +34,7 @@ fn exit_code(is_well: bool) -> ExitCode {
 }
 
 /// Tells why a command failed, if it did. The exit code: 0, all went well; 1, it did not; 2, flags can't be used.
+#[cfg(feature = "control")]
 fn settle(result: Result<bool, CommandError>) -> ExitCode {
     result.map_or_else(
         |error| {

@@ -94,6 +94,15 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// The same in few words, for where it is clear what was tried.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            CommandError::Unreachable { reason, .. } | CommandError::Lost { reason, .. } => reason.clone(),
+            CommandError::Refused { problem, .. } => problem.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the command line is at fault, rather than the server.
     pub fn is_usage(&self) -> bool {
         matches!(self, CommandError::Flags(_) | CommandError::ReadToken { .. } | CommandError::BadToken { .. })

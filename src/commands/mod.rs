@@ -2,23 +2,24 @@
 
 use std::io::{self, Write};
 
+#[cfg(feature = "control")]
 mod client;
 pub mod doctor;
+#[cfg(feature = "control")]
 mod error;
+#[cfg(feature = "control")]
 pub mod push;
+#[cfg(feature = "control")]
 pub mod stats;
 mod text;
 
+#[cfg(feature = "control")]
 pub use client::{ControlArgs, ControlUrl, Problem};
+#[cfg(feature = "control")]
 pub use error::CommandError;
 
-/// Prints to stdout. A reader that has gone away (`| head`) is no fault: there is nobody left to tell.
-fn print(text: &str) {
-    let _ = is_printed(text);
-}
-
-/// Prints to stdout; whether somebody reads it.
-fn is_printed(text: &str) -> bool {
+/// Prints to stdout; whether somebody reads it. That nobody does (`| head`) is no fault.
+fn print(text: &str) -> bool {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }

@@ -1,5 +1,6 @@
 //! Numbers as people read them.
 
+#[cfg(feature = "control")]
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -23,6 +24,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// A time span in the unit that suits it: `40 µs`, `1.5 ms`, `2.0 s`.
+#[cfg(feature = "control")]
 pub(super) fn micros(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} µs"),
@@ -32,6 +34,7 @@ pub(super) fn micros(us: u64) -> String {
 }
 
 /// How long something has been up, in its two largest units: `3d 4h`, `12m 5s`.
+#[cfg(feature = "control")]
 pub(super) fn uptime(span: Duration) -> String {
     let seconds = span.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -54,6 +57,7 @@ mod tests {
         assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
     }
 
+    #[cfg(feature = "control")]
     #[test]
     fn spans_and_sizes_take_the_unit_that_suits_them() {
         assert_eq!([999, 1_500, 2_000_000].map(micros), ["999 µs", "1.5 ms", "2.0 s"]);

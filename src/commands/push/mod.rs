@@ -257,11 +257,12 @@ impl Push<'_> {
 
     /// Shows the answer to one message. `text` is the answer as it came.
     fn show(&self, said: &Said, text: &str) {
-        match said {
-            _ if self.args.json => super::print(&format!("{text}\n")),
-            Said::Receipt(receipt) => super::print(&format!("{}\n", receipt.line())),
-            Said::Accepted { id } => super::print(&format!("published {id}\n")),
-            Said::Problem(problem) => eprintln!("corecast: {problem}"),
-        }
+        let line = match said {
+            _ if self.args.json => text.to_owned(),
+            Said::Receipt(receipt) => receipt.line(),
+            Said::Accepted { id } => format!("published {id}"),
+            Said::Problem(problem) => problem.to_string(),
+        };
+        super::print(&format!("{line}\n"));
     }
 }

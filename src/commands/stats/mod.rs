@@ -100,7 +100,7 @@ fn follow(args: &StatsArgs, client: &Client, mut last: Sample, topics: Option<To
         } else {
             plain(&sample, rates.as_ref())
         };
-        if !super::is_printed(&format!("{line}\n")) {
+        if !super::print(&format!("{line}\n")) {
             break;
         }
         last = sample;

@@ -12,7 +12,7 @@ use crate::commands::text::{grouped, micros, size, uptime};
 const NAME: usize = 13;
 
 /// Columns below which nothing is laid out any more; lines are cut instead.
-const WIDTH_MIN: usize = 60;
+const WIDTH_MIN: usize = 72;
 
 /// Rows of topics that shards may not take.
 const TOPIC_ROWS: usize = 4;

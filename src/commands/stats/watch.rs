@@ -142,7 +142,7 @@ fn ask(client: Client) -> Receiver<News> {
             std::thread::sleep(PERIOD);
             let sample = match Sample::take(&client) {
                 Ok(sample) => News::Sample(Box::new(sample)),
-                Err(error) => News::Trouble(error.to_string()),
+                Err(error) => News::Trouble(error.reason()),
             };
             if !tell(&to, sample) {
                 return;
