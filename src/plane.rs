@@ -8,7 +8,7 @@ use corecast::{Config, ServerHandle};
 type Failure = (u8, String);
 
 #[cfg(feature = "control")]
-mod plane {
+mod inner {
     use corecast::control::{Bound, Control, ControlError, ControlOptions};
 
     use super::{Config, Failure, ServerHandle, SocketAddr};
@@ -54,7 +54,7 @@ mod plane {
 }
 
 #[cfg(not(feature = "control"))]
-mod plane {
+mod inner {
     use super::{Config, Failure, ServerHandle, SocketAddr};
 
     /// There is none in this build.
@@ -89,4 +89,4 @@ mod plane {
     }
 }
 
-pub(crate) use plane::{Plane, Running};
+pub(crate) use inner::{Plane, Running};

@@ -19,7 +19,23 @@ macro_rules! assets {
     };
 }
 
-const ASSETS: &[Asset] = assets!["index.html",];
+const ASSETS: &[Asset] = assets![
+    "api.js",
+    "charts.js",
+    "dashboard.js",
+    "favicon.svg",
+    "format.js",
+    "history.js",
+    "index.html",
+    "publish.js",
+    "stream.js",
+    "style.css",
+    "tables.js",
+    "theme.js",
+    "vendor/LICENSE-uPlot",
+    "vendor/uPlot.iife.min.js",
+    "vendor/uPlot.min.css",
+];
 
 /// The page loads nothing from elsewhere and is not shown inside other pages.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \

@@ -20,7 +20,7 @@ fn level(module: &str) -> Option<u8> {
         | "shard/drain" | "shard/buffers" | "shard/query" | "registry" => 3,
         "handle" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
-        "cli" | "main" | "serve" | "lib" => 5,
+        "cli" | "main" | "plane" | "serve" | "lib" => 5,
         _ if within(module, "load") || within(module, "commands") => 5,
         _ => return None,
     })
@@ -64,7 +64,7 @@ fn breaches(module: &str, file: &str, text: &str) -> Vec<String> {
         if (1..=2).contains(&own) && (code.contains("Instant::now") || has_word(code, "SystemTime")) {
             breach("levels 1 and 2 are pure: time is an argument".into());
         }
-        if has_word(code, "unsafe") && module != "sys" {
+        if has_word(&code.replace("unsafe-inline", ""), "unsafe") && module != "sys" {
             breach("unsafe code stands in sys.rs alone".into());
         }
     }
