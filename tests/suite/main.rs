@@ -11,6 +11,8 @@ mod drain;
 mod framing;
 mod language;
 mod layering;
+mod library;
 mod limits;
+mod logging;
 mod readme;
 mod slow;

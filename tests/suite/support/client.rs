@@ -49,6 +49,11 @@ impl Client {
         self.stream.local_addr().unwrap()
     }
 
+    /// The framing it speaks.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
     // ---- Sending ----
 
     /// The bytes of a message in this client's framing.

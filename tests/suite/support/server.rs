@@ -61,7 +61,7 @@ impl Fixture {
         self.addrs[framing as usize]
     }
 
-    /// Connects until a connection lands on `shard`. The server must be the hub.
+    /// Connects until a connection lands on `shard`. Nobody else may connect meanwhile.
     pub(crate) fn client_on(&self, shard: usize, framing: Framing) -> Client {
         loop {
             let (landed, client) = self.placed_client(framing);
@@ -151,17 +151,15 @@ impl Drop for Fixture {
     }
 }
 
-/// Connects until each shard has `each` of the connections, over both framings in turn.
+/// Connects until each shard has `each` of the connections at least, over both framings in turn.
 pub(crate) fn everywhere(server: &Fixture, each: usize) -> Vec<Client> {
     let mut clients = Vec::new();
     let mut by_shard = vec![0; server.stats().len()];
     while by_shard.iter().any(|count| *count < each) {
         let framing = Framing::ALL[clients.len() % Framing::ALL.len()];
         let (shard, client) = server.placed_client(framing);
-        if by_shard[shard] < each {
-            by_shard[shard] += 1;
-            clients.push(client);
-        }
+        by_shard[shard] += 1;
+        clients.push(client);
     }
     clients
 }
