@@ -64,7 +64,9 @@ fn breaches(module: &str, file: &str, text: &str) -> Vec<String> {
         if (1..=2).contains(&own) && (code.contains("Instant::now") || has_word(code, "SystemTime")) {
             breach("levels 1 and 2 are pure: time is an argument".into());
         }
-        if has_word(&code.replace("unsafe-inline", ""), "unsafe") && module != "sys" {
+        // In text, as in a header's value, the word is harmless.
+        let forms = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern"];
+        if forms.iter().any(|form| code.contains(form)) && module != "sys" {
             breach("unsafe code stands in sys.rs alone".into());
         }
     }
@@ -172,6 +174,7 @@ fn each_kind_of_breach_is_found_with_file_line_and_rule() {
         ("server", "use crate::host::{self, HostError};"),
         ("handler", "/// Nothing unsafe, no glommio, no Instant::now; see [`crate::server`]."),
         ("cli", "#![deny(unsafe_code)]"),
+        ("control/assets", "const POLICY: &str = \"style-src 'unsafe-inline'\";"),
     ] {
         assert_eq!(breach(module, line), "", "{module}, `{line}`");
     }
