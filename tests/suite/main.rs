@@ -5,8 +5,11 @@ mod support;
 mod buffers;
 mod closing;
 #[cfg(feature = "control")]
+mod commands;
+#[cfg(feature = "control")]
 mod dashboard;
 mod delivery;
+mod doctor;
 mod drain;
 mod framing;
 mod language;

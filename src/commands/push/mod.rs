@@ -180,11 +180,12 @@ impl Push<'_> {
                 Err(error) => break Err(error),
             }
         };
-        if !self.args.json {
+        let is_news = sum.published + sum.refused > 0 || ended.is_ok();
+        if !self.args.json && is_news {
             let refused = if sum.refused > 0 { format!(", {} refused", grouped(sum.refused)) } else { String::new() };
             let plural = if sum.published == 1 { "" } else { "s" };
             super::print(&format!("published {} message{plural}{refused}\n", grouped(sum.published)));
-        } else if sum.refused > 0 {
+        } else if self.args.json && sum.refused > 0 {
             eprintln!("corecast: {} messages were refused", grouped(sum.refused));
         }
         ended.map(|()| sum.refused == 0)
