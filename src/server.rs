@@ -1,6 +1,7 @@
 //! A server's life: start all shards or none, and wait for their end.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -55,12 +56,19 @@ pub struct RunError {
 pub struct Server {
     handle: ServerHandle,
     threads: Vec<Thread>,
-    events: mpsc::Receiver<Ended>,
+    events: mpsc::Receiver<Event>,
     listen: Vec<Listen>,
     warnings: Vec<String>,
 }
 
 type Thread = ExecutorJoinHandle<()>;
+
+/// What a shard says of itself.
+enum Event {
+    /// It accepts connections.
+    Ready,
+    Ended(Ended),
+}
 
 /// A shard's last word.
 struct Ended {
@@ -71,14 +79,14 @@ struct Ended {
 /// Sends a shard's last word, also if its thread unwinds.
 struct LastWord {
     ended: Option<Ended>,
-    events: mpsc::Sender<Ended>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Drop for LastWord {
     fn drop(&mut self) {
         if let Some(ended) = self.ended.take() {
             // Nobody listens any more when the server was dropped without being waited for.
-            let _ = self.events.send(ended);
+            let _ = self.events.send(Event::Ended(ended));
         }
     }
 }
@@ -107,7 +115,6 @@ impl Server {
         let registry = Arc::new(Registry::new(max_connections, &config));
         let mesh = MeshBuilder::full(shards, config.mesh_queue);
         let (events_to, events) = mpsc::channel();
-        let (ready_to, ready) = mpsc::channel();
         let mut ends = Vec::new();
         let mut threads = Vec::new();
         for (index, (sockets, cpu)) in sockets.into_iter().zip(cpus).enumerate() {
@@ -129,17 +136,15 @@ impl Server {
                 ended: Some(Ended { shard: index, result: Err("its thread panicked".into()) }),
                 events: events_to.clone(),
             };
-            threads.push(spawn(start, cpu, make.clone(), ready_to.clone(), word, &mut warnings)?);
+            threads.push(spawn(start, cpu, make.clone(), word, &mut warnings)?);
         }
-        drop((events_to, ready_to));
+        drop(events_to);
         let handle = ServerHandle::new(ends, registry, config);
-        // Each shard says that it is ready, or gives up its sender.
         for _ in 0..shards {
-            if ready.recv().is_err() {
+            if let Ok(Event::Ended(ended)) = events.recv() {
                 handle.shutdown();
-                let ended = events.iter().find(|ended| ended.result.is_err());
-                let (shard, result) = ended.map_or((0, Ok(())), |ended| (ended.shard, ended.result));
-                return Err(StartError::Shard { shard, reason: result.err().unwrap_or_default() });
+                let reason = ended.result.err().unwrap_or_else(|| "it ended at once".into());
+                return Err(StartError::Shard { shard: ended.shard, reason });
             }
         }
         Ok(Server { handle, threads, events, listen, warnings })
@@ -172,7 +177,7 @@ impl Server {
     pub fn wait(self) -> Result<(), RunError> {
         let mut failed = None;
         for _ in 0..self.threads.len() {
-            let Ok(ended) = self.events.recv() else { break };
+            let Ok(Event::Ended(ended)) = self.events.recv() else { break };
             let expected = self.handle.is_draining();
             let reason = match ended.result {
                 Ok(()) if expected => continue,
@@ -232,7 +237,6 @@ fn spawn<H, M>(
     start: Start,
     cpu: Option<usize>,
     make: M,
-    ready: mpsc::Sender<()>,
     mut word: LastWord,
     warnings: &mut Vec<String>,
 ) -> Result<Thread, StartError>
@@ -255,12 +259,18 @@ where
         .io_memory(POOL_ARENA_BYTES)
         .ring_depth(ring_depth)
         .spawn(move || async move {
-            let handler = make(index);
-            let result = shard::run(start, handler, || {
-                // The starter waits for it, unless another shard has failed meanwhile.
-                let _ = ready.send(());
-            })
-            .await;
+            // A panic that unwinds through the executor would leave its thread hanging.
+            let handler = std::panic::catch_unwind(AssertUnwindSafe(|| make(index)));
+            let result = match handler {
+                Ok(handler) => {
+                    let ready = || {
+                        // The starter waits for it, unless another shard has failed meanwhile.
+                        let _ = word.events.send(Event::Ready);
+                    };
+                    shard::run(start, handler, ready).await
+                }
+                Err(panic) => Err(format!("making its handler panicked: {}", shard::panic_text(&*panic))),
+            };
             if let Some(ended) = &mut word.ended {
                 ended.result = result;
             }

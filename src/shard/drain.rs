@@ -16,11 +16,9 @@ use crate::shard::table::Key;
 /// Stops accepting, closes all connections evenly over a time span, and returns when the last one is gone.
 ///
 /// Closing a million clients at once would have them come back at once, to the servers that are left.
-pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: Vec<Listening>, over: Duration) {
+pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening], over: Duration) {
     shard.core.borrow_mut().draining = true;
-    for listener in listeners {
-        listener.stop().await;
-    }
+    listeners.iter().for_each(Listening::stop);
     settle(shard, over.max(Duration::from_millis(LINGER_MS))).await;
 
     let steps = (over.as_millis() / u128::from(DRAIN_STEP_MS)).max(1) as usize;
@@ -60,6 +58,20 @@ pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: Vec<Listeni
     // It is this task alone that closes the gate, so it can't be closed already.
     let _ = shard.gate.close().await;
     shard.core.borrow_mut().mesh.close();
+}
+
+/// Closes everything at once, for a shard that has failed. The tasks of its connections don't run any more, and what
+/// they wait for holds them and them it, so that nothing would be closed by being dropped.
+pub(super) fn abandon<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening]) {
+    let core = &mut *shard.core.borrow_mut();
+    core.draining = true;
+    listeners.iter().for_each(Listening::stop);
+    for slot in 0..core.table.slots() {
+        if let Some(key) = core.table.key_at(slot) {
+            core.remove(key);
+        }
+    }
+    core.mesh.close();
 }
 
 /// Waits until all that was published before the drain, here and on other shards, is in the outboxes.

@@ -128,7 +128,8 @@ fn local_addr(socket: &Socket, listen: Listen) -> Result<SocketAddr, BindError> 
 
 /// A socket that is listened on, and the task that accepts from it.
 pub(crate) struct Listening {
-    task: Task<()>,
+    /// Ends when it is dropped, at the latest.
+    _task: Task<()>,
     /// A second descriptor of the socket, to end it with: the task owns the first.
     socket: Socket,
 }
@@ -140,7 +141,7 @@ pub(crate) struct Listening {
 pub(crate) fn listen<H: Handler>(shard: &Rc<Shard<H>>, framing: Framing, socket: Socket) -> Result<Listening, String> {
     let second = socket.try_clone().map_err(|error| format!("holding on to a listener failed: {error}"))?;
     let accept = accept(Rc::clone(shard), sys::from_fd(socket), framing);
-    Ok(Listening { task: glommio::spawn_local(guarded(Rc::clone(shard), accept)), socket: second })
+    Ok(Listening { _task: glommio::spawn_local(guarded(Rc::clone(shard), accept)), socket: second })
 }
 
 impl Listening {
@@ -148,10 +149,9 @@ impl Listening {
     ///
     /// Cancelling the task would not do: a connection that the ring has accepted at that moment would stay open and
     /// belong to nobody. Shutting the socket down ends the pending accept with an error instead, and the task itself.
-    pub(crate) async fn stop(self) {
+    pub(crate) fn stop(&self) {
         // A listening socket can always be shut down.
         let _ = self.socket.shutdown(Shutdown::Both);
-        self.task.await;
     }
 }
 

@@ -73,7 +73,13 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         Latency::Matters(URGENT_WITHIN),
         &format!("shard-{index}-urgent"),
     );
-    let (mesh, lanes) = join_mesh(mesh, index, &config).await?;
+    // Another shard may fail before it joins; then this one is told to end.
+    let given_up = async {
+        let _ = drain.recv().await;
+        Ok(None)
+    };
+    let joined = async { join_mesh(mesh, index, &config).await.map(Some) };
+    let Some((mesh, lanes)) = futures_lite::future::or(joined, given_up).await? else { return Ok(()) };
     let (failure, failed) = async_channel::bounded(1);
     let shard = Rc::new(Shard {
         core: RefCell::new(Core::new(index, &config, H::render, registry, metrics, mesh)),
@@ -101,7 +107,7 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
     // When all handles are gone, nobody can ask for anything any more: the shard drains at once.
     let drained = async {
         let over = drain.recv().await.unwrap_or_default();
-        drain::run(&shard, listeners, over).await;
+        drain::run(&shard, &listeners, over).await;
         Ok(())
     };
     let failed = async { Err(failed.recv().await.unwrap_or_default()) };
@@ -109,7 +115,16 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
     for task in tasks {
         task.cancel().await;
     }
+    if ended.is_err() {
+        drain::abandon(&shard, &listeners);
+    }
     ended
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
 /// Runs one of the shard's tasks. A panic in it ends the shard in order: unwinding through the executor would leave
@@ -126,10 +141,8 @@ impl<H> Shard<H> {
         match std::panic::catch_unwind(AssertUnwindSafe(step)) {
             Ok(value) => Some(value),
             Err(panic) => {
-                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
                 // Only the first panic counts.
-                let _ = self.failure.try_send(format!("a task panicked: {text}"));
+                let _ = self.failure.try_send(format!("a task panicked: {}", panic_text(&*panic)));
                 None
             }
         }
