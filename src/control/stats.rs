@@ -60,7 +60,7 @@ struct Shard {
 }
 
 /// Quantiles, each the upper end of its bucket; null: there is none, or it is above 4 s.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 struct TimeToLast {
     /// Times measured: one for each publish and shard with a recipient.
     count: u64,
@@ -70,6 +70,18 @@ struct TimeToLast {
     p99: Option<u64>,
     #[schema(required)]
     max_bucket: Option<u64>,
+    /// The histogram: two of them, taken one after the other, tell the quantiles of the time between.
+    buckets: Vec<Bucket>,
+}
+
+/// Times of a histogram that are longer than the bucket before allows.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+struct Bucket {
+    /// The longest time in it; null: there is no upper end.
+    #[schema(required)]
+    up_to: Option<u64>,
+    /// Times in it.
+    count: u64,
 }
 
 macro_rules! shard_stats {
@@ -210,7 +222,8 @@ impl TimeToLast {
             });
             bucket.and_then(|bucket| ends[bucket])
         };
-        TimeToLast { count, p50: quantile(50), p99: quantile(99), max_bucket: quantile(100) }
+        let buckets = ends.into_iter().zip(counts).map(|(up_to, count)| Bucket { up_to, count }).collect();
+        TimeToLast { count, p50: quantile(50), p99: quantile(99), max_bucket: quantile(100), buckets }
     }
 }
 
