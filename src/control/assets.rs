@@ -38,8 +38,8 @@ const ASSETS: &[Asset] = assets![
 ];
 
 /// The page loads nothing from elsewhere and is not shown inside other pages.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-                      font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Whether a path may be fetched without the token: the page itself asks for it.
 pub(super) fn is_public(path: &str) -> bool {
