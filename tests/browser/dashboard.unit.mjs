@@ -65,10 +65,13 @@ test('the history is bounded by time', () => {
   assert.ok(history.points[0].t >= 2000 - 304);
 });
 
-test('few connections say nothing of balance', () => {
+test('few connections say nothing of balance and memory', () => {
   const history = new History();
   history.push(report(1, { connections: 3, shards: [{ connections: 3 }, { connections: 0 }] }), 1000);
   assert.deepEqual(history.newest.balance, [null, null]);
+  assert.equal(history.newest.memory, null);
+  history.push(report(2, { connections: 100 }), 1001);
+  assert.equal(history.newest.memory, 900);
 });
 
 test('a quantile is the end of its bucket', () => {

@@ -1,6 +1,6 @@
 // The charts: uPlot draws them, the rest of what a chart needs is here: legend, keyboard, colours, gaps.
 
-import { WINDOW_S } from './history.js';
+import { BALANCE_FROM, MEMORY_FROM, WINDOW_S } from './history.js';
 import { atMost, bytes, clockSeconds, count, micros, NONE, percent, rate, short, tick } from './format.js';
 
 /** Above so many shards, lines can't be told apart: the lowest, middle and highest are shown then. */
@@ -35,7 +35,7 @@ const SPECS = [
       return [-most, most];
     },
     lines: shardLines,
-    none: 'Shown from 10 connections per shard.',
+    none: `Shown from ${BALANCE_FROM} connections per shard.`,
   },
   { title: 'Messages out', unit: 'per second', show: rate, tick, range: upFromZero(10), lines: () => [line('', 1, (p) => p.out)] },
   { title: 'Messages in', unit: 'per second', show: rate, tick, range: upFromZero(10), lines: () => [line('', 1, (p) => p.in)] },
@@ -50,7 +50,7 @@ const SPECS = [
     steps: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512].flatMap((n) => [n, n * 1024, n * 1048576]).sort((a, b) => a - b),
     range: upFromZero(2048),
     lines: () => [line('', 1, (p) => p.memory)],
-    none: 'No connections to share it.',
+    none: `Shown from ${MEMORY_FROM} connections.`,
   },
 ];
 

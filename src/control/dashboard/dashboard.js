@@ -3,7 +3,7 @@
 import { hasToken, onDenied, send, setToken } from './api.js';
 import { Charts } from './charts.js';
 import { atMost, bytes, count, rate, short, span } from './format.js';
-import { History, sum } from './history.js';
+import { History, MEMORY_FROM, sum } from './history.js';
 import { PublishBox } from './publish.js';
 import { follow } from './stream.js';
 import { showShards, Topics } from './tables.js';
@@ -47,8 +47,8 @@ function numbers(stats) {
   set('n-p50', point.p50 === null ? 'nothing published' : `p50 ${atMost(point.p50)}`);
   set('n-queued', short(totals.queued_messages));
   set('n-queued-bytes', `${bytes(totals.queued_bytes)} in outboxes`);
-  set('n-memory', bytes(stats.bytes_per_connection));
-  set('n-memory-more', `${bytes(stats.resident_bytes_at_start)} at the start`);
+  set('n-memory', bytes(point.memory));
+  set('n-memory-more', point.memory === null ? `shown from ${MEMORY_FROM} connections` : `${bytes(stats.resident_bytes_at_start)} at the start`);
   find('empty').hidden = stats.connections > 0;
 }
 

@@ -5,6 +5,9 @@ export const WINDOW_S = 300;
 const GAP_S = 2.5;
 /** Publishes of so many seconds make one quantile: one second of a quiet server has too few. */
 const QUANTILE_S = 10;
+/** Connections from which memory per connection says something; and the balance, connections per shard. */
+export const MEMORY_FROM = 100;
+export const BALANCE_FROM = 10;
 
 /** @returns {number} the sum of an object's values. */
 export const sum = (counts) => Object.values(counts ?? {}).reduce((total, n) => total + n, 0);
@@ -69,24 +72,26 @@ export class History {
 /** One report, and the report before it for what happened in between. */
 function point(stats, last, at) {
   const seconds = last ? stats.uptime_s - last.uptime_s : 0;
-  const perSecond = (now, before) => (seconds > 0 ? Math.max(0, now - before) / seconds : null);
-  const { totals, rates } = stats;
+  const { totals } = stats;
+  // Not from the report's own rates: they are nought in the first report after nobody had listened.
+  const rate = (of) => (seconds > 0 ? Math.max(0, of(totals) - of(last.totals)) / seconds : null);
   const drops = {};
-  for (const [reason, n] of Object.entries(totals.dropped)) drops[reason] = last ? perSecond(n, last.totals.dropped[reason] ?? 0) : null;
+  for (const reason of Object.keys(totals.dropped)) drops[reason] = rate(({ dropped }) => dropped[reason] ?? 0);
   const even = stats.connections / stats.shards.length;
   const buckets = stats.time_to_last_us?.buckets;
   const before = last?.time_to_last_us?.buckets;
   return {
     t: at,
     connections: stats.connections,
-    // Below a few connections for each shard chance alone puts shards far from even.
-    balance: stats.shards.map((shard) => (even >= 10 ? (shard.connections / even - 1) * 100 : null)),
-    out: rates?.messages_out ?? (last ? perSecond(totals.messages_out, last.totals.messages_out) : null),
-    in: rates?.messages_in ?? (last ? perSecond(totals.messages_in, last.totals.messages_in) : null),
-    dropped: rates?.dropped ?? (last ? perSecond(sum(totals.dropped), sum(last.totals.dropped)) : null),
+    // With few connections for each shard, chance alone puts shards far from even.
+    balance: stats.shards.map((shard) => (even >= BALANCE_FROM ? (shard.connections / even - 1) * 100 : null)),
+    out: rate(({ messages_out }) => messages_out),
+    in: rate(({ messages_in }) => messages_in),
+    dropped: rate(({ dropped }) => sum(dropped)),
     drops,
     queued: totals.queued_messages,
-    memory: stats.bytes_per_connection,
+    // A handful of connections would carry all that the process has grown by for other reasons.
+    memory: stats.connections >= MEMORY_FROM ? stats.bytes_per_connection : null,
     spans: buckets && before?.length === buckets.length ? buckets.map((bucket, n) => ({ ...bucket, count: Math.max(0, bucket.count - before[n].count) })) : null,
     p50: null,
     p99: null,

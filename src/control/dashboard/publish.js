@@ -140,8 +140,13 @@ function describe(receipt, to, name) {
   const lost = dropped.reduce((total, [, n]) => total + n, 0);
   const where = make('span', 'target', to === 'everyone' ? 'everyone' : name);
   const title = make('h3', '', headline(receipt, lost, to));
+  const when = make('p', 'dim', 'To ', where, ` at ${clockSeconds.format(Date.now())}`);
   const facts = make('dl', 'receipt');
   const fact = (term, text, className = '') => facts.append(make('div', className, make('dt', '', term), make('dd', '', text)));
+  if (receipt.matched === 0) {
+    fact('publish id', receipt.id);
+    return [title, when, facts];
+  }
   fact('matched', count(receipt.matched));
   fact('written', count(receipt.written), 'k-written');
   fact('queued', count(receipt.queued), 'k-queued');
@@ -150,8 +155,8 @@ function describe(receipt, to, name) {
   fact('first write after', micros(receipt.first_write_us));
   fact('last write after', micros(receipt.last_write_us));
   fact('shards', count(receipt.shards));
-  fact('publish id', receipt.id, 'wide');
-  return [title, make('p', 'dim', 'To ', where, ` at ${clockSeconds.format(Date.now())}`), bar(receipt, lost), facts];
+  fact('publish id', receipt.id);
+  return [title, when, bar(receipt, lost), facts];
 }
 
 function headline({ matched, written, queued, last_write_us: last }, lost, to) {

@@ -43,6 +43,7 @@ export function showShards(table, shards) {
 export class Topics {
   #table;
   #none;
+  #filtered;
   #note;
   #prefix;
   #names;
@@ -57,6 +58,7 @@ export class Topics {
   constructor(root, pick) {
     this.#table = root.querySelector('#topics');
     this.#none = root.querySelector('#topics-none');
+    this.#filtered = root.querySelector('#topics-filtered');
     this.#note = root.querySelector('#topics-note');
     this.#prefix = root.querySelector('#prefix');
     this.#names = root.querySelector('#topic-names');
@@ -101,8 +103,9 @@ export class Topics {
     this.#table.tBodies[0].replaceChildren(...top.map((topic) => this.#row(topic)));
     if (focused !== undefined) [...this.#table.tBodies[0].querySelectorAll('button')].find((b) => b.textContent === focused)?.focus();
     this.#table.hidden = top.length === 0;
-    this.#none.hidden = top.length > 0;
-    this.#none.classList.toggle('filtered', this.#prefix.value !== '');
+    const filtered = this.#prefix.value !== '';
+    this.#none.hidden = top.length > 0 || filtered;
+    this.#filtered.hidden = top.length > 0 || !filtered;
     const total = this.#more ? `the first ${count(this.#list.length)} by name; narrow them with the box` : plural(this.#list.length, 'topic');
     this.#note.textContent = this.#list.length === 0 ? '' : top.length < this.#list.length ? `top ${top.length} of ${total}` : total;
     this.#names.replaceChildren(...top.map(({ topic }) => {
