@@ -468,6 +468,77 @@ image_agrees_with_settings() {
     done < <(sed -nE 's/^COPY ([a-z][^ ]*) .*/\1/p' "$file")
 }
 
+# ---- Prometheus and Grafana ---------------------------------------------------------------------
+
+# Whether the metrics that these files name exist, the tests of the program check.
+
+# Run in the folder, because the files name each other.
+prom() { (cd "$here/prometheus" && promtool "$@"); }
+
+scrape_config_is_valid() {
+    needs promtool
+    prom check config --syntax-only scrape.yml
+}
+
+alert_rules_are_valid() {
+    needs promtool
+    prom check rules alerts.yml
+}
+
+alert_rules_fire_where_they_should() {
+    needs promtool
+    prom test rules alerts_test.yml
+}
+
+# Each rule has a test in which it fires, and says what to do.
+alert_rules_are_complete() {
+    local rules=$here/prometheus/alerts.yml tests=$here/prometheus/alerts_test.yml name key
+    local -a names
+    mapfile -t names < <(sed -n 's/^ *- alert: //p' "$rules")
+    ((${#names[@]} >= 15))
+    for name in "${names[@]}"; do
+        grep -q "^ *- alertname: $name\$" "$tests" || { echo "no test in which $name fires" && return 1; }
+    done
+    for key in 'severity: \(page\|ticket\)' 'summary: ' 'description: ' 'action: '; do
+        [[ $(grep -c "$key" "$rules") -ge ${#names[@]} ]] || { echo "a rule lacks: $key" && return 1; }
+    done
+}
+
+dashboard_is_well_formed() {
+    needs python3
+    python3 - "$here/grafana/dashboard.json" <<'PY'
+import json, sys
+
+panels = json.load(open(sys.argv[1]))["panels"]
+ids = [panel["id"] for panel in panels]
+assert len(ids) == len(set(ids)), "two panels have the same id"
+taken = set()
+for panel in panels:
+    at = panel["gridPos"]
+    cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+    assert not cells & taken and at["x"] + at["w"] <= 24, f"{panel['title']} lies over another panel or sticks out"
+    taken |= cells
+    assert panel["type"] == "row" or panel["targets"] and panel["description"], f"{panel['title']} is empty"
+PY
+}
+
+# Every query of the dashboard, as a rule, so that promtool reads it.
+dashboard_queries_are_valid() {
+    needs promtool
+    needs python3
+    python3 - "$here/grafana/dashboard.json" >"$scratch/queries.yml" <<'PY'
+import json, sys
+
+board = json.load(open(sys.argv[1]))
+queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+queries += [note["expr"] for note in board["annotations"]["list"]]
+queries = [query.replace("$__rate_interval", "1m").replace("$instance", ".*") for query in queries]
+rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+json.dump({"groups": [{"name": "dashboard", "rules": rules}]}, sys.stdout)
+PY
+    promtool check rules "$scratch/queries.yml"
+}
+
 check 'shell scripts pass shellcheck' scripts_are_clean
 check 'seccomp_run.py compiles' python_compiles
 check 'tune.sh: wrong usage exits with 2 and changes nothing' tune_refuses_bad_usage
@@ -493,6 +564,12 @@ check 'seccomp.json: the server runs under it' server_runs_under "$here/seccomp.
 check 'corecast.service: its filter allows a ring and no mount' filter_holds "$here/corecast.service"
 check 'corecast.service: the server runs under its filter' server_runs_under "$here/corecast.service"
 check 'Dockerfile: agrees with the settings' image_agrees_with_settings
+check 'prometheus: the scrape config is valid' scrape_config_is_valid
+check 'prometheus: the alert rules are valid' alert_rules_are_valid
+check 'prometheus: each alert fires where it should, and a healthy server is quiet' alert_rules_fire_where_they_should
+check 'prometheus: each alert has a test, a severity and something to do' alert_rules_are_complete
+check 'grafana: the dashboard is well formed' dashboard_is_well_formed
+check 'grafana: Prometheus understands the queries of the dashboard' dashboard_queries_are_valid
 
 if ((failed > 0)); then
     echo "$failed failed" >&2

@@ -9,6 +9,8 @@ mod commands;
 #[cfg(feature = "control")]
 mod dashboard;
 mod delivery;
+#[cfg(feature = "control")]
+mod deploy;
 mod doctor;
 mod drain;
 mod framing;
