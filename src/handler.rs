@@ -6,7 +6,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::config::Framing;
-use crate::message::{CloseReason, ConnId, DropReason, PublishId, Target, Topic, TopicError};
+use crate::message::{CloseReason, ConnId, Dialect, DropReason, PublishId, Target, Topic, TopicError};
 
 /// The behaviour of a server. Each shard has an instance of its own and calls it on that shard's core alone.
 ///
@@ -27,12 +27,13 @@ pub trait Handler: 'static {
         let _ = (cx, reason);
     }
 
-    /// Writes the message that tells a client of `event` and says whether there is one to send.
+    /// Writes the message that tells clients of a dialect of `event` and says whether there is one to send.
     ///
-    /// It is called once per publish, shard and framing, not per client, so it depends on the event alone.
+    /// It is called once per publish, shard and encoding, not per client, so it depends on its arguments alone.
     /// By default payloads go out as they are, and clients are not told of gaps, errors and the server's
     /// farewell; a handler with a language of its own puts all of them into words.
-    fn render(event: Event<'_>, out: &mut Vec<u8>) -> bool {
+    fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> bool {
+        let _ = dialect;
         match event {
             Event::Publish { payload, .. } | Event::Broadcast { payload } | Event::Direct { payload } => {
                 out.extend_from_slice(payload);
@@ -84,6 +85,18 @@ pub enum Event<'a> {
         /// Why.
         reason: CloseReason,
     },
+}
+
+impl Event<'_> {
+    /// What server-sent events call it; `None`: by no name of its own, as browsers call what has none `message`.
+    pub(crate) fn kind(&self) -> Option<&'static str> {
+        match self {
+            Event::Publish { .. } | Event::Broadcast { .. } | Event::Direct { .. } => None,
+            Event::Gap { .. } => Some("gap"),
+            Event::Error { .. } => Some("err"),
+            Event::Bye { .. } => Some("bye"),
+        }
+    }
 }
 
 /// Why [`Context::send`] did not take a message. It never waits for room.
@@ -151,6 +164,7 @@ pub enum SubscribeError {
 pub(crate) trait Actions {
     fn peer(&self) -> SocketAddr;
     fn framing(&self) -> Framing;
+    fn dialect(&self) -> Dialect;
     fn shard(&self) -> usize;
     fn send(&mut self, message: &[u8]) -> Result<(), SendError>;
     fn close(&mut self);
@@ -185,6 +199,11 @@ impl<'a> Context<'a> {
     /// How the connection's messages are framed.
     pub fn framing(&self) -> Framing {
         self.actions.framing()
+    }
+
+    /// The form in which the client wants messages.
+    pub fn dialect(&self) -> Dialect {
+        self.actions.dialect()
     }
 
     /// The number of the shard that holds the connection.

@@ -135,6 +135,17 @@ impl FromStr for Topic {
     }
 }
 
+/// The form in which a client wants the messages of a handler's language. A handler with one form ignores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Words, the payload as it is.
+    Text,
+    /// JSON: the client asked for it when it connected.
+    Json,
+    /// The data of a server-sent event: UTF-8 text. Its line ends become those of the stream, whichever they were.
+    Sse,
+}
+
 /// Names one publish in this process: the publisher's lane in the high 16 bits, its sequence number below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublishId(u64);

@@ -120,7 +120,7 @@ pub struct ShardMetrics {
     pub matched: Counter,
     /// Messages not delivered, by the number of their `DropReason`.
     pub dropped: [Counter; REASONS_MAX],
-    /// Frames encoded (once per publish and framing, not per connection).
+    /// Frames encoded (once per publish and encoding, not per connection).
     pub encoded: Counter,
     /// `send` calls.
     pub sends: Counter,

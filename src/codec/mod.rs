@@ -1,7 +1,7 @@
-//! Framings: bytes in, message ranges out. No I/O, no clock, no copy of a message.
+//! Framings and encodings: bytes in, message ranges out. No I/O, no clock, no copy of a message.
 //!
 //! [`decode`] looks at the bytes that have come in so far and says where the first message lies in them.
-//! [`encode`] puts a message into the bytes that a client of that framing reads.
+//! [`encode`] puts a message into the bytes that a client of that encoding reads.
 
 mod length;
 mod line;
@@ -11,6 +11,53 @@ use std::ops::Range;
 use thiserror::Error;
 
 use crate::config::Framing;
+use crate::message::{Dialect, PublishId};
+
+/// How messages are put into the bytes that a connection reads. Connections of one encoding share frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Encoding {
+    Line,
+    Length,
+}
+
+impl Encoding {
+    /// Every encoding, in the order of their numbers.
+    pub(crate) const ALL: [Encoding; 2] = [Encoding::Line, Encoding::Length];
+
+    /// What a new connection speaks.
+    pub(crate) fn of(framing: Framing) -> Self {
+        match framing {
+            Framing::Line => Encoding::Line,
+            Framing::Length => Encoding::Length,
+        }
+    }
+
+    /// The framing of the addresses at which connections of this encoding are accepted.
+    pub(crate) fn framing(self) -> Framing {
+        match self {
+            Encoding::Line => Framing::Line,
+            Encoding::Length => Framing::Length,
+        }
+    }
+
+    /// The form of the messages inside.
+    pub(crate) fn dialect(self) -> Dialect {
+        match self {
+            Encoding::Line | Encoding::Length => Dialect::Text,
+        }
+    }
+}
+
+/// What goes along with a message, for encodings that have a place for it.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(dead_code, reason = "server-sent events have a place for it, the other encodings have none")]
+pub(crate) struct Label {
+    /// What kind of event it is.
+    pub(crate) event: Option<&'static str>,
+    /// The publish that it comes from.
+    pub(crate) id: Option<PublishId>,
+}
 
 /// What the bytes at hand hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +87,7 @@ pub(crate) enum DecodeError {
     },
 }
 
-/// Why a message has no encoding in a framing.
+/// Why an encoding can't carry a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum EncodeError {
     /// The message holds a line feed.
@@ -56,25 +103,25 @@ pub(crate) enum EncodeError {
 /// # Errors
 /// The message at the beginning is larger than `message_max` bytes.
 pub(crate) fn decode(
-    framing: Framing,
+    encoding: Encoding,
     bytes: &[u8],
     scanned: usize,
     message_max: usize,
 ) -> Result<Decoded, DecodeError> {
-    match framing {
-        Framing::Line => line::decode(bytes, scanned, message_max),
-        Framing::Length => length::decode(bytes, message_max),
+    match encoding {
+        Encoding::Line => line::decode(bytes, scanned, message_max),
+        Encoding::Length => length::decode(bytes, message_max),
     }
 }
 
-/// Appends `message` to `out` as clients of `framing` read it. On an error `out` is as it was.
+/// Appends `message` to `out` as connections of `encoding` read it. On an error `out` is as it was.
 ///
 /// # Errors
-/// The framing can't carry the message.
-pub(crate) fn encode(framing: Framing, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    match framing {
-        Framing::Line => line::encode(message, out),
-        Framing::Length => {
+/// The encoding can't carry the message.
+pub(crate) fn encode(encoding: Encoding, _label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    match encoding {
+        Encoding::Line => line::encode(message, out),
+        Encoding::Length => {
             length::encode(message, out);
             Ok(())
         }
@@ -89,12 +136,12 @@ mod tests {
     const MAX: usize = 64;
 
     /// Cuts a stream that arrives in the given pieces, as a connection does.
-    fn cut(framing: Framing, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<DecodeError>) {
+    fn cut(encoding: Encoding, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<DecodeError>) {
         let (mut held, mut scanned, mut messages) = (Vec::new(), 0, Vec::new());
         for piece in pieces {
             held.extend_from_slice(piece);
             loop {
-                match decode(framing, &held, scanned, MAX) {
+                match decode(encoding, &held, scanned, MAX) {
                     Ok(Decoded::Message { range, consumed }) => {
                         assert!(range.end <= consumed && consumed <= held.len() && consumed > 0);
                         messages.push(held[range].to_vec());
@@ -112,8 +159,8 @@ mod tests {
         (messages, None)
     }
 
-    fn framing() -> impl Strategy<Value = Framing> {
-        prop::sample::select(Framing::ALL.to_vec())
+    fn encoding() -> impl Strategy<Value = Encoding> {
+        prop::sample::select(Encoding::ALL.to_vec())
     }
 
     /// Bytes in which line ends and small lengths are common.
@@ -125,11 +172,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_split_of_any_stream_gives_the_same_messages(
-            framing in framing(),
+            encoding in encoding(),
             stream in noise(),
             cuts in prop::collection::vec(0usize..300, 0..8),
         ) {
-            let whole = cut(framing, &[&stream]);
+            let whole = cut(encoding, &[&stream]);
             let mut cuts: Vec<_> = cuts.into_iter().map(|at| at.min(stream.len())).collect();
             cuts.sort_unstable();
             let mut pieces = Vec::new();
@@ -138,30 +185,30 @@ mod tests {
                 pieces.push(&stream[from..at]);
                 from = at;
             }
-            prop_assert_eq!(&cut(framing, &pieces), &whole);
+            prop_assert_eq!(&cut(encoding, &pieces), &whole);
             let bytes: Vec<_> = stream.chunks(1).collect();
-            prop_assert_eq!(&cut(framing, &bytes), &whole);
+            prop_assert_eq!(&cut(encoding, &bytes), &whole);
         }
 
         #[test]
         fn what_is_encoded_is_decoded(
-            framing in framing(),
+            encoding in encoding(),
             messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..MAX), 0..20),
         ) {
             let (mut stream, mut carried) = (Vec::new(), Vec::new());
             for message in messages {
                 let before = stream.len();
-                match encode(framing, &message, &mut stream) {
+                match encode(encoding, Label::default(), &message, &mut stream) {
                     // One trailing CR belongs to the line's end, so a message can't keep one there.
-                    Ok(()) if framing == Framing::Line && message.ends_with(b"\r") => stream.truncate(before),
+                    Ok(()) if encoding == Encoding::Line && message.ends_with(b"\r") => stream.truncate(before),
                     Ok(()) => carried.push(message),
                     Err(EncodeError::LineFeed) => {
-                        prop_assert!(framing == Framing::Line && message.contains(&b'\n'));
+                        prop_assert!(encoding == Encoding::Line && message.contains(&b'\n'));
                         prop_assert_eq!(stream.len(), before);
                     }
                 }
             }
-            prop_assert_eq!(cut(framing, &[&stream]), (carried, None));
+            prop_assert_eq!(cut(encoding, &[&stream]), (carried, None));
         }
     }
 }

@@ -7,7 +7,7 @@ mod language;
 
 use crate::config::Config;
 use crate::handler::{Context, Event, Handler, PublishError, SubscribeError};
-use crate::message::Topic;
+use crate::message::{Dialect, Topic};
 
 pub use language::ErrorCode;
 use language::{Command, Mistake};
@@ -87,7 +87,7 @@ impl Handler for Hub {
         self.reply = reply;
     }
 
-    fn render(event: Event<'_>, out: &mut Vec<u8>) -> bool {
+    fn render(event: Event<'_>, _dialect: Dialect, out: &mut Vec<u8>) -> bool {
         language::render(event, out);
         true
     }

@@ -10,7 +10,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use glommio::sync::Pass;
 
-use crate::codec::{self, Decoded};
+use crate::codec::{self, Decoded, Encoding};
 use crate::config::{Framing, READS_PER_TURN};
 use crate::handler::{Context, Event, Handler};
 use crate::message::{CloseReason, ConnId};
@@ -51,7 +51,8 @@ pub(crate) struct Connection {
     pub(crate) close_by: Tick,
     /// Set once, when the connection begins to close.
     pub(crate) closing: Option<CloseReason>,
-    pub(crate) framing: Framing,
+    /// What the connection speaks; `None`: that is not settled yet, and nothing can be sent to it.
+    pub(crate) encoding: Option<Encoding>,
     /// The socket took less than it was given, and its task waits for it to become writable.
     pub(crate) blocked: bool,
     /// Waits to be flushed when the batch ends.
@@ -75,7 +76,7 @@ struct Held {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, id: ConnId, framing: Framing, now: Tick) -> Self {
+    pub(crate) fn new(stream: TcpStream, id: ConnId, encoding: Option<Encoding>, now: Tick) -> Self {
         Connection {
             stream,
             id,
@@ -92,7 +93,7 @@ impl Connection {
             check_at: NEVER,
             close_by: NEVER,
             closing: None,
-            framing,
+            encoding,
             blocked: false,
             dirty: false,
             abort: false,
@@ -137,6 +138,11 @@ impl Connection {
     pub(crate) fn close_deadline(&self, patience: Tick) -> Option<Tick> {
         let stalled = if self.blocked { self.last_write.saturating_add(patience) } else { NEVER };
         Some(self.close_by.min(stalled)).filter(|deadline| *deadline != NEVER)
+    }
+
+    /// How the connection's messages are framed.
+    pub(crate) fn framing(&self) -> Framing {
+        self.encoding.map_or(Framing::Line, Encoding::framing)
     }
 
     fn outbox_is_empty(&self) -> bool {
@@ -369,8 +375,9 @@ impl<H: Handler> Turn<'_, H> {
             }
             let now = self.core.wheel.now();
             let Some(connection) = self.connection().filter(|connection| connection.closing.is_none()) else { break };
+            let Some(encoding) = connection.encoding else { break };
             let id = connection.id;
-            match codec::decode(connection.framing, &bytes[used.bytes..], used.scanned, settings.message_max) {
+            match codec::decode(encoding, &bytes[used.bytes..], used.scanned, settings.message_max) {
                 Ok(Decoded::Message { range, consumed }) => {
                     connection.last_message = now;
                     let message = &bytes[used.bytes..][range];

@@ -13,13 +13,13 @@ use glommio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 
-use crate::codec::{self, EncodeError};
+use crate::codec::{self, EncodeError, Encoding, Label};
 use crate::config::{
     Config, FANOUT_SLICE, FRAME_OVERHEAD_BYTES_MAX, Framing, LANGUAGE_OVERHEAD_BYTES_MAX, LINGER_MS, SlowConsumer,
     TICK_MS,
 };
 use crate::handler::{Actions, Event, PublishError, SendError, SubscribeError};
-use crate::message::{CloseReason, ConnId, DropReason, Publish, PublishId, Target, Topic};
+use crate::message::{CloseReason, ConnId, Dialect, DropReason, Publish, PublishId, Target, Topic};
 use crate::metrics::ShardMetrics;
 use crate::rate::{Micros, Rate};
 use crate::receipt::{ReceiptSender, ShardReceipt};
@@ -34,7 +34,7 @@ use crate::shard::topics::Topics;
 use crate::sys;
 
 /// Puts an event into the bytes of a message; see [`crate::handler::Handler::render`].
-pub(crate) type Render = fn(Event<'_>, &mut Vec<u8>) -> bool;
+pub(crate) type Render = fn(Event<'_>, Dialect, &mut Vec<u8>) -> bool;
 
 /// The settings that the data path looks at, in the units it uses.
 #[derive(Clone, Copy)]
@@ -141,14 +141,14 @@ impl Core {
     // ---- Connections come and go ----
 
     /// Takes a connection in that the registry has admitted.
-    pub(crate) fn add(&mut self, stream: TcpStream, framing: Framing) -> Option<(Key, ConnId)> {
+    pub(crate) fn add(&mut self, stream: TcpStream, encoding: Option<Encoding>) -> Option<(Key, ConnId)> {
         // A client that is gone already has no address; it is closed at the first read.
         let peer = stream.peer_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         let (registry, shard, now) = (Arc::clone(&self.registry), self.index as u16, self.wheel.now());
         let key = self.table.insert_with(|key| {
             // A row without an id is taken out again below.
             let id = registry.insert(Row::new(shard, key, peer)).unwrap_or(ConnId::from_u64(u64::MAX));
-            Connection::new(stream, id, framing, now)
+            Connection::new(stream, id, encoding, now)
         });
         let id = self.table.get(key).map(|connection| connection.id)?;
         if id == ConnId::from_u64(u64::MAX) {
@@ -270,7 +270,7 @@ impl Core {
     /// Queues a reply; [`Context::send`](crate::handler::Context::send) says how it behaves.
     fn reply(&mut self, key: Key, message: &[u8]) -> Result<(), SendError> {
         let connection = self.table.get(key).filter(|connection| connection.closing.is_none());
-        let framing = connection.ok_or(SendError::Closed)?.framing;
+        let encoding = connection.and_then(|connection| connection.encoding).ok_or(SendError::Closed)?;
         if message.len() + FRAME_OVERHEAD_BYTES_MAX > self.limits.bytes() {
             return Err(SendError::TooLarge { len: message.len(), max: self.limits.bytes() });
         }
@@ -278,7 +278,8 @@ impl Core {
             return Err(SendError::QueueFull);
         }
         let mut bytes = Vec::new();
-        codec::encode(framing, message, &mut bytes).map_err(|EncodeError::LineFeed| SendError::LineFeed)?;
+        codec::encode(encoding, Label::default(), message, &mut bytes)
+            .map_err(|EncodeError::LineFeed| SendError::LineFeed)?;
         self.push_reply(key, bytes);
         Ok(())
     }
@@ -300,10 +301,13 @@ impl Core {
     /// Queues what the server itself has to tell a client: an error, a gap, its farewell. There are few of them,
     /// each bounded, so they don't wait for room.
     pub(crate) fn notice(&mut self, key: Key, event: Event<'_>) {
-        let Some(framing) = self.table.get(key).map(|connection| connection.framing) else { return };
+        let Some(encoding) = self.table.get(key).and_then(|connection| connection.encoding) else { return };
         let mut bytes = Vec::new();
         self.scratch.clear();
-        if (self.render)(event, &mut self.scratch) && codec::encode(framing, &self.scratch, &mut bytes).is_ok() {
+        let label = Label { event: event.kind(), id: None };
+        if (self.render)(event, encoding.dialect(), &mut self.scratch)
+            && codec::encode(encoding, label, &self.scratch, &mut bytes).is_ok()
+        {
             self.push_reply(key, bytes);
         }
     }
@@ -676,6 +680,13 @@ pub(crate) struct Scope<'a> {
     pub(crate) id: ConnId,
 }
 
+impl Scope<'_> {
+    /// The connection's encoding. Callbacks begin when it is settled, and it is gone only when they are over.
+    fn encoding(&self) -> Encoding {
+        self.core.table.get(self.key).and_then(|connection| connection.encoding).unwrap_or(Encoding::Line)
+    }
+}
+
 impl Actions for Scope<'_> {
     fn peer(&self) -> SocketAddr {
         let row = self.core.registry.get(self.id);
@@ -683,7 +694,11 @@ impl Actions for Scope<'_> {
     }
 
     fn framing(&self) -> Framing {
-        self.core.table.get(self.key).map_or(Framing::Line, |connection| connection.framing)
+        self.encoding().framing()
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.encoding().dialect()
     }
 
     fn shard(&self) -> usize {

@@ -8,8 +8,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::codec::{self, EncodeError};
-use crate::config::{FANOUT_SLICE, Framing, PUBLISH_BATCH, SlowConsumer};
+use crate::codec::{self, EncodeError, Encoding, Label};
+use crate::config::{FANOUT_SLICE, PUBLISH_BATCH, SlowConsumer};
 use crate::handler::{Event, Handler};
 use crate::message::{DropReason, Publish, Target, Topic};
 use crate::receipt::ShardReceipt;
@@ -29,20 +29,20 @@ struct Run {
     written: u64,
 }
 
-/// One publish with its frames: one for each framing, made when the first connection of that framing needs it.
+/// One publish with its frames: one for each encoding, made when the first connection of that encoding needs it.
 struct Message {
     publish: Publish,
     policy: SlowConsumer,
-    frames: [Option<Rendered>; Framing::ALL.len()],
+    frames: [Option<Rendered>; Encoding::ALL.len()],
     matched: u64,
     tally: Rc<Tally>,
 }
 
-/// What a publish is in one framing.
+/// What a publish is in one encoding.
 #[derive(Clone)]
 enum Rendered {
     Frame(Rc<Frame>),
-    /// The framing can't carry it.
+    /// The encoding can't carry it.
     Unfit(DropReason),
     /// The handler has nothing to say of it.
     Silent,
@@ -123,9 +123,9 @@ impl Run {
 
     /// Queues the messages for one connection, if it is still there.
     fn deliver_to(&mut self, core: &mut Core, key: Key) {
-        let Some(framing) = core.table.get(key).map(|connection| connection.framing) else { return };
+        let Some(encoding) = core.table.get(key).and_then(|connection| connection.encoding) else { return };
         for message in &mut self.messages {
-            match message.rendered(core, framing) {
+            match message.rendered(core, encoding) {
                 Rendered::Frame(frame) => core.push(key, &frame, message.policy),
                 Rendered::Unfit(reason) => {
                     message.tally.count_dropped(reason);
@@ -171,7 +171,7 @@ impl Run {
 
 impl Message {
     fn new(publish: Publish, policy: SlowConsumer) -> Self {
-        Message { publish, policy, frames: [const { None }; Framing::ALL.len()], matched: 0, tally: Rc::default() }
+        Message { publish, policy, frames: [const { None }; Encoding::ALL.len()], matched: 0, tally: Rc::default() }
     }
 
     fn topic(&self) -> Option<&Topic> {
@@ -181,9 +181,9 @@ impl Message {
         }
     }
 
-    /// The message as connections of `framing` read it.
-    fn rendered(&mut self, core: &Core, framing: Framing) -> Rendered {
-        if let Some(rendered) = &self.frames[framing as usize] {
+    /// The message as connections of `encoding` read it.
+    fn rendered(&mut self, core: &Core, encoding: Encoding) -> Rendered {
+        if let Some(rendered) = &self.frames[encoding as usize] {
             return rendered.clone();
         }
         let payload = &self.publish.payload;
@@ -193,15 +193,16 @@ impl Message {
             Target::Conn(_) => Event::Direct { payload },
         };
         let (mut message, mut bytes) = (Vec::new(), Vec::new());
-        let rendered = if !(core.render)(event, &mut message) {
+        let rendered = if !(core.render)(event, encoding.dialect(), &mut message) {
             Rendered::Silent
         } else {
             core.metrics.encoded.add(1);
-            match codec::encode(framing, &message, &mut bytes) {
+            let label = Label { event: event.kind(), id: Some(self.publish.id) };
+            match codec::encode(encoding, label, &message, &mut bytes) {
                 Ok(()) => Rendered::Frame(Frame::new(bytes, self.topic().cloned(), Rc::clone(&self.tally))),
                 Err(EncodeError::LineFeed) => Rendered::Unfit(DropReason::LineFeed),
             }
         };
-        self.frames[framing as usize].insert(rendered).clone()
+        self.frames[encoding as usize].insert(rendered).clone()
     }
 }

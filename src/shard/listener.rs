@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
+use crate::codec::Encoding;
 use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS};
 use crate::handler::{Context, Handler};
 use crate::registry::Refusal;
@@ -219,7 +220,7 @@ fn admit<H: Handler>(shard: &Rc<Shard<H>>, stream: TcpStream, framing: Framing) 
                 }
             });
         }
-        let Some((key, id)) = core.add(stream, framing) else {
+        let Some((key, id)) = core.add(stream, Some(Encoding::of(framing))) else {
             core.registry.release();
             core.metrics.refused_full.add(1);
             return Err("the registry is full".into());

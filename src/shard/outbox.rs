@@ -38,7 +38,7 @@ impl Tally {
     }
 }
 
-/// A message in the form that goes over the wire, shared by all connections of a shard and framing.
+/// A message in the form that goes over the wire, shared by all connections of a shard and encoding.
 #[derive(Debug)]
 pub(crate) struct Frame {
     bytes: Box<[u8]>,

@@ -109,7 +109,7 @@ fn connection(core: &Core, key: Key) -> Option<ConnectionInfo> {
         id: connection.id,
         peer,
         shard: core.index,
-        framing: connection.framing,
+        framing: connection.framing(),
         age: Duration::from_millis(u64::from(core.wheel.now() - connection.opened) * TICK_MS),
         topics: core.topics.names(key).cloned().collect(),
         queued_messages,
