@@ -2,6 +2,7 @@
 //!
 //! One space separates words; a payload is all the rest, spaces included. Verbs are read in any case.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -13,22 +14,34 @@ use super::topic_word;
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub(super) enum Command<'a> {
-    /// `SUB topic…`
-    Subscribe(Topics<'a>),
+    /// `SUB topic…`; the topics have been checked, and stand in the order they were written.
+    Subscribe(Vec<Cow<'a, str>>),
     /// `UNSUB topic…`
-    Unsubscribe(Topics<'a>),
+    Unsubscribe(Vec<Cow<'a, str>>),
     /// `PUB topic payload`
-    Publish { topic: &'a str, payload: &'a [u8] },
+    Publish { topic: Cow<'a, str>, payload: Cow<'a, [u8]> },
     /// `CAST payload`
-    Cast { payload: &'a [u8] },
+    Cast { payload: Cow<'a, [u8]> },
     /// `PING [text]`
-    Ping { text: Option<&'a [u8]> },
+    Ping { text: Option<Cow<'a, [u8]>> },
     /// `ID`
     Id,
 }
 
-/// Topics that have been checked, in the order they were written.
-pub(super) type Topics<'a> = std::str::Split<'a, char>;
+/// What a client is answered.
+#[derive(Clone, Debug)]
+pub(super) enum Reply<'a> {
+    /// `OK verb topic…`
+    Topics { verb: &'static str, topics: &'a [Cow<'a, str>] },
+    /// `OK verb publish-id`
+    Published { verb: &'static str, id: PublishId },
+    /// `PONG [text]`
+    Pong { text: Option<&'a [u8]> },
+    /// `ID n`
+    Id { id: ConnId },
+    /// `ERR code text`
+    Error(&'a Mistake),
+}
 
 macro_rules! error_codes {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
@@ -76,6 +89,12 @@ error_codes! {
     Busy = "busy",
     /// The message is larger than `max_message`; where it came as one frame, the connection is closed.
     MessageTooLarge = "message-too-large",
+    /// The message is none of the JSON objects that a `corecast.v1.json` client may send.
+    BadJson = "bad-json",
+    /// The client broke the rules of WebSocket; the connection is closed.
+    ProtocolError = "protocol-error",
+    /// A WebSocket text message is not UTF-8; the connection is closed.
+    NotUtf8 = "not-utf8",
 }
 
 /// Why a command was not carried out.
@@ -121,12 +140,12 @@ pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Result<Command<'_
         let (topic, payload) = split_word(rest);
         let topic = Topic::check(topic, topic_bytes_max)?;
         let payload = payload.ok_or_else(|| Mistake::new(ErrorCode::MissingPayload, "write PUB topic payload"))?;
-        Ok(Command::Publish { topic, payload })
+        Ok(Command::Publish { topic: topic.into(), payload: payload.into() })
     } else if is("CAST") {
         let payload = rest.ok_or_else(|| Mistake::new(ErrorCode::MissingPayload, "write CAST payload"))?;
-        Ok(Command::Cast { payload })
+        Ok(Command::Cast { payload: payload.into() })
     } else if is("PING") {
-        Ok(Command::Ping { text: rest })
+        Ok(Command::Ping { text: rest.map(Cow::Borrowed) })
     } else if is("ID") {
         match rest {
             None => Ok(Command::Id),
@@ -138,13 +157,10 @@ pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Result<Command<'_
     }
 }
 
-fn parse_topics<'a>(rest: Option<&'a [u8]>, topic_bytes_max: usize, verb: &str) -> Result<Topics<'a>, Mistake> {
+fn parse_topics<'a>(rest: Option<&'a [u8]>, topic_bytes_max: usize, verb: &str) -> Result<Vec<Cow<'a, str>>, Mistake> {
     let rest = rest.ok_or_else(|| Mistake::new(ErrorCode::MissingTopic, format!("write {verb} topic…")))?;
-    for topic in rest.split(|byte| *byte == b' ') {
-        Topic::check(topic, topic_bytes_max)?;
-    }
-    let rest = std::str::from_utf8(rest).map_err(|_| TopicError::NotUtf8)?;
-    Ok(rest.split(' '))
+    let topics = rest.split(|byte| *byte == b' ');
+    topics.map(|topic| Ok(Cow::Borrowed(Topic::check(topic, topic_bytes_max)?))).collect()
 }
 
 /// The bytes before the first space, and those after it if there is one.
@@ -164,37 +180,30 @@ fn quoted(bytes: &[u8]) -> String {
     text
 }
 
-/// `OK verb topic…`
-pub(super) fn ok_topics(out: &mut Vec<u8>, verb: &str, topics: Topics<'_>) {
-    out.extend_from_slice(b"OK ");
-    out.extend_from_slice(verb.as_bytes());
-    for topic in topics {
-        out.push(b' ');
-        out.extend_from_slice(topic.as_bytes());
+/// Puts a reply into words.
+pub(super) fn reply(reply: &Reply<'_>, out: &mut Vec<u8>) {
+    match reply {
+        Reply::Topics { verb, topics } => {
+            put(out, format_args!("OK {verb}"));
+            for topic in *topics {
+                put(out, format_args!(" {topic}"));
+            }
+        }
+        Reply::Published { verb, id } => put(out, format_args!("OK {verb} {id}")),
+        Reply::Pong { text } => {
+            out.extend_from_slice(b"PONG");
+            if let Some(text) = text {
+                out.push(b' ');
+                out.extend_from_slice(text);
+            }
+        }
+        Reply::Id { id } => put(out, format_args!("ID {id}")),
+        Reply::Error(mistake) => error(out, mistake.code.name(), &mistake.text),
     }
-}
-
-/// `OK verb publish-id`
-pub(super) fn ok_publish(out: &mut Vec<u8>, verb: &str, id: PublishId) {
-    put(out, format_args!("OK {verb} {id}"));
-}
-
-/// `PONG [text]`
-pub(super) fn pong(out: &mut Vec<u8>, text: Option<&[u8]>) {
-    out.extend_from_slice(b"PONG");
-    if let Some(text) = text {
-        out.push(b' ');
-        out.extend_from_slice(text);
-    }
-}
-
-/// `ID n`
-pub(super) fn id(out: &mut Vec<u8>, id: ConnId) {
-    put(out, format_args!("ID {id}"));
 }
 
 /// `ERR code text`
-pub(super) fn error(out: &mut Vec<u8>, code: &str, text: &str) {
+fn error(out: &mut Vec<u8>, code: &str, text: &str) {
     put(out, format_args!("ERR {code} {text}"));
 }
 
@@ -237,13 +246,13 @@ mod tests {
     #[test]
     fn commands_are_read_in_any_case() {
         let Ok(Command::Subscribe(topics)) = parse(b"sub news sport/f1", 255) else { panic!() };
-        assert_eq!(topics.collect::<Vec<_>>(), ["news", "sport/f1"]);
+        assert_eq!(topics, ["news", "sport/f1"]);
         let Ok(Command::Publish { topic, payload }) = parse(b"PUB news  two  spaces ", 255) else { panic!() };
-        assert_eq!((topic, payload), ("news", &b" two  spaces "[..]));
-        let Ok(Command::Publish { payload: b"", .. }) = parse(b"PUB news ", 255) else { panic!() };
-        let Ok(Command::Cast { payload: b"x y" }) = parse(b"CAST x y", 255) else { panic!() };
+        assert_eq!((&*topic, &*payload), ("news", &b" two  spaces "[..]));
+        let Ok(Command::Publish { payload: Cow::Borrowed(b""), .. }) = parse(b"PUB news ", 255) else { panic!() };
+        let Ok(Command::Cast { payload: Cow::Borrowed(b"x y") }) = parse(b"CAST x y", 255) else { panic!() };
         let Ok(Command::Ping { text: None }) = parse(b"PING", 255) else { panic!() };
-        let Ok(Command::Ping { text: Some(b"") }) = parse(b"PING ", 255) else { panic!() };
+        let Ok(Command::Ping { text: Some(Cow::Borrowed(b"")) }) = parse(b"PING ", 255) else { panic!() };
         let Ok(Command::Id) = parse(b"Id", 255) else { panic!() };
     }
 
