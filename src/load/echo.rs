@@ -14,6 +14,8 @@ use super::shared::{Counts, Phase};
 /// Sends and compares.
 pub(super) struct Echo {
     run: u32,
+    /// What a connection says first, where that is not a message.
+    opening: Option<Vec<u8>>,
     template: Template,
     target: SocketAddr,
     flags: String,
@@ -64,6 +66,7 @@ impl Echo {
     pub(super) fn new(plan: &Plan, message_bytes: usize) -> Echo {
         Echo {
             run: plan.run,
+            opening: plan.dialect.opening(None),
             template: Template::new(plan.dialect, "", message_bytes),
             target: plan.target,
             flags: plan.server_flags(),
@@ -123,7 +126,10 @@ impl Scenario for Echo {
     }
 
     fn greet(&mut self, link: &mut Link, conn: &mut EchoConn, now: u64) {
-        self.send_probe(link, conn, now);
+        match &self.opening {
+            Some(opening) => link.send(opening),
+            None => self.send_probe(link, conn, now),
+        }
     }
 
     fn message(&mut self, link: &mut Link, conn: &mut EchoConn, message: &[u8], now: u64) -> Result<Step, LoadError> {
@@ -147,6 +153,10 @@ impl Scenario for Echo {
                 Ok(Step::Ready)
             }
             _ if !link.is_ready() => match Reply::parse(message) {
+                Reply::Upgraded => {
+                    self.send_probe(link, conn, now);
+                    Ok(Step::Stay)
+                }
                 Reply::Bye(reason) => Ok(Step::Close(format!("BYE {}", readable(reason)))),
                 _ => Err(LoadError::WrongServer {
                     target: self.target,

@@ -67,7 +67,7 @@ impl Fanout {
             plan: plan.clone(),
             fanout: fanout.clone(),
             subscriber: Subscriber::new(plan, &fanout.topic),
-            template: Template::new(plan.dialect, "", fanout.message_bytes),
+            template: Template::new(plan.dialect.publishing(), "", fanout.message_bytes),
             is_settling: false,
             result: FanoutResult { last_ns: vec![0; noted as usize], ..FanoutResult::default() },
             accounted: 0,

@@ -73,7 +73,7 @@ impl Scenario for Idle {
 
     fn keep_alive(&mut self, link: &mut Link, conn: &mut IdleConn, now: u64) {
         // A ping that had no answer in a whole period is reported in the end; a second one would hide it.
-        if self.is_settling || conn.pinged_ns.is_some() {
+        if self.is_settling || conn.pinged_ns.is_some() || !self.subscriber.can_ping() {
             return;
         }
         conn.pinged_ns = Some(now);

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::config::{Framing, bytes_from_text, duration_from_text};
+use crate::config::{bytes_from_text, duration_from_text};
 
 mod client;
 mod clock;
@@ -40,6 +40,7 @@ mod tests;
 mod turns;
 mod worker;
 
+pub use client::Framing as LoadFraming;
 pub use error::LoadError;
 pub use sources::SourceIps;
 
@@ -66,8 +67,13 @@ pub enum LoadCommand {
 /// Options of every kind of load.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
-    /// The server, as address:port or name:port.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8888")]
+    /// The server, as address:port or name:port. For ws and sse the default is 127.0.0.1:8080.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8888",
+        default_value_ifs = [("framing", "ws", "127.0.0.1:8080"), ("framing", "sse", "127.0.0.1:8080")]
+    )]
     pub target: String,
     /// Connections to make.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 1_000)]
@@ -85,9 +91,9 @@ pub struct LoadArgs {
     /// Threads that share the connections.
     #[arg(long, value_name = "T", default_value_t = 1)]
     pub threads: usize,
-    /// How messages are cut from the stream: line or length.
-    #[arg(long, value_name = "FRAMING", default_value_t = Framing::Line)]
-    pub framing: Framing,
+    /// What is spoken with the server.
+    #[arg(long, value_enum, default_value_t = LoadFraming::Line)]
+    pub framing: LoadFraming,
     /// Also write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::client::Dialect;
+use super::client::{Dialect, Framing};
 use super::payload::{STAMP_BYTES, STAMP_IDS, STAMP_NS_MAX};
 use super::{LoadArgs, LoadCommand, LoadError, SourceIps};
 
@@ -127,6 +127,13 @@ impl Plan {
                 allowed: format!("it must be above 0 and at most {} hours", DURATION_MAX.as_secs() / 3600),
             });
         }
+        if matches!(load, Load::Echo { .. }) && args.framing == Framing::Sse {
+            return Err(LoadError::Argument {
+                option: "--framing",
+                value: args.framing.name().into(),
+                allowed: "an event stream goes one way, so nothing can be echoed; use line, length or ws".into(),
+            });
+        }
         let connect_rate = match args.rate {
             Some(rate) => Some(positive("--rate", rate, "0.1", 0.1, 1e7)?),
             None => None,
@@ -161,7 +168,7 @@ impl Plan {
             Load::Echo { .. } => " --app echo",
             Load::Fanout(_) => " --client-publish",
         };
-        format!("--listen {}={}{what}", self.dialect.framing, self.target)
+        format!("--listen {}={}{what}", self.dialect.framing.listen_name(), self.target)
     }
 
     /// Connection numbers of thread `index`: shares that differ by one at the most.
@@ -310,6 +317,7 @@ mod tests {
             ("idle --source-ips fd00::1", "--source-ips is fd00::1; the target 127.0.0.1:8888 can only"),
             ("idle --source-ips 192.0.2.1", "--source-ips is 192.0.2.1; 192.0.2.1 can't be used on this machine"),
             ("echo --message-size 31", "--message-size is 31; it must be from 32"),
+            ("echo --framing sse", "--framing is sse; an event stream goes one way"),
             ("fanout --message-size 17MiB", "--message-size is 17825792; it must be from 32"),
             ("fanout --publish-rate 0", "--publish-rate is 0; it must be from 0.001"),
             ("fanout --burst 0", "--burst is 0; it must be from 1"),

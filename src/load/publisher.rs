@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::LoadError;
-use super::client::{Reply, readable, split_word};
+use super::client::{Dialect, Reply, readable, split_word};
 use super::clock::{Clock, ns};
 use super::latency::Latency;
 use super::payload::{STAMP_IDS, Stamp, Template};
@@ -38,6 +38,7 @@ pub(super) struct Publisher {
     plan: Arc<Plan>,
     fanout: FanoutPlan,
     stream: TcpStream,
+    dialect: Dialect,
     template: Template,
     ping: Vec<u8>,
     last_sent_ns: u64,
@@ -81,13 +82,15 @@ impl Publisher {
         let unreachable = |source| LoadError::Unreachable { target: plan.target, source, flags: plan.server_flags() };
         let stream = TcpStream::connect_timeout(&plan.target, PROBE_TIMEOUT).map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
-        let head = plan.dialect.publish_head(&fanout.topic);
+        let dialect = plan.dialect.publishing();
+        let head = dialect.publish_head(&fanout.topic);
         let mut publisher = Publisher {
             plan: plan.clone(),
             fanout: fanout.clone(),
             stream,
-            template: Template::new(plan.dialect, &head, fanout.message_bytes),
-            ping: plan.dialect.ping(),
+            dialect,
+            template: Template::new(dialect, &head, fanout.message_bytes),
+            ping: dialect.ping(),
             last_sent_ns: now,
             unsent: Vec::new(),
             tail: Vec::new(),
@@ -99,7 +102,7 @@ impl Publisher {
                 target: plan.target,
                 sent: head + "…",
                 seconds: PROBE_TIMEOUT.as_secs(),
-                framing: plan.dialect.framing.name(),
+                framing: dialect.framing.name(),
             },
             ProbeError::Io(error) => unreachable(error),
             ProbeError::Load(error) => error,
@@ -112,10 +115,14 @@ impl Publisher {
         // Another run's number, so that no subscriber takes it for a message of this one.
         let run = (self.plan.run + 1) % STAMP_IDS;
         self.stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
-        self.stream.write_all(self.template.stamp(Stamp { run, source: 0, seq: 0, at_ns: 0 }))?;
+        let stamp = Stamp { run, source: 0, seq: 0, at_ns: 0 };
+        match self.dialect.opening(None) {
+            Some(opening) => self.stream.write_all(&opening)?,
+            None => self.stream.write_all(self.template.stamp(stamp))?,
+        }
         let mut buffer = vec![0; READ_BUFFER_BYTES];
         loop {
-            while let Ok(Some((range, used))) = self.plan.dialect.decode(&self.tail) {
+            while let Ok(Some((range, used))) = self.dialect.decode(&self.tail) {
                 let message = &self.tail[range];
                 match Reply::parse(message) {
                     Reply::Published => {
@@ -127,11 +134,12 @@ impl Publisher {
                         return Ok(());
                     }
                     Reply::Error(error) => return Err(ProbeError::Load(self.refusal(error))),
+                    Reply::Upgraded => self.stream.write_all(self.template.stamp(stamp))?,
                     Reply::Message { .. } | Reply::Gap { .. } | Reply::Pong => {}
                     _ => {
                         return Err(ProbeError::Load(LoadError::WrongServer {
                             target: self.plan.target,
-                            sent: self.plan.dialect.publish_head(&self.fanout.topic) + "…",
+                            sent: self.dialect.publish_head(&self.fanout.topic) + "…",
                             said: readable(message),
                             flags: self.plan.server_flags(),
                         }));
@@ -245,7 +253,7 @@ impl Publisher {
     fn replies(&mut self, bytes: &[u8]) -> Result<Result<(), String>, LoadError> {
         self.tail.extend_from_slice(bytes);
         let mut used = 0;
-        while let Some((range, consumed)) = match self.plan.dialect.decode(&self.tail[used..]) {
+        while let Some((range, consumed)) = match self.dialect.decode(&self.tail[used..]) {
             Ok(found) => found,
             Err(_) => return Ok(Err("not a message in this framing".into())),
         } {

@@ -1,7 +1,7 @@
 //! What every subscribed connection does, whatever is measured on it.
 
 use super::LoadError;
-use super::client::{Dialect, Reply, readable, split_word};
+use super::client::{Dialect, Framing, Reply, readable, split_word};
 use super::link::Link;
 use super::plan::Plan;
 use super::scenario::Step;
@@ -31,21 +31,32 @@ impl Subscriber {
         link.send(&self.hello);
     }
 
+    /// Whether a ping of this client has an answer.
+    pub(super) fn can_ping(&self) -> bool {
+        !self.dialect.is_one_way()
+    }
+
     pub(super) fn ping(&self, link: &mut Link) {
-        link.send(&self.ping);
+        if self.can_ping() {
+            link.send(&self.ping);
+        }
     }
 
     /// Judges a reply that the scenario has no use for itself.
     pub(super) fn answer(&self, link: &Link, reply: Reply<'_>, message: &[u8]) -> Result<Step, LoadError> {
         match reply {
             Reply::Subscribed => Ok(Step::Ready),
+            Reply::Upgraded => Ok(Step::Stay),
             Reply::Error(error) => Ok(Step::Close(format!("ERR {}", readable(split_word(error).0)))),
             Reply::Bye(reason) => Ok(Step::Close(format!("BYE {}", readable(split_word(reason).0)))),
             _ if link.is_ready() => Ok(Step::Stay),
             _ => {
-                let sent = match self.dialect.decode(&self.hello) {
-                    Ok(Some((range, _))) => &self.hello[range],
-                    _ => &self.hello,
+                let sent = match self.dialect.framing {
+                    Framing::Line | Framing::Length => match self.dialect.decode(&self.hello) {
+                        Ok(Some((range, _))) => &self.hello[range],
+                        _ => &self.hello,
+                    },
+                    Framing::Ws | Framing::Sse => self.hello.split(|byte| *byte == b'\r').next().unwrap_or_default(),
                 };
                 Err(LoadError::WrongServer {
                     target: self.target,

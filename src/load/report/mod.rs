@@ -147,7 +147,7 @@ impl Report {
 pub(super) fn settings_section(plan: &Plan) -> Section {
     let mut section = Section::new("settings");
     section.add("target", "target", Value::Text(plan.target.to_string()));
-    section.add("framing", "framing", Value::Text(plan.dialect.framing.to_string()));
+    section.add("framing", "framing", Value::Text(plan.dialect.framing.name().to_owned()));
     if let Some(sources) = plan.sources {
         section.add("source_ips", "source addresses", Value::Text(sources.to_string()));
     }

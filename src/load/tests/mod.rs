@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use super::plan::Plan;
 use super::report::Report;
 use super::{LoadCommand, LoadError, run};
-use crate::config::Framing;
+use crate::load::client::Framing;
 use mock::{App, Fault, Mock};
 
 mod mock;
@@ -59,10 +59,12 @@ const FANOUT: &str = "fanout --connections 20 --duration 50ms --publish-rate 200
 
 #[test]
 fn idle_holds_all_connections() {
-    for framing in Framing::ALL {
+    for framing in Framing::PLAIN {
         let mock = Mock::start(framing, App::Hub, Fault::None);
-        let figures =
-            Figures::of(&format!("idle --connections 50 --threads 2 --duration 50ms --framing {framing}"), &mock);
+        let figures = Figures::of(
+            &format!("idle --connections 50 --threads 2 --duration 50ms --framing {}", framing.name()),
+            &mock,
+        );
         assert!(figures.is_ok(), "{}", figures.problems());
         assert_eq!((figures.count("connect", "ready"), figures.count("idle", "closed")), (50, 0));
         assert!(figures.0["connect"]["connect_us_p99"].as_f64().unwrap() > 0.0);
@@ -105,9 +107,12 @@ fn failed_connects_are_tried_again_and_counted() {
 
 #[test]
 fn echo_measures_round_trips_in_both_framings() {
-    for framing in Framing::ALL {
+    for framing in Framing::PLAIN {
         let mock = Mock::start(framing, App::Echo, Fault::None);
-        let line = format!("echo --connections 4 --threads 2 --duration 50ms --message-size 2000 --framing {framing}");
+        let line = format!(
+            "echo --connections 4 --threads 2 --duration 50ms --message-size 2000 --framing {}",
+            framing.name()
+        );
         let figures = Figures::of(&line, &mock);
         assert!(figures.is_ok(), "{}", figures.problems());
         assert!(figures.count("echo", "round_trips") >= 4);
@@ -127,9 +132,9 @@ fn echo_tells_lost_changed_and_doubled_messages() {
 
 #[test]
 fn fanout_counts_every_delivery_in_both_framings() {
-    for framing in Framing::ALL {
+    for framing in Framing::PLAIN {
         let mock = Mock::start(framing, App::Hub, Fault::None);
-        let figures = Figures::of(&format!("{FANOUT} --threads 2 --burst 3 --framing {framing}"), &mock);
+        let figures = Figures::of(&format!("{FANOUT} --threads 2 --burst 3 --framing {}", framing.name()), &mock);
         assert!(figures.is_ok(), "{}", figures.problems());
         assert_eq!(figures.count("fanout", "published"), 30);
         assert_eq!(figures.count("fanout", "delivered"), 600);
