@@ -14,7 +14,7 @@ use crate::commands::push::PushArgs;
 #[cfg(feature = "control")]
 use crate::commands::stats::StatsArgs;
 use crate::config::{
-    Config, ConfigError, ControlAddr, Cpus, Listen, SlowConsumer, bytes_from_text, duration_from_text,
+    Config, ConfigError, ControlAddr, Cpus, Listen, Origin, SlowConsumer, bytes_from_text, duration_from_text,
 };
 use crate::load::LoadCommand;
 
@@ -93,7 +93,7 @@ pub struct ServeArgs {
 #[derive(Debug, Default, Args, Serialize)]
 #[command(next_help_heading = "Settings (also keys of the config file, with _ for -)")]
 pub struct Settings {
-    /// An address to listen on and its framing (line or length); may be given several times
+    /// An address to listen on and its framing (line, length or http); may be given several times
     #[arg(long, value_name = "FRAMING=ADDR")]
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "texts")]
     listen: Vec<Listen>,
@@ -145,6 +145,22 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
     write_timeout: Option<Duration>,
+    /// An HTTP connection whose request is not complete for so long is closed
+    #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
+    head_timeout: Option<Duration>,
+    /// A silent WebSocket is pinged, and an idle event stream gets a comment, after so long; 0: never
+    #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
+    ping_every: Option<Duration>,
+    /// An origin whose pages may connect, as in https://example.com, or * for any; may be given several times [default: the server's own]
+    #[arg(long, value_name = "ORIGIN")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "texts")]
+    allow_origin: Vec<Origin>,
+    /// Serve a demo page at /demo
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    demo: Option<bool>,
     /// TCP keepalive, idle time and interval; 0: off
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]

@@ -76,6 +76,19 @@ pub(crate) const FRAME_OVERHEAD_BYTES_MAX: usize = 16;
 /// Bytes that the hub's language may put before a payload: a verb, a topic and two spaces.
 pub(crate) const LANGUAGE_OVERHEAD_BYTES_MAX: usize = TOPIC_BYTES_MAX + 16;
 
+/// Pings are spread over the last part of their interval: one in so many.
+pub(crate) const PING_SPREAD: u32 = 4;
+
+/// Bytes of an HTTP request's head at the most.
+pub(crate) const HEAD_BYTES_MAX: usize = 8 * KIB;
+
+/// Fields of an HTTP request's head at the most.
+pub(crate) const HEAD_FIELDS_MAX: usize = 64;
+
+/// Milliseconds that a reader of server-sent events waits before it connects again: at the least, and how much longer
+/// at the most. A random part keeps those that lose a server together from coming back together.
+pub(crate) const SSE_RETRY_MS: (u64, u64) = (2_000, 4_000);
+
 /// Topics one client may have unreported gaps in; further ones are reported together under `*`.
 pub(crate) const GAP_TOPICS_MAX: usize = 16;
 
@@ -196,17 +209,20 @@ pub enum Framing {
     Line,
     /// A u32 in big-endian order, then that many bytes.
     Length,
+    /// HTTP, which opens a WebSocket at `/ws` and server-sent events at `/sse`.
+    Http,
 }
 
 impl Framing {
     /// Every framing, in the order of their numbers.
-    pub const ALL: [Framing; 2] = [Framing::Line, Framing::Length];
+    pub const ALL: [Framing; 3] = [Framing::Line, Framing::Length, Framing::Http];
 
     /// The name used in settings, logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Framing::Line => "line",
             Framing::Length => "length",
+            Framing::Http => "http",
         }
     }
 }
@@ -323,6 +339,62 @@ impl FromStr for ControlAddr {
     }
 }
 
+/// A web origin whose pages may connect, written `https://example.com`, or `*` for any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Pages of any origin.
+    Any,
+    /// Pages of this origin: scheme, host, and the port where it is not the scheme's own, in lower case.
+    Exactly(String),
+}
+
+impl Origin {
+    /// Whether it stands for an origin as a browser sends it.
+    pub(crate) fn matches(&self, origin: &str) -> bool {
+        match self {
+            Origin::Any => true,
+            Origin::Exactly(own) => own.eq_ignore_ascii_case(origin),
+        }
+    }
+
+    /// Whether an origin as a browser sends it is that of a server whose `Host` is this one. Which scheme the
+    /// browser used is not known here: a proxy may have ended TLS.
+    pub(crate) fn is_same(origin: &str, host: &str) -> bool {
+        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        // A browser leaves the scheme's own port out of the origin; other clients may leave it in the host.
+        let own_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+        let plain = |text: &str| text.strip_suffix(own_port).unwrap_or(text).to_ascii_lowercase();
+        !authority.is_empty() && plain(authority) == plain(host)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Any => "*",
+            Origin::Exactly(origin) => origin,
+        })
+    }
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Origin::Any);
+        }
+        match text.split_once("://") {
+            Some((scheme, host)) if !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', ' ']) => {
+                Ok(Origin::Exactly(text.to_ascii_lowercase()))
+            }
+            _ => Err(format!(
+                "`{text}` is no origin; write a scheme and a host without a path, as in https://example.com, or *"
+            )),
+        }
+    }
+}
+
 /// The cores to pin shards to, written as numbers and ranges: `0,2-3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpus(pub Vec<usize>);
@@ -399,6 +471,18 @@ pub struct Config {
     /// A connection that takes no byte of what waits for it for so long is closed; zero: never.
     #[serde(with = "duration_text")]
     pub write_timeout: Duration,
+    /// An HTTP connection whose request is not complete for so long is closed.
+    #[serde(with = "duration_text")]
+    pub head_timeout: Duration,
+    /// A silent WebSocket is pinged, and an idle event stream gets a comment, after so long; zero: never. Where the
+    /// read timeout is shorter than two of it, half of the read timeout counts.
+    #[serde(with = "duration_text")]
+    pub ping_every: Duration,
+    /// Origins whose pages may connect, besides the server's own.
+    #[serde(with = "text_list")]
+    pub allow_origin: Vec<Origin>,
+    /// Whether the demo page is served.
+    pub demo: bool,
     /// TCP keepalive: idle time, interval (and three probes); zero: off.
     #[serde(with = "duration_text")]
     pub keepalive: Duration,
@@ -438,7 +522,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            listen: vec![Listen { framing: Framing::Line, addr: SocketAddr::from(([0, 0, 0, 0], 8888)) }],
+            listen: vec![
+                Listen { framing: Framing::Line, addr: SocketAddr::from(([0, 0, 0, 0], 8888)) },
+                Listen { framing: Framing::Http, addr: SocketAddr::from(([0, 0, 0, 0], 8080)) },
+            ],
             shards: None,
             cpus: None,
             max_connections: 1_000_000,
@@ -451,6 +538,10 @@ impl Default for Config {
             slow_consumer: SlowConsumer::Skip,
             read_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(10),
+            ping_every: Duration::from_secs(25),
+            allow_origin: Vec::new(),
+            demo: false,
             keepalive: Duration::from_secs(30),
             so_rcvbuf: None,
             so_sndbuf: None,
@@ -584,6 +675,8 @@ impl Config {
         bytes("queue_bytes_max", self.queue_bytes_max, 1, 1024 * 1024 * KIB)?;
         time("read_timeout", self.read_timeout, SECOND / 2, DAY, true)?;
         time("write_timeout", self.write_timeout, SECOND / 2, DAY, true)?;
+        time("head_timeout", self.head_timeout, SECOND / 2, DAY, false)?;
+        time("ping_every", self.ping_every, SECOND / 2, DAY, true)?;
         time("keepalive", self.keepalive, SECOND, DAY / 4, true)?;
         if let Some(size) = self.so_rcvbuf {
             bytes("so_rcvbuf", size, KIB, 1024 * 1024 * KIB)?;
@@ -796,7 +889,7 @@ mod tests {
         let text = toml::from_str::<Config>("read_timeout = 'soon'").unwrap_err().to_string();
         assert!(text.contains("`soon` is no time span"), "{text}");
         let text = toml::from_str::<Config>("listen = ['morse=0.0.0.0:1']").unwrap_err().to_string();
-        assert!(text.contains("`morse` is no framing; use one of: line, length"), "{text}");
+        assert!(text.contains("`morse` is no framing; use one of: line, length, http"), "{text}");
     }
 
     #[test]

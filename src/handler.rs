@@ -14,9 +14,18 @@ use crate::message::{CloseReason, ConnId, Dialect, DropReason, PublishId, Target
 /// at once and never waits. State of one connection is best kept in a map by [`ConnId`], filled in
 /// `on_connect` and emptied in `on_close`.
 pub trait Handler: 'static {
-    /// A connection was accepted.
+    /// A connection was accepted; one over HTTP, once its request has opened a WebSocket or an event stream.
     fn on_connect(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
+    }
+
+    /// The client named topics as it connected, in the URL of a WebSocket or an event stream. They are names that
+    /// can be used, each once, and no more than it may have. By default it is subscribed to all of them.
+    fn on_topics(&mut self, cx: &mut Context<'_>, topics: &[String]) {
+        for topic in topics {
+            // A connection that closes already needs no subscription any more.
+            let _ = cx.subscribe(topic);
+        }
     }
 
     /// A whole message came in. `message` is valid for the length of the call; copy what must stay.
@@ -119,6 +128,9 @@ pub enum SendError {
     /// The connection speaks the line framing and the message holds a line feed.
     #[error("the message holds a line feed, which the line framing can't carry")]
     LineFeed,
+    /// The connection reads server-sent events and the message is not UTF-8.
+    #[error("the message is not UTF-8, which server-sent events can't carry")]
+    NotUtf8,
 }
 
 /// Why a publish was refused. Nothing of it was delivered.

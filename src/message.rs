@@ -251,6 +251,14 @@ reasons! {
         SlowConsumer = "slow-consumer",
         /// A message was larger than allowed.
         MessageTooLarge = "message-too-large",
+        /// What the client sent breaks the rules of its protocol.
+        ProtocolError = "protocol-error",
+        /// A WebSocket text message was not UTF-8.
+        NotUtf8 = "not-utf8",
+        /// No complete HTTP request within the head timeout.
+        HeadTimeout = "head-timeout",
+        /// It was an HTTP request that is answered now.
+        Answered = "answered",
         /// The server is shutting down.
         Drain = "drain",
     }
@@ -267,6 +275,10 @@ reasons! {
         Superseded = "superseded",
         /// The payload holds a line feed, which the line framing can't carry.
         LineFeed = "line-feed",
+        /// The payload is not UTF-8, which server-sent events can't carry.
+        NotUtf8 = "not-utf8",
+        /// In the form that the client reads, the message is larger than `queue_bytes_max`.
+        FrameTooLarge = "frame-too-large",
         /// The connection was closed while the message waited.
         Closed = "closed",
         /// The connection that the message was addressed to does not exist any more.

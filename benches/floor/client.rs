@@ -249,5 +249,6 @@ fn frame(framing: Framing, message: &[u8]) -> Vec<u8> {
     match framing {
         Framing::Line => [message, b"\n"].concat(),
         Framing::Length => [&(message.len() as u32).to_be_bytes(), message].concat(),
+        Framing::Http => unreachable!("the floors are measured over plain framings"),
     }
 }

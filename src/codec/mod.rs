@@ -3,15 +3,18 @@
 //! [`decode`] looks at the bytes that have come in so far and says where the first message lies in them.
 //! [`encode`] puts a message into the bytes that a client of that encoding reads.
 
+pub(crate) mod http;
 mod length;
 mod line;
+pub(crate) mod sse;
+pub(crate) mod websocket;
 
 use std::ops::Range;
 
 use thiserror::Error;
 
 use crate::config::Framing;
-use crate::message::{Dialect, PublishId};
+use crate::message::{Dialect, DropReason, PublishId};
 
 /// How messages are put into the bytes that a connection reads. Connections of one encoding share frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +22,25 @@ use crate::message::{Dialect, PublishId};
 pub(crate) enum Encoding {
     Line,
     Length,
+    /// WebSocket messages in the text dialect.
+    WebSocket,
+    /// WebSocket messages in the JSON dialect.
+    WebSocketJson,
+    /// Server-sent events, one way.
+    Sse,
 }
 
 impl Encoding {
     /// Every encoding, in the order of their numbers.
-    pub(crate) const ALL: [Encoding; 2] = [Encoding::Line, Encoding::Length];
+    pub(crate) const ALL: [Encoding; 5] =
+        [Encoding::Line, Encoding::Length, Encoding::WebSocket, Encoding::WebSocketJson, Encoding::Sse];
 
-    /// What a new connection speaks.
-    pub(crate) fn of(framing: Framing) -> Self {
+    /// What a new connection speaks; `None`: its first request will say.
+    pub(crate) fn of(framing: Framing) -> Option<Self> {
         match framing {
-            Framing::Line => Encoding::Line,
-            Framing::Length => Encoding::Length,
+            Framing::Line => Some(Encoding::Line),
+            Framing::Length => Some(Encoding::Length),
+            Framing::Http => None,
         }
     }
 
@@ -38,20 +49,26 @@ impl Encoding {
         match self {
             Encoding::Line => Framing::Line,
             Encoding::Length => Framing::Length,
+            Encoding::WebSocket | Encoding::WebSocketJson | Encoding::Sse => Framing::Http,
         }
     }
 
     /// The form of the messages inside.
     pub(crate) fn dialect(self) -> Dialect {
         match self {
-            Encoding::Line | Encoding::Length => Dialect::Text,
+            Encoding::Line | Encoding::Length | Encoding::WebSocket => Dialect::Text,
+            Encoding::WebSocketJson => Dialect::Json,
+            Encoding::Sse => Dialect::Sse,
         }
+    }
+
+    pub(crate) fn is_websocket(self) -> bool {
+        matches!(self, Encoding::WebSocket | Encoding::WebSocketJson)
     }
 }
 
 /// What goes along with a message, for encodings that have a place for it.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(dead_code, reason = "server-sent events have a place for it, the other encodings have none")]
 pub(crate) struct Label {
     /// What kind of event it is.
     pub(crate) event: Option<&'static str>,
@@ -93,9 +110,21 @@ pub(crate) enum EncodeError {
     /// The message holds a line feed.
     #[error("the line framing can't carry a line feed inside a message")]
     LineFeed,
+    /// The message is not UTF-8.
+    #[error("server-sent events can't carry a message that is not UTF-8")]
+    NotUtf8,
 }
 
-/// Finds the first message in `bytes`.
+impl From<EncodeError> for DropReason {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::LineFeed => DropReason::LineFeed,
+            EncodeError::NotUtf8 => DropReason::NotUtf8,
+        }
+    }
+}
+
+/// Finds the first message in `bytes`, in the framing `line` or `length`.
 ///
 /// `scanned` bytes at the beginning are known to hold no end of a message (from an earlier call that said
 /// [`Decoded::Incomplete`] of them), so a long message that comes in small pieces is looked through once.
@@ -111,6 +140,9 @@ pub(crate) fn decode(
     match encoding {
         Encoding::Line => line::decode(bytes, scanned, message_max),
         Encoding::Length => length::decode(bytes, message_max),
+        Encoding::WebSocket | Encoding::WebSocketJson | Encoding::Sse => {
+            unreachable!("WebSocket frames have a decoder of their own, and event streams go one way")
+        }
     }
 }
 
@@ -118,14 +150,14 @@ pub(crate) fn decode(
 ///
 /// # Errors
 /// The encoding can't carry the message.
-pub(crate) fn encode(encoding: Encoding, _label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+pub(crate) fn encode(encoding: Encoding, label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match encoding {
-        Encoding::Line => line::encode(message, out),
-        Encoding::Length => {
-            length::encode(message, out);
-            Ok(())
-        }
+        Encoding::Line => return line::encode(message, out),
+        Encoding::Length => length::encode(message, out),
+        Encoding::WebSocket | Encoding::WebSocketJson => websocket::encode(message, out),
+        Encoding::Sse => return sse::encode(label, message, out),
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -160,7 +192,7 @@ mod tests {
     }
 
     fn encoding() -> impl Strategy<Value = Encoding> {
-        prop::sample::select(Encoding::ALL.to_vec())
+        prop::sample::select(vec![Encoding::Line, Encoding::Length])
     }
 
     /// Bytes in which line ends and small lengths are common.
@@ -206,6 +238,7 @@ mod tests {
                         prop_assert!(encoding == Encoding::Line && message.contains(&b'\n'));
                         prop_assert_eq!(stream.len(), before);
                     }
+                    Err(EncodeError::NotUtf8) => unreachable!("both carry any bytes"),
                 }
             }
             prop_assert_eq!(cut(encoding, &[&stream]), (carried, None));

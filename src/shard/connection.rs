@@ -10,13 +10,15 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use glommio::sync::Pass;
 
+use crate::codec::http::{self, Outcome};
+use crate::codec::websocket::{self, Assembly};
 use crate::codec::{self, Decoded, Encoding};
-use crate::config::{Framing, READS_PER_TURN};
+use crate::config::{Framing, PING_SPREAD, READS_PER_TURN};
 use crate::handler::{Context, Event, Handler};
 use crate::message::{CloseReason, ConnId};
 use crate::rate::{Micros, Rate};
 use crate::shard::Shard;
-use crate::shard::core::{Core, Scope};
+use crate::shard::core::{Core, Scope, Settings};
 use crate::shard::outbox::{Outbox, Written};
 use crate::shard::table::Key;
 use crate::shard::timeouts::{NEVER, Tick};
@@ -45,6 +47,8 @@ pub(crate) struct Connection {
     last_message: Tick,
     /// When the socket last took a byte, or when it stopped taking any.
     pub(crate) last_write: Tick,
+    /// When the server last gave it a sign of life.
+    pub(crate) last_ping: Tick,
     /// The earliest tick at which the wheel will bring this connection up.
     pub(crate) check_at: Tick,
     /// While closing: when it ends at the latest.
@@ -73,6 +77,8 @@ struct Held {
     bytes: Vec<u8>,
     /// How many of them are known to hold no end of a message.
     scanned: usize,
+    /// What has come in of a WebSocket message whose end has not.
+    assembly: Option<Box<Assembly>>,
 }
 
 impl Connection {
@@ -90,6 +96,7 @@ impl Connection {
             throttled_until: NEVER,
             last_message: now,
             last_write: now,
+            last_ping: now,
             check_at: NEVER,
             close_by: NEVER,
             closing: None,
@@ -119,9 +126,34 @@ impl Connection {
         self.dropped = self.dropped.saturating_add(count as u32);
     }
 
-    /// When the client must have completed a message.
-    pub(crate) fn read_deadline(&self, timeout: Option<Tick>) -> Option<Tick> {
+    /// When the client must have completed a message, or its first request.
+    pub(crate) fn read_deadline(&self, settings: &Settings) -> Option<Tick> {
+        let timeout = match self.encoding {
+            None => Some(settings.head_timeout),
+            // Such a client has nothing to say. That it is gone shows when it takes nothing.
+            Some(Encoding::Sse) => None,
+            Some(_) => settings.read_timeout,
+        };
         timeout.filter(|_| !self.paused).map(|timeout| self.last_message.saturating_add(timeout))
+    }
+
+    /// When the server shall give a sign of life: when a WebSocket's client has been silent for long, or nothing was
+    /// written to an event stream. What waits for a socket that takes nothing is sign enough.
+    pub(crate) fn ping_deadline(&self, every: Option<Tick>) -> Option<Tick> {
+        let silent_since = match self.encoding {
+            Some(Encoding::WebSocket | Encoding::WebSocketJson) => self.last_message,
+            Some(Encoding::Sse) => self.last_write,
+            Some(Encoding::Line | Encoding::Length) | None => return None,
+        };
+        // Clients that came together shall not all be pinged at once.
+        let every = every.filter(|_| !self.blocked)?;
+        let earlier = (spread(self.id) % u64::from(every / PING_SPREAD + 1)) as Tick;
+        Some(silent_since.max(self.last_ping).saturating_add(every - earlier))
+    }
+
+    /// Whether bytes have come in that are no message yet.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.held.is_some()
     }
 
     /// When a client that sends more than its rate is read again.
@@ -142,7 +174,7 @@ impl Connection {
 
     /// How the connection's messages are framed.
     pub(crate) fn framing(&self) -> Framing {
-        self.encoding.map_or(Framing::Line, Encoding::framing)
+        self.encoding.map_or(Framing::Http, Encoding::framing)
     }
 
     fn outbox_is_empty(&self) -> bool {
@@ -183,8 +215,11 @@ impl<H: Handler> ConnectionTask<H> {
         if let Step::Over = step {
             let Some(connection) = core.table.get(self.key) else { return Poll::Ready(()) };
             let (id, reason) = (connection.id, connection.closing.unwrap_or(CloseReason::Reset));
-            let mut scope = Scope { core, key: self.key, id };
-            self.shard.handler.borrow_mut().on_close(&mut Context::new(id, &mut scope), reason);
+            // The handler has not heard of a connection whose request opened nothing.
+            if connection.encoding.is_some() {
+                let mut scope = Scope { core, key: self.key, id };
+                self.shard.handler.borrow_mut().on_close(&mut Context::new(id, &mut scope), reason);
+            }
             core.remove(self.key);
             core.metrics.tasks.sub(1);
         }
@@ -288,7 +323,7 @@ impl<H: Handler> Turn<'_, H> {
             connection.throttled_until = NEVER;
             connection.last_message = now;
             self.core.schedule(self.key);
-            self.receive(&[]);
+            self.receive(&mut []);
             return self.go_unless_paused();
         }
         let mut buffer = self.core.pool.take_read();
@@ -303,7 +338,7 @@ impl<H: Handler> Turn<'_, H> {
             }
             Poll::Ready(Ok(n)) => {
                 self.core.metrics.bytes_in.add(n as u64);
-                self.receive(&buffer.as_bytes()[..n]);
+                self.receive(&mut buffer.as_bytes_mut()[..n]);
                 self.go_unless_paused()
             }
             Poll::Ready(Err(_)) => {
@@ -328,24 +363,29 @@ impl<H: Handler> Turn<'_, H> {
     }
 
     /// Takes the messages out of what is held and of what is fresh, and keeps what is not used up.
-    fn receive(&mut self, fresh: &[u8]) {
+    fn receive(&mut self, fresh: &mut [u8]) {
         let Some(connection) = self.connection() else { return };
         let mut held = connection.held.take();
+        let mut assembly = held.as_mut().and_then(|held| held.assembly.take());
         let Used { bytes: used, scanned, frame_bytes } = match &mut held {
-            Some(held) => {
+            Some(held) if !held.bytes.is_empty() => {
                 held.bytes.extend_from_slice(fresh);
-                self.take_messages(&held.bytes, held.scanned)
+                self.take_messages(&mut held.bytes, held.scanned, &mut assembly)
             }
-            None => self.take_messages(fresh, 0),
+            _ => {
+                held = None;
+                self.take_messages(fresh, 0, &mut assembly)
+            }
         };
         let Some(connection) = self.core.table.get_mut(self.key) else { return };
         let total = held.as_ref().map_or(fresh.len(), |held| held.bytes.len());
-        if used == total || connection.closing.is_some() {
+        if (used == total && assembly.is_none()) || connection.closing.is_some() {
             return;
         }
         connection.held = Some(match held {
             Some(mut held) if used == 0 => {
                 held.scanned = scanned;
+                held.assembly = assembly;
                 held.reserve_towards(frame_bytes);
                 held
             }
@@ -354,7 +394,7 @@ impl<H: Handler> Turn<'_, H> {
                     Some(held) => &held.bytes[used..],
                     None => &fresh[used..],
                 };
-                let mut held = Box::new(Held { bytes: rest.to_vec(), scanned });
+                let mut held = Box::new(Held { bytes: rest.to_vec(), scanned, assembly });
                 held.reserve_towards(frame_bytes);
                 held
             }
@@ -362,47 +402,29 @@ impl<H: Handler> Turn<'_, H> {
     }
 
     /// Hands the whole messages in `bytes` to the handler, of which `scanned` are known to hold no end of one.
-    fn take_messages(&mut self, bytes: &[u8], scanned: usize) -> Used {
-        let settings = self.core.settings;
+    fn take_messages(&mut self, bytes: &mut [u8], scanned: usize, assembly: &mut Option<Box<Assembly>>) -> Used {
         let mut used = Used { bytes: 0, scanned, frame_bytes: None };
         while used.bytes < bytes.len() {
-            if !self.core.has_reply_room(self.key, settings.reply_bytes_max) || self.core.wait_if_congested(self.key) {
+            let room = self.core.settings.reply_bytes_max;
+            if !self.core.has_reply_room(self.key, room) || self.core.wait_if_congested(self.key) {
                 self.pause();
                 break;
             }
             if self.core.settings.message_rate.is_some_and(|rate| self.throttle(rate)) {
                 break;
             }
-            let now = self.core.wheel.now();
             let Some(connection) = self.connection().filter(|connection| connection.closing.is_none()) else { break };
-            let Some(encoding) = connection.encoding else { break };
-            let id = connection.id;
-            match codec::decode(encoding, &bytes[used.bytes..], used.scanned, settings.message_max) {
-                Ok(Decoded::Message { range, consumed }) => {
-                    connection.last_message = now;
-                    let message = &bytes[used.bytes..][range];
-                    used.bytes += consumed;
-                    used.scanned = 0;
-                    if let Some(rate) = settings.message_rate {
-                        let now = self.core.micros();
-                        if let Some(connection) = self.connection() {
-                            connection.rate = rate.taken(connection.rate, now);
-                        }
-                    }
-                    self.core.metrics.messages_in.add(1);
-                    let mut scope = Scope { core: self.core, key: self.key, id };
-                    self.handler.borrow_mut().on_message(&mut Context::new(id, &mut scope), message);
+            let go_on = match connection.encoding {
+                Some(encoding @ (Encoding::Line | Encoding::Length)) => self.take_message(encoding, bytes, &mut used),
+                Some(Encoding::WebSocket | Encoding::WebSocketJson) => self.take_frame(bytes, assembly, &mut used),
+                Some(Encoding::Sse) => {
+                    self.core.close(self.key, CloseReason::ProtocolError);
+                    false
                 }
-                Ok(Decoded::Incomplete { frame_bytes }) => {
-                    used.scanned = bytes.len() - used.bytes;
-                    used.frame_bytes = frame_bytes;
-                    break;
-                }
-                Err(error) => {
-                    let text = format!("{error}; the connection is closed");
-                    self.core.notice(self.key, Event::Error { code: "message-too-large", text: &text });
-                    self.core.close(self.key, CloseReason::MessageTooLarge);
-                }
+                None => self.take_request(bytes, &mut used),
+            };
+            if !go_on {
+                break;
             }
         }
         used
@@ -420,6 +442,149 @@ impl<H: Handler> Turn<'_, H> {
         self.core.metrics.throttled.add(1);
         self.core.schedule(self.key);
         true
+    }
+
+    /// Counts what a client sent against its rate.
+    fn count_rate(&mut self) {
+        let Some(rate) = self.core.settings.message_rate else { return };
+        let now = self.core.micros();
+        if let Some(connection) = self.connection() {
+            connection.rate = rate.taken(connection.rate, now);
+        }
+    }
+
+    /// Takes the next message of a plain framing; `false`: more bytes are needed first.
+    fn take_message(&mut self, encoding: Encoding, bytes: &[u8], used: &mut Used) -> bool {
+        let message_max = self.core.settings.message_max;
+        match codec::decode(encoding, &bytes[used.bytes..], used.scanned, message_max) {
+            Ok(Decoded::Message { range, consumed }) => {
+                let message = &bytes[used.bytes..][range];
+                used.bytes += consumed;
+                used.scanned = 0;
+                self.handle(message);
+                true
+            }
+            Ok(Decoded::Incomplete { frame_bytes }) => {
+                used.scanned = bytes.len() - used.bytes;
+                used.frame_bytes = frame_bytes;
+                false
+            }
+            Err(error) => {
+                self.complain(CloseReason::MessageTooLarge, &error);
+                false
+            }
+        }
+    }
+
+    /// Takes the next frame of a WebSocket, or the part of it that is there; `false`: more bytes are needed first.
+    fn take_frame(&mut self, bytes: &mut [u8], assembly: &mut Option<Box<Assembly>>, used: &mut Used) -> bool {
+        use websocket::Decoded;
+        let message_max = self.core.settings.message_max;
+        let rest = &mut bytes[used.bytes..];
+        let decoded = match websocket::decode(rest, assembly, message_max) {
+            Ok(decoded) => decoded,
+            Err(violation) => {
+                self.complain(violation.close_reason(), &violation);
+                return false;
+            }
+        };
+        match decoded {
+            Decoded::Message { range, consumed } => {
+                used.bytes += consumed;
+                self.handle(&rest[range]);
+            }
+            Decoded::Assembled { consumed } => {
+                used.bytes += consumed;
+                if let Some(whole) = assembly.take() {
+                    self.handle(whole.message());
+                }
+            }
+            Decoded::Ping { range, consumed } => {
+                used.bytes += consumed;
+                self.note_life(assembly.is_some());
+                self.count_rate();
+                self.core.push_reply(self.key, websocket::pong(&rest[range]));
+            }
+            Decoded::Pong { consumed } => {
+                used.bytes += consumed;
+                self.note_life(assembly.is_some());
+            }
+            Decoded::Close { code, consumed } => {
+                used.bytes += consumed;
+                self.core.push_reply(self.key, websocket::close_answer(code));
+                self.core.close(self.key, CloseReason::ClientClosed);
+            }
+            Decoded::Incomplete { consumed } => {
+                used.bytes += consumed;
+                return consumed > 0;
+            }
+        }
+        true
+    }
+
+    /// Notes a sign of life that is no message. While a message is under way only its end counts: it must not take
+    /// for ever, however often its sender waves meanwhile.
+    fn note_life(&mut self, message_under_way: bool) {
+        let now = self.core.wheel.now();
+        if let Some(connection) = self.connection().filter(|_| !message_under_way) {
+            connection.last_message = now;
+        }
+    }
+
+    /// Takes an HTTP request; `false`: more bytes are needed first, or nothing that follows is looked at.
+    fn take_request(&mut self, bytes: &[u8], used: &mut Used) -> bool {
+        let Some(id) = self.connection().map(|connection| connection.id) else { return false };
+        let site = Rc::clone(&self.core.site);
+        match http::respond(&bytes[used.bytes..], used.scanned, &site, spread(id)) {
+            Outcome::Incomplete => {
+                used.scanned = bytes.len() - used.bytes;
+                false
+            }
+            Outcome::Answer(answer) => {
+                self.core.push_reply(self.key, answer);
+                self.core.close(self.key, CloseReason::Answered);
+                false
+            }
+            Outcome::Open { encoding, topics, response, consumed } => {
+                used.bytes += consumed;
+                used.scanned = 0;
+                let now = self.core.wheel.now();
+                if let Some(connection) = self.connection() {
+                    connection.encoding = Some(encoding);
+                    connection.last_message = now;
+                    connection.last_ping = now;
+                }
+                self.core.push_reply(self.key, response);
+                self.core.schedule(self.key);
+                let mut scope = Scope { core: self.core, key: self.key, id };
+                let cx = &mut Context::new(id, &mut scope);
+                let handler = &mut *self.handler.borrow_mut();
+                handler.on_connect(cx);
+                if !topics.is_empty() {
+                    handler.on_topics(cx, &topics);
+                }
+                true
+            }
+        }
+    }
+
+    /// Hands a message to the handler.
+    fn handle(&mut self, message: &[u8]) {
+        let now = self.core.wheel.now();
+        let Some(connection) = self.connection() else { return };
+        connection.last_message = now;
+        let id = connection.id;
+        self.core.metrics.messages_in.add(1);
+        self.count_rate();
+        let mut scope = Scope { core: self.core, key: self.key, id };
+        self.handler.borrow_mut().on_message(&mut Context::new(id, &mut scope), message);
+    }
+
+    /// Tells the client what is wrong with its bytes, and closes the connection.
+    fn complain(&mut self, reason: CloseReason, error: &dyn std::error::Error) {
+        let text = format!("{error}; the connection is closed");
+        self.core.notice(self.key, Event::Error { code: reason.name(), text: &text });
+        self.core.close(self.key, reason);
     }
 
     /// One step of a closing connection: write what waits, shut the sending side, wait for the client to close
@@ -448,6 +613,13 @@ impl<H: Handler> Turn<'_, H> {
         self.core.pool.give_back_read(buffer);
         step
     }
+}
+
+/// A number that has no pattern in the order of ids (the finishing steps of splitmix64).
+fn spread(id: ConnId) -> u64 {
+    let mut mixed = id.as_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ (mixed >> 31)
 }
 
 /// How much of what came in is used up.

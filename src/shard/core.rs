@@ -13,7 +13,8 @@ use glommio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 
-use crate::codec::{self, EncodeError, Encoding, Label};
+use crate::codec::http::{self, Site};
+use crate::codec::{self, EncodeError, Encoding, Label, sse, websocket};
 use crate::config::{
     Config, FANOUT_SLICE, FRAME_OVERHEAD_BYTES_MAX, Framing, LANGUAGE_OVERHEAD_BYTES_MAX, LINGER_MS, SlowConsumer,
     TICK_MS,
@@ -45,8 +46,10 @@ pub(crate) struct Settings {
     topics_max: usize,
     topic_bytes_max: usize,
     pub(crate) message_rate: Option<Rate>,
-    read_timeout: Option<Tick>,
+    pub(crate) read_timeout: Option<Tick>,
     write_timeout: Option<Tick>,
+    pub(crate) head_timeout: Tick,
+    ping_every: Option<Tick>,
     linger: Tick,
 }
 
@@ -59,6 +62,9 @@ fn ticks(span: Duration) -> Tick {
 impl Settings {
     fn new(config: &Config) -> Self {
         let timeout = |span: Duration| (!span.is_zero()).then(|| ticks(span));
+        // A ping must be answered before its silence is taken for death.
+        let most = if config.read_timeout.is_zero() { Duration::MAX } else { config.read_timeout / 2 };
+        let ping_every = Some(config.ping_every.min(most)).filter(|every| !every.is_zero());
         Settings {
             message_max: config.max_message,
             reply_bytes_max: config.max_message + LANGUAGE_OVERHEAD_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX,
@@ -68,6 +74,8 @@ impl Settings {
             topic_bytes_max: config.topic_bytes_max,
             read_timeout: timeout(config.read_timeout),
             write_timeout: timeout(config.write_timeout),
+            head_timeout: ticks(config.head_timeout),
+            ping_every: ping_every.map(ticks),
             linger: ticks(Duration::from_millis(LINGER_MS)),
         }
     }
@@ -79,6 +87,7 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,
     pub(crate) render: Render,
+    pub(crate) site: Rc<Site>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) table: Table<Connection>,
@@ -119,6 +128,7 @@ impl Core {
             settings: Settings::new(config),
             limits: Limits::new(config),
             render,
+            site: Rc::new(Site::new(config)),
             registry,
             metrics,
             table: Table::default(),
@@ -197,7 +207,7 @@ impl Core {
                 let patience = self.settings.write_timeout.unwrap_or(self.settings.linger);
                 connection.close_by = self.wheel.now() + patience.max(self.settings.linger);
                 self.report_last_gaps(key);
-                self.notice(key, Event::Bye { reason });
+                self.say_farewell(key, reason);
             }
         }
         if let Some(connection) = self.table.get_mut(key) {
@@ -205,6 +215,24 @@ impl Core {
         }
         self.mark_dirty(key);
         self.schedule(key);
+    }
+
+    /// Queues the last words to a client, in the way of what it speaks.
+    fn say_farewell(&mut self, key: Key, reason: CloseReason) {
+        let Some(connection) = self.table.get(key) else { return };
+        match connection.encoding {
+            // A browser opens connections in advance, and one that asked for nothing expects no answer.
+            None if reason == CloseReason::HeadTimeout && connection.is_receiving() => {
+                self.push_reply(key, http::timed_out());
+            }
+            None => {}
+            Some(encoding) => {
+                self.notice(key, Event::Bye { reason });
+                if encoding.is_websocket() {
+                    self.push_reply(key, websocket::close(reason));
+                }
+            }
+        }
     }
 
     /// Gives up on a connection: its task takes it out at once.
@@ -278,8 +306,10 @@ impl Core {
             return Err(SendError::QueueFull);
         }
         let mut bytes = Vec::new();
-        codec::encode(encoding, Label::default(), message, &mut bytes)
-            .map_err(|EncodeError::LineFeed| SendError::LineFeed)?;
+        codec::encode(encoding, Label::default(), message, &mut bytes).map_err(|error| match error {
+            EncodeError::LineFeed => SendError::LineFeed,
+            EncodeError::NotUtf8 => SendError::NotUtf8,
+        })?;
         self.push_reply(key, bytes);
         Ok(())
     }
@@ -312,7 +342,8 @@ impl Core {
         }
     }
 
-    fn push_reply(&mut self, key: Key, bytes: Vec<u8>) {
+    /// Queues bytes of the server's own that are in the connection's encoding already.
+    pub(crate) fn push_reply(&mut self, key: Key, bytes: Vec<u8>) {
         let Some(connection) = self.table.get_mut(key) else { return };
         let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         self.metrics.queued_messages.add(1);
@@ -590,10 +621,10 @@ impl Core {
         self.started.elapsed().as_micros() as Micros
     }
 
-    /// Moves the clock on by one tick and looks at the connections that are due.
-    pub(crate) fn tick(&mut self) {
-        for key in self.wheel.turn() {
-            let now = self.wheel.now();
+    /// Looks at connections that the wheel has brought up.
+    pub(crate) fn look_at(&mut self, keys: &[Key]) {
+        let now = self.wheel.now();
+        for key in keys.iter().copied() {
             // An entry that is not the connection's earliest is one that a nearer deadline has overtaken.
             if self.table.get(key).is_some_and(|connection| connection.check_at <= now) {
                 self.expire(key, now);
@@ -603,6 +634,7 @@ impl Core {
                 self.schedule(key);
             }
         }
+        self.flush_dirty();
     }
 
     fn expire(&mut self, key: Key, now: Tick) {
@@ -620,8 +652,22 @@ impl Core {
             connection.wake();
         } else if overdue(connection.write_deadline(settings.write_timeout)) {
             self.close(key, CloseReason::WriteTimeout);
-        } else if overdue(connection.read_deadline(settings.read_timeout)) {
-            self.close(key, CloseReason::ReadTimeout);
+        } else if overdue(connection.read_deadline(&settings)) {
+            let timeout =
+                if connection.encoding.is_some() { CloseReason::ReadTimeout } else { CloseReason::HeadTimeout };
+            self.close(key, timeout);
+        } else if overdue(connection.ping_deadline(settings.ping_every)) {
+            self.ping(key, now);
+        }
+    }
+
+    /// Gives a silent connection a sign of life, and has a client that can answer give one.
+    fn ping(&mut self, key: Key, now: Tick) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        connection.last_ping = now;
+        match connection.encoding {
+            Some(Encoding::Sse) => self.push_reply(key, sse::HEARTBEAT.to_vec()),
+            _ => self.push_reply(key, websocket::PING_FRAME.to_vec()),
         }
     }
 
@@ -630,12 +676,13 @@ impl Core {
         let Some(connection) = self.table.get_mut(key) else { return };
         let deadlines = if connection.closing.is_some() {
             let patience = self.settings.write_timeout.unwrap_or(self.settings.linger);
-            [connection.close_deadline(patience), None, None]
+            [connection.close_deadline(patience), None, None, None]
         } else {
             [
                 connection.throttle_deadline(),
-                connection.read_deadline(self.settings.read_timeout),
+                connection.read_deadline(&self.settings),
                 connection.write_deadline(self.settings.write_timeout),
+                connection.ping_deadline(self.settings.ping_every),
             ]
         };
         if let Some(due) = deadlines.into_iter().flatten().min()

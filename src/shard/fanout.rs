@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::codec::{self, EncodeError, Encoding, Label};
+use crate::codec::{self, Encoding, Label};
 use crate::config::{FANOUT_SLICE, PUBLISH_BATCH, SlowConsumer};
 use crate::handler::{Event, Handler};
 use crate::message::{DropReason, Publish, Target, Topic};
@@ -199,8 +199,9 @@ impl Message {
             core.metrics.encoded.add(1);
             let label = Label { event: event.kind(), id: Some(self.publish.id) };
             match codec::encode(encoding, label, &message, &mut bytes) {
+                Ok(()) if bytes.len() > core.limits.bytes() => Rendered::Unfit(DropReason::FrameTooLarge),
                 Ok(()) => Rendered::Frame(Frame::new(bytes, self.topic().cloned(), Rc::clone(&self.tally))),
-                Err(EncodeError::LineFeed) => Rendered::Unfit(DropReason::LineFeed),
+                Err(error) => Rendered::Unfit(error.into()),
             }
         };
         self.frames[encoding as usize].insert(rendered).clone()

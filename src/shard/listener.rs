@@ -220,14 +220,16 @@ fn admit<H: Handler>(shard: &Rc<Shard<H>>, stream: TcpStream, framing: Framing) 
                 }
             });
         }
-        let Some((key, id)) = core.add(stream, Some(Encoding::of(framing))) else {
+        let Some((key, id)) = core.add(stream, Encoding::of(framing)) else {
             core.registry.release();
             core.metrics.refused_full.add(1);
             return Err("the registry is full".into());
         };
         core.metrics.tasks.add(1);
-        let mut scope = Scope { core, key, id };
-        shard.handler.borrow_mut().on_connect(&mut Context::new(id, &mut scope));
+        if Encoding::of(framing).is_some() {
+            let mut scope = Scope { core, key, id };
+            shard.handler.borrow_mut().on_connect(&mut Context::new(id, &mut scope));
+        }
         core.flush_dirty();
         (key, pass)
     };

@@ -28,7 +28,7 @@ use glommio::channels::shared_channel::ConnectedReceiver;
 use glommio::sync::{Gate, Pass};
 use glommio::{Latency, Shares, Task, TaskQueueHandle};
 
-use crate::config::{Config, MESH_RETRY_MS, STALL_MS, TICK_MS};
+use crate::config::{Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, TICK_MS};
 use crate::handler::Handler;
 use crate::host;
 use crate::metrics::ShardMetrics;
@@ -218,24 +218,32 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
         glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
         let late_ms = (asleep.elapsed().as_millis() as u64).saturating_sub(TICK_MS);
         let now = started.elapsed().as_millis() / u128::from(TICK_MS);
-        let core = &mut *shard.core.borrow_mut();
-        if late_ms >= STALL_MS {
-            core.metrics.stalls.add(1);
-            core.metrics.stall_ms_max.set(core.metrics.stall_ms_max.get().max(late_ms));
+        note_tick(&shard.core.borrow(), late_ms);
+        while u128::from(shard.core.borrow().wheel.now()) < now {
+            let due = shard.core.borrow_mut().wheel.turn();
+            // Clients that came together are due together, so there may be many.
+            for slice in due.chunks(FANOUT_SLICE) {
+                shard.core.borrow_mut().look_at(slice);
+                glommio::yield_if_needed().await;
+            }
         }
-        if core.index == 0
-            && core.registry.limits_memory()
-            && let Some(bytes) = host::resident_bytes()
-        {
-            core.registry.note_resident(bytes);
-        }
-        core.metrics.topics.set(core.topics.len() as u64);
-        core.metrics.pool_misses.set(core.pool.misses());
-        while u128::from(core.wheel.now()) < now {
-            core.tick();
-        }
-        core.flush_dirty();
     }
+}
+
+/// Counts what is looked at once a tick. `late_ms`: how much later than it should the tick came.
+fn note_tick(core: &Core, late_ms: u64) {
+    if late_ms >= STALL_MS {
+        core.metrics.stalls.add(1);
+        core.metrics.stall_ms_max.set(core.metrics.stall_ms_max.get().max(late_ms));
+    }
+    if core.index == 0
+        && core.registry.limits_memory()
+        && let Some(bytes) = host::resident_bytes()
+    {
+        core.registry.note_resident(bytes);
+    }
+    core.metrics.topics.set(core.topics.len() as u64);
+    core.metrics.pool_misses.set(core.pool.misses());
 }
 
 /// Does what the rest of the process asks for, also while the shard drains.

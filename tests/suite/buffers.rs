@@ -1,8 +1,8 @@
 //! Buffers that connections share one after the other: each client gets its own bytes back, and nobody else's.
 
-use corecast::{Config, Framing};
+use corecast::Config;
 
-use crate::support::{Client, Fixture, Random, config};
+use crate::support::{Client, Fixture, PLAIN, Random, config};
 
 /// A client of the echo server with what it has still to send and to receive.
 struct Talker {
@@ -50,7 +50,7 @@ fn clients_whose_messages_come_in_pieces_get_their_own_bytes_back() {
     let mut random = Random::new();
     let mut talkers: Vec<Talker> = (0..CLIENTS)
         .map(|name| {
-            let client = server.client(Framing::ALL[name % 2]);
+            let client = server.client(PLAIN[name % 2]);
             Talker { client, name, round: 0, unsent: Vec::new(), expected: Vec::new() }
         })
         .collect();

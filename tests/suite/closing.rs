@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use corecast::{CloseReason, Config, Framing};
 
-use crate::support::{Client, Fixture, Program, config, wait_until};
+use crate::support::{Client, Fixture, PLAIN, Program, config, wait_until};
 
 /// How long a step of a test listens while it has nothing else to wait for.
 const BEAT: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ fn outlast_a_silent_client(server: &Fixture, mut meanwhile: impl FnMut()) {
 #[test]
 fn bytes_that_complete_no_message_do_not_put_off_the_read_timeout() {
     let server = Fixture::hub(impatient());
-    for framing in Framing::ALL {
+    for framing in PLAIN {
         let mut client = server.client(framing);
         client.expect_nothing();
         let mut bytes = client.frame("PING trickled ".repeat(1_000)).into_iter();
@@ -53,7 +53,7 @@ fn bytes_that_complete_no_message_do_not_put_off_the_read_timeout() {
 #[test]
 fn a_client_that_pings_in_time_stays_and_a_silent_one_does_not() {
     let server = Fixture::hub(impatient());
-    let mut lively = Framing::ALL.map(|framing| server.client(framing));
+    let mut lively = PLAIN.map(|framing| server.client(framing));
     for _ in 0..3 {
         outlast_a_silent_client(&server, || {
             lively.iter_mut().for_each(|client| assert_eq!(client.ask("PING"), "PONG"));
@@ -79,7 +79,7 @@ fn a_client_that_only_receives_is_closed_by_the_read_timeout_all_the_same() {
 #[test]
 fn without_a_read_timeout_silence_never_closes() {
     let patient = Fixture::hub(Config { read_timeout: Duration::ZERO, ..config() });
-    let mut silent = Framing::ALL.map(|framing| patient.client(framing));
+    let mut silent = PLAIN.map(|framing| patient.client(framing));
     silent[0].send_raw("PING begun");
     let impatient = Fixture::hub(impatient());
     for _ in 0..3 {
@@ -96,7 +96,7 @@ fn a_reset_in_the_middle_of_a_message_leaves_nothing_behind() {
     let mut witness = server.client(Framing::Line);
     let mut sent = 0;
     for round in 0..40 {
-        let mut client = server.client(Framing::ALL[round % 2]);
+        let mut client = server.client(PLAIN[round % 2]);
         let (whole, half) = (client.frame("SUB news"), client.frame("PING never finished"));
         let bytes = [&whole[..], &half[..half.len() - 3]].concat();
         client.send_raw(&bytes);
@@ -119,7 +119,7 @@ fn a_client_that_closes_its_sending_side_gets_every_answer_first() {
     const PINGS: usize = 5_000;
     // Small buffers, so that most answers are still to be written when the client's end is seen.
     let server = Fixture::hub(Config { so_sndbuf: Some(4_096), ..config() });
-    for framing in Framing::ALL {
+    for framing in PLAIN {
         let mut client = server.narrow_client(framing);
         let mut sender = client.clone();
         std::thread::scope(|scope| {
@@ -142,7 +142,7 @@ fn a_message_without_its_end_is_not_delivered_when_the_client_closes() {
     let server = Fixture::hub(Config { client_publish: true, ..config() });
     let mut subscriber = server.client(Framing::Line);
     assert_eq!(subscriber.ask("SUB news"), "OK SUB news");
-    for framing in Framing::ALL {
+    for framing in PLAIN {
         let mut client = server.client(framing);
         let frame = client.frame("PUB news text");
         client.send_raw(&frame[..frame.len() - 1]);
@@ -169,7 +169,7 @@ fn five_thousand_clients_that_close_at_once_leave_nothing_behind() {
 
     let mut resident = Vec::new();
     for _ in 0..2 {
-        let mut clients: Vec<Client> = (0..CLIENTS).map(|n| program.client(Framing::ALL[n % 2])).collect();
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|n| program.client(PLAIN[n % 2])).collect();
         clients.iter_mut().for_each(|client| client.send("SUB news"));
         clients.iter_mut().for_each(|client| client.expect("OK SUB news"));
         resident.push(program.resident_bytes());

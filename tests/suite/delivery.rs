@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use corecast::{CloseReason, Config, ConnId, Context, DropReason, Framing, Handler, PublishError};
 
-use crate::support::{Client, Fixture, config, everywhere, wait_until};
+use crate::support::{Client, Fixture, PLAIN, config, everywhere, wait_until};
 
 /// Room for all that a test publishes, so that nothing is dropped or refused.
 fn roomy() -> Config {
@@ -30,8 +30,8 @@ fn one_publishers_messages_reach_subscribers_on_all_shards_in_order_once_each() 
     let server = Fixture::hub(roomy());
     let mut subscribers = everywhere(&server, 3);
     subscribers.iter_mut().for_each(|client| subscribe(client, "news"));
-    for shard in 0..2 {
-        let publisher = server.client_on(shard, Framing::ALL[shard]);
+    for (shard, framing) in PLAIN.into_iter().enumerate() {
+        let publisher = server.client_on(shard, framing);
         std::thread::scope(|scope| {
             for client in &mut subscribers {
                 scope.spawn(|| {
@@ -157,7 +157,7 @@ fn an_id_of_a_closed_connection_never_reaches_a_later_one() {
     let server = Fixture::hub(config());
     let mut ids = HashSet::new();
     for round in 0..300 {
-        let mut client = server.client(Framing::ALL[round % 2]);
+        let mut client = server.client(PLAIN[round % 2]);
         let id = client.id();
         assert!(ids.insert(id), "{id} was given before");
         if round % 50 == 0 {
@@ -213,7 +213,7 @@ fn a_handler_sends_to_connections_on_any_shard_and_to_closed_ones_the_message_is
 fn closing_by_id_says_kicked_and_a_second_time_changes_nothing() {
     let server = Fixture::hub(config());
     let mut witness = server.client(Framing::Line);
-    for framing in Framing::ALL {
+    for framing in PLAIN {
         let mut client = server.client(framing);
         let id = client.id();
         assert!(server.close(id).unwrap());
@@ -281,8 +281,7 @@ fn full_queues_between_shards_never_lock_up_and_refused_publishes_reach_nobody()
     let mut subscribers = everywhere(&server, 2);
     subscribers.iter_mut().for_each(|client| subscribe(client, "news"));
     // Two on each shard, so that both directions of the mesh are full.
-    let publishers: Vec<_> =
-        (0..PUBLISHERS).map(|n| server.client_on(n % 2, Framing::ALL[n / 2 % 2])).enumerate().collect();
+    let publishers: Vec<_> = (0..PUBLISHERS).map(|n| server.client_on(n % 2, PLAIN[n / 2 % 2])).enumerate().collect();
     let (taken, received) = std::thread::scope(|scope| {
         let subscribers: Vec<_> = subscribers
             .iter_mut()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use corecast::Framing;
 use rustix::process::Signal;
 
-use crate::support::{Client, Program, wait_until};
+use crate::support::{Client, PLAIN, Program, wait_until};
 
 /// Room for all that a test publishes, so that nothing is dropped on the way.
 const ROOMY: [&str; 6] = [
@@ -43,7 +43,7 @@ fn publish_to_the_end(mut client: Client, taken: &AtomicUsize) {
 #[test]
 fn a_drain_under_load_delivers_all_that_was_taken_before_it_and_no_gaps() {
     let mut program = Program::serve(ROOMY.iter().copied().chain(["--drain-time=1s"]));
-    let mut subscribers: Vec<Client> = (0..20).map(|n| program.client(Framing::ALL[n % 2])).collect();
+    let mut subscribers: Vec<Client> = (0..20).map(|n| program.client(PLAIN[n % 2])).collect();
     subscribers.iter_mut().for_each(|client| assert_eq!(client.ask("SUB news"), "OK SUB news"));
     let publisher = program.client(Framing::Line);
     let taken = AtomicUsize::new(0);
@@ -72,7 +72,7 @@ fn a_drain_under_load_delivers_all_that_was_taken_before_it_and_no_gaps() {
 fn a_drain_closes_connections_spread_over_its_time() {
     const CLIENTS: usize = 200;
     let mut program = Program::serve(["--shards=2", "--drain-time=4s"]);
-    let mut clients: Vec<Client> = (0..CLIENTS).map(|n| program.client(Framing::ALL[n % 2])).collect();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|n| program.client(PLAIN[n % 2])).collect();
     clients.iter_mut().for_each(Client::expect_nothing);
     program.signal(Signal::TERM);
     let mut closed = 0;
@@ -149,7 +149,7 @@ fn a_second_signal_ends_it_at_once_with_a_fault() {
 #[test]
 fn clients_that_never_close_their_side_do_not_keep_a_drain_from_ending() {
     let mut program = Program::serve(["--shards=2", "--drain-time=0"]);
-    let mut clients: Vec<Client> = (0..10).map(|n| program.client(Framing::ALL[n % 2])).collect();
+    let mut clients: Vec<Client> = (0..10).map(|n| program.client(PLAIN[n % 2])).collect();
     clients.iter_mut().for_each(Client::expect_nothing);
     program.signal(Signal::TERM);
     assert_eq!(program.wait(), Some(0));

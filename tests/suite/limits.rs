@@ -7,7 +7,7 @@ use std::time::Duration;
 use corecast::{Config, Framing};
 use rustix::process::{Resource, Rlimit, prlimit};
 
-use crate::support::{Client, Fixture, Program, config};
+use crate::support::{Client, Fixture, PLAIN, Program, config};
 
 /// Connects `count` clients from several threads at once and returns those that are served.
 fn connect(addrs: [SocketAddr; 2], count: usize) -> Vec<Client> {
@@ -17,7 +17,7 @@ fn connect(addrs: [SocketAddr; 2], count: usize) -> Vec<Client> {
                 scope.spawn(move || {
                     let mine = (thread..count).step_by(8);
                     let clients = mine.filter_map(|n| {
-                        let framing = Framing::ALL[n % 2];
+                        let framing = PLAIN[n % 2];
                         Client::try_connect(addrs[framing as usize], framing).ok()
                     });
                     clients.filter_map(|mut client| client.is_served().then_some(client)).collect::<Vec<_>>()
@@ -32,7 +32,7 @@ fn connect(addrs: [SocketAddr; 2], count: usize) -> Vec<Client> {
 fn exactly_as_many_connections_as_allowed_are_served_over_all_shards() {
     const MAX: usize = 50;
     let server = Fixture::hub(Config { max_connections: MAX, ..config() });
-    let addrs = Framing::ALL.map(|framing| server.addr(framing));
+    let addrs = PLAIN.map(|framing| server.addr(framing));
     let mut clients = connect(addrs, 80);
     assert_eq!(clients.len(), MAX);
     assert_eq!(server.sum(|shard| shard.refused_full.get()), 30);
@@ -59,7 +59,7 @@ fn too_few_fds_lower_the_limit_on_connections_which_is_said_and_kept_exactly() {
     for part in ["max_connections is 1000", "150", &format!("{MAX}, which is the limit now"), "ulimit -n"] {
         assert!(warning.contains(part), "{warning}");
     }
-    let addrs = Framing::ALL.map(|framing| program.addr(framing));
+    let addrs = PLAIN.map(|framing| program.addr(framing));
     let mut clients = connect(addrs, MAX + 20);
     assert_eq!(clients.len(), MAX);
     clients.iter_mut().for_each(Client::expect_nothing);
@@ -71,7 +71,7 @@ fn a_soft_limit_on_fds_is_raised_to_the_hard_one() {
         Program::serve_under(&["prlimit", "--nofile=150:300", "--"], ["--shards", "1", "--max-connections", "200"]);
     let log = program.log();
     assert!(log.contains("up to 200 connections") && !log.contains("WARN"), "{log}");
-    let addrs = Framing::ALL.map(|framing| program.addr(framing));
+    let addrs = PLAIN.map(|framing| program.addr(framing));
     assert_eq!(connect(addrs, 210).len(), 200);
 }
 

@@ -24,6 +24,7 @@ fn every_setting_is_in_the_readme_with_its_default_and_its_help() {
         let (help, own) = help.split_once(" [default: ").unwrap_or((&help, ""));
         let default = match defaults.get(&flag.replace('-', "_")) {
             Some(toml::Value::String(text)) => format!("`{text}`"),
+            Some(toml::Value::Array(items)) if items.is_empty() => own.trim_end_matches(']').to_owned(),
             Some(toml::Value::Array(items)) => {
                 let items: Vec<_> = items.iter().map(|item| item.as_str().unwrap()).collect();
                 format!("`{}`", items.join(" "))

@@ -7,11 +7,16 @@ mod server;
 
 use std::time::{Duration, Instant};
 
+use corecast::Framing;
+
 pub(crate) use client::Client;
 #[allow(unused_imports)]
 pub(crate) use program::{Ended, Program};
 pub(crate) use random::Random;
 pub(crate) use server::{Fixture, config, everywhere};
+
+/// The framings in which a stream is nothing but messages.
+pub(crate) const PLAIN: [Framing; 2] = [Framing::Line, Framing::Length];
 
 /// How long anything may take before a test gives up on it. It is no measure of speed: a machine that is busy with
 /// other things must not fail a test.

@@ -5,14 +5,16 @@ use std::ops::Deref;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use corecast::{CloseReason, Config, DropReason, Echo, Framing, Handler, Hub, Server, ServerHandle, ShardMetrics};
+use corecast::{
+    CloseReason, Config, DropReason, Echo, Framing, Handler, Hub, Listen, Server, ServerHandle, ShardMetrics,
+};
 
-use super::{Client, DEADLINE, wait_until};
+use super::{Client, DEADLINE, PLAIN, wait_until};
 
-/// Settings for tests: two shards, both framings on ports that the kernel chooses, an end without delay.
+/// Settings for tests: two shards, all framings on ports that the kernel chooses, an end without delay.
 pub(crate) fn config() -> Config {
     Config {
-        listen: ["line=127.0.0.1:0", "length=127.0.0.1:0"].map(|text| text.parse().unwrap()).to_vec(),
+        listen: Framing::ALL.map(|framing| format!("{framing}=127.0.0.1:0").parse().unwrap()).to_vec(),
         shards: Some(2),
         max_connections: 2_000,
         drain_time: Duration::ZERO,
@@ -24,7 +26,7 @@ pub(crate) fn config() -> Config {
 pub(crate) struct Fixture {
     server: Option<Server>,
     handle: ServerHandle,
-    addrs: [SocketAddr; Framing::ALL.len()],
+    listen: Vec<Listen>,
 }
 
 impl Fixture {
@@ -42,23 +44,24 @@ impl Fixture {
     /// Starts a server with a handler of the test's own.
     pub(crate) fn start<H: Handler>(config: Config, make: impl Fn(usize) -> H + Clone + Send + 'static) -> Fixture {
         let server = Server::start(config, make).expect("the server starts");
-        let addrs = Framing::ALL.map(|framing| server.addr(framing).expect("tests listen on both framings"));
-        Fixture { handle: server.handle(), server: Some(server), addrs }
+        let listen = server.listen().to_vec();
+        Fixture { handle: server.handle(), server: Some(server), listen }
     }
 
     /// Connects.
     pub(crate) fn client(&self, framing: Framing) -> Client {
-        Client::connect(self.addrs[framing as usize], framing)
+        Client::connect(self.addr(framing), framing)
     }
 
     /// Connects with a small receive buffer.
     pub(crate) fn narrow_client(&self, framing: Framing) -> Client {
-        Client::connect_narrow(self.addrs[framing as usize], framing)
+        Client::connect_narrow(self.addr(framing), framing)
     }
 
     /// The address of a framing.
     pub(crate) fn addr(&self, framing: Framing) -> SocketAddr {
-        self.addrs[framing as usize]
+        let listen = self.listen.iter().find(|listen| listen.framing == framing);
+        listen.unwrap_or_else(|| panic!("the server does not listen on {framing}")).addr
     }
 
     /// Connects until a connection lands on `shard`. Nobody else may connect meanwhile.
@@ -156,7 +159,7 @@ pub(crate) fn everywhere(server: &Fixture, each: usize) -> Vec<Client> {
     let mut clients = Vec::new();
     let mut by_shard = vec![0; server.stats().len()];
     while by_shard.iter().any(|count| *count < each) {
-        let framing = Framing::ALL[clients.len() % Framing::ALL.len()];
+        let framing = PLAIN[clients.len() % PLAIN.len()];
         let (shard, client) = server.placed_client(framing);
         by_shard[shard] += 1;
         clients.push(client);

@@ -1,0 +1,443 @@
+//! HTTP/1 as far as this server needs it: one request a connection, and what is answered to it.
+//!
+//! A request opens a WebSocket (RFC 6455, section 4.2) or a stream of server-sent events, or it gets an answer after
+//! which the connection is closed.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use httparse::{Header, Status};
+use percent_encoding::percent_decode;
+use sha1::{Digest, Sha1};
+
+use super::{Encoding, sse};
+use crate::config::{Config, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, Origin, SSE_RETRY_MS};
+use crate::message::Topic;
+
+/// What a client may ask to speak inside a WebSocket, by the names that go over the wire.
+const SUBPROTOCOLS: [(&str, Encoding); 2] =
+    [("corecast.v1", Encoding::WebSocket), ("corecast.v1.json", Encoding::WebSocketJson)];
+
+/// Appended to a client's key before it is hashed (RFC 6455, section 1.3).
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+const HELP: &str = "\
+corecast, a push server.
+
+  /ws?topic=a&topic=b    a WebSocket; subprotocols corecast.v1 (text) and corecast.v1.json
+  /sse?topic=a&topic=b   server-sent events, as for EventSource
+
+Inside a WebSocket, SUB topic subscribes, UNSUB topic ends it, PING proves that both sides live.
+";
+
+const DEMO_PAGE: &str = include_str!("../../deploy/web/demo.html");
+const CLIENT_MODULE: &str = include_str!("../../deploy/web/corecast.js");
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What the operator's settings say about requests.
+pub(crate) struct Site {
+    allow_origin: Vec<Origin>,
+    topics_max: usize,
+    topic_bytes_max: usize,
+    demo: bool,
+}
+
+impl Site {
+    pub(crate) fn new(config: &Config) -> Self {
+        Site {
+            allow_origin: config.allow_origin.clone(),
+            topics_max: config.topics_per_connection_max,
+            topic_bytes_max: config.topic_bytes_max,
+            demo: config.demo,
+        }
+    }
+
+    /// Whether a page of this origin may connect: one that is listed, or the server's own.
+    fn allows(&self, origin: &str, host: Option<&str>) -> bool {
+        let listed = self.allow_origin.iter().any(|allowed| allowed.matches(origin));
+        listed || host.is_some_and(|host| Origin::is_same(origin, host))
+    }
+}
+
+/// What a request leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The head has not come in whole.
+    Incomplete,
+    /// The connection changes over to an encoding, after `response`.
+    Open {
+        encoding: Encoding,
+        /// The topics that the client named, checked, each once.
+        topics: Vec<String>,
+        response: Vec<u8>,
+        /// Bytes of the request.
+        consumed: usize,
+    },
+    /// The request is answered, and the connection has served its purpose.
+    Answer(Vec<u8>),
+}
+
+/// Reads the request that begins `bytes`, of which `scanned` are known to hold no end of a head. `seed` spreads the
+/// moments at which clients connect again.
+pub(crate) fn respond(bytes: &[u8], scanned: usize, site: &Site, seed: u64) -> Outcome {
+    // A head that trickles in is not read anew with each byte, but what is no HTTP at all is found out at once.
+    let is_first_look = scanned == 0;
+    if !is_first_look && bytes.len() <= HEAD_BYTES_MAX && !has_end(bytes, scanned) {
+        return Outcome::Incomplete;
+    }
+    let too_large = || Refusal::new(431, format!("a request's head has at most {HEAD_BYTES_MAX} bytes")).into();
+    let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
+    let mut head = httparse::Request::new(&mut fields);
+    let consumed = match head.parse(bytes) {
+        Ok(Status::Complete(consumed)) if consumed > HEAD_BYTES_MAX => return too_large(),
+        Ok(Status::Complete(consumed)) => consumed,
+        Ok(Status::Partial) if bytes.len() > HEAD_BYTES_MAX => return too_large(),
+        Ok(Status::Partial) => return Outcome::Incomplete,
+        Err(error) => return refuse_head(bytes, error).into(),
+    };
+    let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
+        return Refusal::new(400, "the request line is not complete").into();
+    };
+    match Request::new(method, target, minor, head.headers) {
+        Ok(request) => request.route(site, seed, consumed).unwrap_or_else(|refusal| {
+            let cors = request.cors(site);
+            refusal.answer(&cors, request.method == "HEAD")
+        }),
+        Err(refusal) => refusal.into(),
+    }
+}
+
+/// The answer to a client that did not complete its request in time.
+pub(crate) fn timed_out() -> Vec<u8> {
+    match Refusal::new(408, "the request did not come in whole in time").into() {
+        Outcome::Answer(bytes) => bytes,
+        Outcome::Incomplete | Outcome::Open { .. } => unreachable!("a refusal is an answer"),
+    }
+}
+
+/// Whether an empty line ends a head. Lines may end with LF alone (RFC 9112, section 2.2).
+fn has_end(bytes: &[u8], scanned: usize) -> bool {
+    // Empty lines before the request line are passed over, and don't end it.
+    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    let from = scanned.saturating_sub(3).max(begin);
+    memchr::memchr_iter(b'\n', bytes.get(from..).unwrap_or_default()).any(|at| {
+        let line = &bytes[from + at + 1..];
+        line.starts_with(b"\n") || line.starts_with(b"\r\n")
+    })
+}
+
+fn refuse_head(bytes: &[u8], error: httparse::Error) -> Refusal {
+    // The version is what a request for a later HTTP fails at first, and the least that a reader must be told.
+    match error {
+        httparse::Error::Version => Refusal::new(505, "this server speaks HTTP/1.1; so must the proxy before it"),
+        httparse::Error::TooManyHeaders => {
+            Refusal::new(431, format!("a request has at most {HEAD_FIELDS_MAX} header fields"))
+        }
+        // A TLS record of the handshake type.
+        _ if bytes.starts_with(&[0x16, 0x03]) => Refusal::new(400, "this port speaks plain HTTP, without TLS"),
+        error => Refusal::new(400, format!("this is no HTTP request: {error}")),
+    }
+}
+
+/// What the server makes of a request's head.
+struct Request<'a> {
+    method: &'a str,
+    path: &'a str,
+    query: &'a str,
+    minor: u8,
+    host: Option<&'a str>,
+    origin: Option<&'a str>,
+    fields: &'a [Header<'a>],
+}
+
+impl<'a> Request<'a> {
+    fn new(method: &'a str, target: &'a str, minor: u8, fields: &'a [Header<'a>]) -> Result<Self, Refusal> {
+        let (authority, target) = split_target(target);
+        let host = single(fields, "Host")?;
+        if minor > 0 && host.is_none() {
+            return Err(Refusal::new(400, "an HTTP/1.1 request needs a Host header"));
+        }
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        // A fragment is not sent by a client that knows the rules; it names nothing here.
+        let query = query.split('#').next().unwrap_or_default();
+        // In absolute form the target says what the host is (RFC 9112, section 3.2.2).
+        Ok(Request { method, path, query, minor, host: authority.or(host), origin: single(fields, "Origin")?, fields })
+    }
+
+    fn route(&self, site: &Site, seed: u64, consumed: usize) -> Result<Outcome, Refusal> {
+        let outcome = self.carry_out(site, seed, consumed)?;
+        self.check_body()?;
+        Ok(outcome)
+    }
+
+    fn carry_out(&self, site: &Site, seed: u64, consumed: usize) -> Result<Outcome, Refusal> {
+        match self.path {
+            "/ws" => {
+                self.allow_methods("GET")?;
+                self.check_origin(site)?;
+                self.open_websocket(site, consumed)
+            }
+            "/sse" => {
+                self.check_origin(site)?;
+                if self.method == "OPTIONS" {
+                    return Ok(self.preflight(site));
+                }
+                self.allow_methods("GET, OPTIONS")?;
+                self.open_sse(site, seed, consumed)
+            }
+            "/" => self.page(site, TEXT, HELP),
+            "/demo" if site.demo => self.page(site, "text/html; charset=utf-8", DEMO_PAGE),
+            "/corecast.js" if site.demo => self.page(site, "text/javascript; charset=utf-8", CLIENT_MODULE),
+            "/demo" | "/corecast.js" => Err(Refusal::new(404, "the demo page is switched off; --demo serves it")),
+            _ => Err(Refusal::new(404, "there is nothing here; / says what there is")),
+        }
+    }
+
+    /// No request that is understood here has a body, and one that came would be taken for what follows the head.
+    fn check_body(&self) -> Result<(), Refusal> {
+        let length = single(self.fields, "Content-Length")?.unwrap_or("0");
+        if length != "0" || single(self.fields, "Transfer-Encoding")?.is_some() {
+            return Err(Refusal::new(413, "a request with a body is not understood here"));
+        }
+        Ok(())
+    }
+
+    fn allow_methods(&self, allowed: &'static str) -> Result<(), Refusal> {
+        if allowed.split(", ").any(|method| method == self.method) {
+            return Ok(());
+        }
+        let text = format!("only {allowed} is understood here");
+        Err(Refusal { field: Some(("Allow", allowed)), ..Refusal::new(405, text) })
+    }
+
+    fn check_origin(&self, site: &Site) -> Result<(), Refusal> {
+        match self.origin {
+            Some(origin) if !site.allows(origin, self.host) => {
+                let text = "pages of this origin may not connect; the server allows it with --allow-origin";
+                Err(Refusal::new(403, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The header that lets a page of another origin read the answer, if it may.
+    fn cors(&self, site: &Site) -> String {
+        let Some(origin) = self.origin.filter(|origin| site.allows(origin, self.host)) else { return String::new() };
+        if site.allow_origin.contains(&Origin::Any) {
+            return "Access-Control-Allow-Origin: *\r\n".into();
+        }
+        format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n")
+    }
+
+    fn preflight(&self, site: &Site) -> Outcome {
+        let cors = self.cors(site);
+        let head = format!(
+            "HTTP/1.1 204 No Content\r\n{cors}Access-Control-Allow-Methods: GET\r\n\
+             Access-Control-Allow-Headers: Cache-Control, Last-Event-ID\r\nAccess-Control-Max-Age: 86400\r\n\
+             Connection: close\r\n\r\n"
+        );
+        Outcome::Answer(head.into_bytes())
+    }
+
+    fn page(&self, site: &Site, kind: &str, body: &str) -> Result<Outcome, Refusal> {
+        self.allow_methods("GET, HEAD")?;
+        Ok(Outcome::Answer(answer(200, kind, None, &self.cors(site), body, self.method == "HEAD")))
+    }
+
+    fn open_sse(&self, site: &Site, seed: u64, consumed: usize) -> Result<Outcome, Refusal> {
+        let topics = self.topics(site)?;
+        // The stream ends with the connection. `X-Accel-Buffering` keeps nginx from holding events back.
+        let mut response = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+             X-Accel-Buffering: no\r\n{}Connection: close\r\n\r\n",
+            self.cors(site)
+        )
+        .into_bytes();
+        let (least, spread) = SSE_RETRY_MS;
+        sse::retry(&mut response, least + seed % spread);
+        Ok(Outcome::Open { encoding: Encoding::Sse, topics, response, consumed })
+    }
+
+    fn open_websocket(&self, site: &Site, consumed: usize) -> Result<Outcome, Refusal> {
+        let upgrade = |text: &str, field| Err(Refusal { field: Some(field), ..Refusal::new(426, text) });
+        if self.minor == 0 {
+            return Err(Refusal::new(400, "a WebSocket needs HTTP/1.1"));
+        }
+        if !has_token(self.fields, "Upgrade", "websocket") || !has_token(self.fields, "Connection", "upgrade") {
+            let text = "this is the address of a WebSocket: send `Upgrade: websocket` and `Connection: Upgrade`";
+            return upgrade(text, ("Upgrade", "websocket"));
+        }
+        if single(self.fields, "Sec-WebSocket-Version")? != Some("13") {
+            return upgrade("this server speaks version 13 of WebSocket", ("Sec-WebSocket-Version", "13"));
+        }
+        let key = single(self.fields, "Sec-WebSocket-Key")?.unwrap_or_default();
+        if BASE64_STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
+            let (name, encoding) = self.subprotocol()?;
+            let topics = self.topics(site)?;
+            let mut response = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: {}\r\n",
+                accept_of(key)
+            );
+            if let Some(name) = name {
+                let _ = write!(response, "Sec-WebSocket-Protocol: {name}\r\n");
+            }
+            response.push_str("\r\n");
+            return Ok(Outcome::Open { encoding, topics, response: response.into_bytes(), consumed });
+        }
+        Err(Refusal::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"))
+    }
+
+    /// The first of the client's subprotocols that is known here. A client that names none speaks text.
+    fn subprotocol(&self) -> Result<(Option<&'static str>, Encoding), Refusal> {
+        let mut offered = tokens(self.fields, "Sec-WebSocket-Protocol").peekable();
+        if offered.peek().is_none() {
+            return Ok((None, Encoding::WebSocket));
+        }
+        let known = |offer: &str| SUBPROTOCOLS.into_iter().find(|(name, _)| *name == offer);
+        match offered.find_map(known) {
+            Some((name, encoding)) => Ok((Some(name), encoding)),
+            None => Err(Refusal::new(400, "the subprotocols spoken here are corecast.v1 and corecast.v1.json")),
+        }
+    }
+
+    /// The values of `topic` in the query, each once.
+    fn topics(&self, site: &Site) -> Result<Vec<String>, Refusal> {
+        let mut topics: Vec<String> = Vec::new();
+        for pair in self.query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if name != "topic" {
+                continue;
+            }
+            // In a query a plus stands for a space, which no topic has; a plus itself is written %2B.
+            let value = value.replace('+', " ");
+            let topic: Vec<u8> = percent_decode(value.as_bytes()).collect();
+            let topic = Topic::check(&topic, site.topic_bytes_max)
+                .map_err(|error| Refusal::new(400, format!("a topic in the URL can't be used: {error}")))?;
+            if !topics.iter().any(|known| known == topic) {
+                topics.push(topic.to_owned());
+            }
+        }
+        if topics.len() > site.topics_max {
+            return Err(Refusal::new(400, format!("a connection may subscribe to at most {} topics", site.topics_max)));
+        }
+        Ok(topics)
+    }
+}
+
+/// What is hashed out of a client's key (RFC 6455, section 4.2.2).
+fn accept_of(key: &str) -> String {
+    let hash = Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize();
+    BASE64_STANDARD.encode(hash)
+}
+
+/// The authority and the rest of a target in absolute form (RFC 9112, section 3.2.2); other forms have none.
+fn split_target(target: &str) -> (Option<&str>, &str) {
+    let absolute = ["http://", "https://", "ws://", "wss://"].into_iter().find_map(|scheme| {
+        let start = target.get(..scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then(|| &target[scheme.len()..])
+    });
+    match absolute {
+        Some(rest) => match rest.find(['/', '?']) {
+            Some(at) if rest[at..].starts_with('/') => (Some(&rest[..at]), &rest[at..]),
+            Some(at) => (Some(&rest[..at]), "/"),
+            None => (Some(rest), "/"),
+        },
+        None => (None, target),
+    }
+}
+
+fn values<'a>(fields: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
+/// The value of a field that may be there once at the most.
+fn single<'a>(fields: &'a [Header<'a>], name: &'static str) -> Result<Option<&'a str>, Refusal> {
+    let mut values = values(fields, name);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Refusal::new(400, format!("the {name} header is there twice")));
+    }
+    let value = std::str::from_utf8(value).map_err(|_| Refusal::new(400, format!("the {name} header is not text")))?;
+    Ok(Some(value.trim_ascii()))
+}
+
+/// The values of a field that is a list, over all its occurrences.
+fn tokens<'a>(fields: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a str> {
+    let texts = values(fields, name).filter_map(|value| std::str::from_utf8(value).ok());
+    texts.flat_map(|text| text.split(',')).map(str::trim_ascii).filter(|token| !token.is_empty())
+}
+
+fn has_token(fields: &[Header<'_>], name: &str, token: &str) -> bool {
+    tokens(fields, name).any(|value| value.eq_ignore_ascii_case(token))
+}
+
+/// Why a request is not carried out, in words for whoever sent it.
+#[derive(Debug)]
+struct Refusal {
+    status: u16,
+    text: String,
+    /// A header that says what would be right.
+    field: Option<(&'static str, &'static str)>,
+}
+
+impl Refusal {
+    fn new(status: u16, text: impl Into<String>) -> Self {
+        Refusal { status, text: text.into(), field: None }
+    }
+
+    fn answer(self, cors: &str, bodiless: bool) -> Outcome {
+        let body = format!("{}\n", self.text);
+        Outcome::Answer(answer(self.status, TEXT, self.field, cors, &body, bodiless))
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        refusal.answer("", false)
+    }
+}
+
+fn answer(
+    status: u16,
+    kind: &str,
+    field: Option<(&'static str, &'static str)>,
+    cors: &str,
+    body: &str,
+    bodiless: bool,
+) -> Vec<u8> {
+    let phrase = match status {
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    };
+    let mut head = format!("HTTP/1.1 {status} {phrase}\r\n");
+    if let Some((name, value)) = field {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    // An upgrade that is asked for is named in Connection too (RFC 9110, section 7.8).
+    let connection = if status == 426 { "close, Upgrade" } else { "close" };
+    let _ = write!(
+        head,
+        "Content-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         {cors}Connection: {connection}\r\n\r\n",
+        body.len()
+    );
+    if !bodiless {
+        head.push_str(body);
+    }
+    head.into_bytes()
+}
+
+#[cfg(test)]
+mod tests;

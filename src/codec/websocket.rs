@@ -1,0 +1,343 @@
+//! WebSocket frames (RFC 6455): bytes in, messages and control frames out; no I/O, no clock.
+//!
+//! A message that lies whole in the bytes at hand is unmasked where it lies and costs no memory. What comes in
+//! pieces (a long frame, a fragmented message) is moved into an [`Assembly`] as it arrives, unmasked and checked
+//! once, so a connection without a message under way needs no state at all.
+
+use std::ops::Range;
+
+use thiserror::Error;
+
+use crate::message::CloseReason;
+
+/// Bits of a frame's first byte: the last frame of a message; bits that only an extension may set; the opcode.
+const FIN: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+const OPCODE: u8 = 0x0f;
+
+/// Bits of a frame's second byte: whether the payload is masked; its length, or how long the length is.
+const MASKED: u8 = 0x80;
+const LENGTH: u8 = 0x7f;
+const LENGTH_16: u8 = 126;
+const LENGTH_64: u8 = 127;
+
+const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+
+/// Bytes that a control frame may carry (RFC 6455, section 5.5).
+pub(crate) const CONTROL_BYTES_MAX: usize = 125;
+
+/// A ping without a payload.
+pub(crate) const PING_FRAME: [u8; 2] = [FIN | PING, 0];
+
+type Mask = [u8; 4];
+
+/// What the bytes at hand hold. `consumed` is how many of them are used up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decoded {
+    /// A message, unmasked, where it lies in the bytes.
+    Message { range: Range<usize>, consumed: usize },
+    /// A message is complete that the assembly holds.
+    Assembled { consumed: usize },
+    /// A ping, whose payload goes into the pong.
+    Ping { range: Range<usize>, consumed: usize },
+    /// A pong, to whichever ping.
+    Pong { consumed: usize },
+    /// The client closes, with a code or without one.
+    Close { code: Option<u16>, consumed: usize },
+    /// Nothing is complete yet. The bytes beyond `consumed` must be there again with the next ones.
+    Incomplete { consumed: usize },
+}
+
+/// What breaks the protocol. The connection can't go on after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Violation {
+    #[error("{0}")]
+    Protocol(&'static str),
+    #[error("a text message, or the reason of a close, is not UTF-8")]
+    NotUtf8,
+    #[error("a message has at most {max} bytes")]
+    TooLarge { max: usize },
+}
+
+impl Violation {
+    /// Why the connection is closed for it.
+    pub(crate) fn close_reason(self) -> CloseReason {
+        match self {
+            Violation::Protocol(_) => CloseReason::ProtocolError,
+            Violation::NotUtf8 => CloseReason::NotUtf8,
+            Violation::TooLarge { .. } => CloseReason::MessageTooLarge,
+        }
+    }
+}
+
+/// A message that comes in pieces.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    /// What has come in, unmasked.
+    message: Vec<u8>,
+    /// How much of a text message is known to be UTF-8; `None`: it is a binary one.
+    checked: Option<usize>,
+    /// The frame whose payload is coming in; `None`: between two frames.
+    frame: Option<Frame>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    /// Bytes that are still to come.
+    left: usize,
+    /// The mask, turned so that it begins with the next byte.
+    mask: Mask,
+    /// Whether the message ends with this frame.
+    last: bool,
+}
+
+impl Assembly {
+    /// The message, once it is complete.
+    pub(crate) fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// Takes what has come in of the frame under way. `Ok(true)`: the message is complete.
+    fn take(&mut self, bytes: &mut [u8]) -> Result<bool, Violation> {
+        let Some(frame) = &mut self.frame else { return Ok(false) };
+        unmask(bytes, frame.mask);
+        frame.mask.rotate_left(bytes.len() % 4);
+        frame.left -= bytes.len();
+        let ended = frame.left == 0;
+        let complete = ended && frame.last;
+        if ended {
+            self.frame = None;
+        }
+        self.message.extend_from_slice(bytes);
+        if let Some(checked) = &mut self.checked {
+            match simdutf8::compat::from_utf8(&self.message[*checked..]) {
+                Ok(_) => *checked = self.message.len(),
+                // A character may be cut by the end of what has come in, but not by the end of the message.
+                Err(error) if error.error_len().is_none() && !complete => *checked += error.valid_up_to(),
+                Err(_) => return Err(Violation::NotUtf8),
+            }
+        }
+        Ok(complete)
+    }
+}
+
+/// The fixed part of a frame that has been found sound in itself.
+struct Header {
+    opcode: u8,
+    last: bool,
+    mask: Mask,
+    /// Bytes of the header and of the payload.
+    bytes: usize,
+    payload: usize,
+}
+
+/// Reads a header; `Ok(None)`: it is not complete. `room` bytes more may come of the message under way.
+fn header(bytes: &[u8], room: usize, message_max: usize) -> Result<Option<Header>, Violation> {
+    let [first, second, rest @ ..] = bytes else { return Ok(None) };
+    let (opcode, last) = (first & OPCODE, first & FIN != 0);
+    if first & RESERVED != 0 {
+        return Err(Violation::Protocol("a frame has a reserved bit set, and no extension is in use"));
+    }
+    if !matches!(opcode, CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG) {
+        return Err(Violation::Protocol("a frame has a reserved opcode"));
+    }
+    if second & MASKED == 0 {
+        return Err(Violation::Protocol("a client must mask its frames"));
+    }
+    let length = second & LENGTH;
+    let is_control = opcode & 0x8 != 0;
+    if is_control && !last {
+        return Err(Violation::Protocol("a control frame can't be fragmented"));
+    }
+    if is_control && usize::from(length) > CONTROL_BYTES_MAX {
+        return Err(Violation::Protocol("a control frame carries at most 125 bytes"));
+    }
+    let (payload, rest) = match length {
+        LENGTH_16 => match rest.split_first_chunk() {
+            Some((length, rest)) => (u64::from(u16::from_be_bytes(*length)), rest),
+            None => return Ok(None),
+        },
+        LENGTH_64 => match rest.split_first_chunk() {
+            Some((length, rest)) => (u64::from_be_bytes(*length), rest),
+            None => return Ok(None),
+        },
+        length => (u64::from(length), rest),
+    };
+    let is_shortest = match length {
+        LENGTH_16 => payload >= u64::from(LENGTH_16),
+        LENGTH_64 => payload > u64::from(u16::MAX),
+        _ => true,
+    };
+    if !is_shortest || payload > i64::MAX as u64 {
+        return Err(Violation::Protocol("a frame's length is not in its shortest form, or has its highest bit set"));
+    }
+    let payload = usize::try_from(payload).unwrap_or(usize::MAX);
+    if !is_control && payload > room {
+        return Err(Violation::TooLarge { max: message_max });
+    }
+    let Some((mask, payload_on)) = rest.split_first_chunk() else { return Ok(None) };
+    Ok(Some(Header { opcode, last, mask: *mask, bytes: bytes.len() - payload_on.len(), payload }))
+}
+
+/// Finds what comes first in `bytes`, and unmasks it there. `assembly` holds the message under way, if there is one;
+/// after [`Decoded::Assembled`] the caller takes it out.
+///
+/// # Errors
+/// The client breaks the protocol, or its message is larger than `message_max` bytes.
+pub(crate) fn decode(
+    bytes: &mut [u8],
+    assembly: &mut Option<Box<Assembly>>,
+    message_max: usize,
+) -> Result<Decoded, Violation> {
+    if let Some(under_way) = assembly
+        && let Some(frame) = &under_way.frame
+    {
+        let consumed = frame.left.min(bytes.len());
+        let complete = under_way.take(&mut bytes[..consumed])?;
+        return Ok(if complete { Decoded::Assembled { consumed } } else { Decoded::Incomplete { consumed } });
+    }
+    let room = message_max.saturating_sub(assembly.as_ref().map_or(0, |under_way| under_way.message.len()));
+    let Some(header) = header(bytes, room, message_max)? else { return Ok(Decoded::Incomplete { consumed: 0 }) };
+    if matches!(header.opcode, CLOSE | PING | PONG) {
+        return control(&header, bytes);
+    }
+    if (header.opcode == CONTINUATION) != assembly.is_some() {
+        return Err(Violation::Protocol(match header.opcode {
+            CONTINUATION => "a frame continues a message and none has begun",
+            _ => "a message begins before the one under way has ended",
+        }));
+    }
+    let payload = &mut bytes[header.bytes..];
+    if header.last && assembly.is_none() && payload.len() >= header.payload {
+        let message = &mut payload[..header.payload];
+        unmask(message, header.mask);
+        if header.opcode == TEXT && simdutf8::basic::from_utf8(message).is_err() {
+            return Err(Violation::NotUtf8);
+        }
+        let consumed = header.bytes + header.payload;
+        return Ok(Decoded::Message { range: header.bytes..consumed, consumed });
+    }
+    let under_way = assembly.get_or_insert_with(|| {
+        let checked = (header.opcode == TEXT).then_some(0);
+        Box::new(Assembly { message: Vec::new(), checked, frame: None })
+    });
+    under_way.frame = Some(Frame { left: header.payload, mask: header.mask, last: header.last });
+    let here = header.payload.min(payload.len());
+    let complete = under_way.take(&mut payload[..here])?;
+    let consumed = header.bytes + here;
+    Ok(if complete { Decoded::Assembled { consumed } } else { Decoded::Incomplete { consumed } })
+}
+
+/// A control frame; it is left alone until it has come in whole.
+fn control(header: &Header, bytes: &mut [u8]) -> Result<Decoded, Violation> {
+    let consumed = header.bytes + header.payload;
+    let Some(payload) = bytes.get_mut(header.bytes..consumed) else {
+        return Ok(Decoded::Incomplete { consumed: 0 });
+    };
+    unmask(payload, header.mask);
+    Ok(match header.opcode {
+        PING => Decoded::Ping { range: header.bytes..consumed, consumed },
+        PONG => Decoded::Pong { consumed },
+        _ => Decoded::Close { code: close_code(payload)?, consumed },
+    })
+}
+
+/// The code in a close frame's payload (RFC 6455, section 7.4, and the codes registered with IANA since).
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        if payload.is_empty() {
+            return Ok(None);
+        }
+        return Err(Violation::Protocol("a close frame has half a code"));
+    };
+    let code = u16::from_be_bytes(*code);
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(Violation::Protocol("a close frame has a code that can't be sent"));
+    }
+    if simdutf8::basic::from_utf8(reason).is_err() {
+        return Err(Violation::NotUtf8);
+    }
+    Ok(Some(code))
+}
+
+/// Takes the mask off, or puts it on. The loop over whole masks is one that the compiler turns into vector
+/// instructions.
+pub(crate) fn unmask(bytes: &mut [u8], mask: Mask) {
+    let (chunks, rest) = bytes.as_chunks_mut::<4>();
+    for chunk in chunks {
+        *chunk = (u32::from_ne_bytes(*chunk) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+}
+
+/// Appends one frame with a whole message: a text frame if it is UTF-8, else a binary one.
+pub(super) fn encode(message: &[u8], out: &mut Vec<u8>) {
+    let opcode = if simdutf8::basic::from_utf8(message).is_ok() { TEXT } else { BINARY };
+    frame(opcode, message, out);
+}
+
+/// The pong to a ping.
+pub(crate) fn pong(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame(PONG, payload, &mut out);
+    out
+}
+
+/// The answer to a client's close: its own code.
+pub(crate) fn close_answer(code: Option<u16>) -> Vec<u8> {
+    let mut out = Vec::new();
+    match code {
+        Some(code) => frame(CLOSE, &code.to_be_bytes(), &mut out),
+        None => frame(CLOSE, &[], &mut out),
+    }
+    out
+}
+
+/// The server's close: the code that fits the reason, and the reason's name.
+pub(crate) fn close(reason: CloseReason) -> Vec<u8> {
+    let code: u16 = match reason {
+        CloseReason::ClientClosed | CloseReason::Handler | CloseReason::Answered => 1000,
+        CloseReason::Drain => 1001,
+        CloseReason::ProtocolError => 1002,
+        CloseReason::NotUtf8 => 1007,
+        CloseReason::Kicked
+        | CloseReason::ReadTimeout
+        | CloseReason::HeadTimeout
+        | CloseReason::WriteTimeout
+        | CloseReason::SlowConsumer => 1008,
+        CloseReason::MessageTooLarge => 1009,
+        CloseReason::Reset => 1011,
+    };
+    let mut payload = code.to_be_bytes().to_vec();
+    payload.extend_from_slice(reason.name().as_bytes());
+    let mut out = Vec::new();
+    frame(CLOSE, &payload, &mut out);
+    out
+}
+
+fn frame(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
+    out.reserve(10 + payload.len());
+    out.push(FIN | opcode);
+    match payload.len() {
+        len @ 0..=125 => out.push(len as u8),
+        len @ 126..=0xffff => {
+            out.push(LENGTH_16);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            out.push(LENGTH_64);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(payload);
+}
+
+#[cfg(test)]
+mod tests;
