@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use corecast::{CloseReason, Config, ConnId, Context, DropReason, Framing, Handler, PublishError};
+use futures_lite::future::block_on;
 
+use crate::support::http::HttpClient;
 use crate::support::{Client, Fixture, PLAIN, config, everywhere, wait_until};
 
 /// Room for all that a test publishes, so that nothing is dropped or refused.
@@ -336,4 +338,26 @@ fn a_shutdown_delivers_what_was_published_before_it() {
         client.expect("BYE drain");
         client.expect_end();
     }
+}
+
+#[test]
+fn one_publish_reaches_the_clients_of_every_framing_and_is_encoded_once_for_each() {
+    const EACH: usize = 500;
+    let server = Fixture::hub(Config { max_connections: 5 * EACH, ..config() });
+    let http = server.addr(Framing::Http);
+    let mut plain: Vec<Client> = (0..2 * EACH).map(|n| server.client(PLAIN[n % 2])).collect();
+    plain.iter_mut().for_each(|client| subscribe(client, "news"));
+    let mut sockets: Vec<_> = (0..EACH).map(|_| HttpClient::websocket(http, "/ws?topic=news", "")).collect();
+    sockets.iter_mut().for_each(|client| assert_eq!(client.recv(), "OK SUB news"));
+    let mut streams: Vec<_> = (0..EACH).map(|_| HttpClient::events(http, "/sse?topic=news")).collect();
+
+    let receipt = block_on(server.publish("news", "hello").unwrap().receipt());
+    assert_eq!((receipt.matched, receipt.written), (4 * EACH as u64, 4 * EACH as u64));
+    plain.iter_mut().for_each(|client| client.expect("MSG news hello"));
+    sockets.iter_mut().for_each(|client| assert_eq!(client.recv(), "MSG news hello"));
+    let data = r#"{"type":"msg","topic":"news","payload":"hello"}"#;
+    streams.iter_mut().for_each(|client| assert_eq!(client.recv_event().data, data));
+    // Four encodings on two shards.
+    assert_eq!(server.sum(|shard| shard.encoded.get()), 4 * 2);
+    assert_eq!(server.drops(), []);
 }

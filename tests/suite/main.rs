@@ -21,3 +21,5 @@ mod limits;
 mod logging;
 mod readme;
 mod slow;
+mod sse;
+mod websocket;

@@ -1,6 +1,7 @@
 //! What the tests have in common: servers in this process and as a program, clients, and waiting.
 
 mod client;
+pub(crate) mod http;
 mod program;
 mod random;
 mod server;
