@@ -3,6 +3,7 @@
 mod support;
 
 mod buffers;
+mod clients;
 mod closing;
 #[cfg(feature = "control")]
 mod commands;

@@ -1,0 +1,56 @@
+// Speaks to a hub with Node's package `ws`. The argument: the server's address, as 127.0.0.1:8080.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+
+import WebSocket from 'ws';
+
+const url = `ws://${process.argv[2]}/ws`;
+setTimeout(() => assert.fail('it takes too long'), 60000).unref();
+
+/** A socket whose messages are kept until they are asked for. */
+async function open(target, protocols) {
+  const socket = new WebSocket(target, protocols);
+  const kept = [];
+  const waiting = [];
+  socket.on('message', (data, isBinary) => {
+    const message = isBinary ? data : data.toString();
+    if (waiting.length > 0) waiting.shift()(message);
+    else kept.push(message);
+  });
+  socket.next = () => (kept.length > 0 ? Promise.resolve(kept.shift()) : new Promise((resolve) => waiting.push(resolve)));
+  await once(socket, 'open');
+  return socket;
+}
+
+const text = await open(`${url}?topic=a`);
+assert.equal(text.extensions, '', 'no compression');
+assert.equal(await text.next(), 'OK SUB a');
+text.send('PI', { fin: false });
+text.ping('between');
+assert.equal((await once(text, 'pong'))[0].toString(), 'between');
+text.send('NG fragments', { fin: true });
+assert.equal(await text.next(), 'PONG fragments');
+text.send(Buffer.from('PING bytes'));
+assert.equal(await text.next(), 'PONG bytes');
+
+const json = await open(url, ['corecast.v1.json']);
+assert.equal(json.protocol, 'corecast.v1.json');
+json.send(JSON.stringify({ type: 'pub', topic: 'a', payload_base64: '/w==' }));
+assert.equal(JSON.parse(await json.next()).verb, 'PUB');
+assert.deepEqual(await text.next(), Buffer.from('MSG a \xff', 'latin1'));
+
+text.close(1000, 'done');
+const [code, reason] = await once(text, 'close');
+assert.deepEqual([code, reason.toString()], [1000, '']);
+
+// A text that is not UTF-8.
+json.send(Buffer.from([0xff]), { binary: false });
+const [badCode, badReason] = await once(json, 'close');
+assert.deepEqual([badCode, badReason.toString()], [1007, 'not-utf8']);
+
+const refused = new WebSocket(url, ['mqtt']);
+const [error] = await once(refused, 'error');
+assert.match(error.message, /400/);
+
+console.log('all is well');
