@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use corecast::{
-    CloseReason, Config, ConfigError, ConnId, Context, DropReason, Event, Framing, Handler, PublishError, SendError,
-    Server, StartError, SubscribeError,
+    CloseReason, Config, ConfigError, ConnId, Context, Dialect, DropReason, Event, Framing, Handler, PublishError,
+    SendError, Server, StartError, SubscribeError,
 };
 
-use crate::support::{Client, DEADLINE, Fixture, config, everywhere, wait_until};
+use crate::support::{Client, DEADLINE, Fixture, PLAIN, config, everywhere, wait_until};
 
 /// What handlers on all shards have noted, in order.
 type Journal<T> = Arc<Mutex<Vec<T>>>;
@@ -58,7 +58,7 @@ fn each_connection_is_announced_once_and_bid_farewell_once_with_its_messages_bet
     });
     let mut ends = HashMap::new();
     for n in 0..CLIENTS {
-        let mut client = server.client(Framing::ALL[n % 2]);
+        let mut client = server.client(PLAIN[n % 2]);
         let name = format!("client {n}");
         client.send(&name);
         client.send("second");
@@ -127,7 +127,7 @@ impl Handler for Greeter {
         self.0.lock().unwrap().push(format!("{} {reason}", cx.id()));
     }
 
-    fn render(event: Event<'_>, out: &mut Vec<u8>) -> bool {
+    fn render(event: Event<'_>, _: Dialect, out: &mut Vec<u8>) -> bool {
         match event {
             Event::Publish { topic, payload } => {
                 out.extend_from_slice(topic.as_str().as_bytes());
@@ -422,11 +422,11 @@ fn a_drain_through_the_handle_is_spread_over_its_time() {
 fn a_client_that_connects_while_a_drain_begins_is_served_to_the_end_or_refused_but_never_left_hanging() {
     for _ in 0..20 {
         let server = Fixture::start(config(), |_| Silent);
-        let addrs = Framing::ALL.map(|framing| server.addr(framing));
+        let addrs = PLAIN.map(|framing| server.addr(framing));
         std::thread::scope(|scope| {
             for n in 0..8 {
                 scope.spawn(move || {
-                    let framing = Framing::ALL[n % 2];
+                    let framing = PLAIN[n % 2];
                     // One after the other, until nobody listens any more.
                     while let Ok(mut client) = Client::try_connect(addrs[framing as usize], framing) {
                         if n < 6 {

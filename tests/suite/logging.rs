@@ -3,7 +3,7 @@
 use corecast::Framing;
 use rustix::process::Signal;
 
-use crate::support::{Program, wait_until};
+use crate::support::{PLAIN, Program, wait_until};
 
 #[test]
 fn the_status_line_tells_the_connections_of_each_shard() {
@@ -18,7 +18,7 @@ fn the_status_line_tells_the_connections_of_each_shard() {
     assert_eq!(counts(&line), Some((0, vec![0, 0])), "{line}");
     // Each client lands on one of the shards; with so many it is both.
     for n in 0..64 {
-        let mut client = program.client(Framing::ALL[n % 2]);
+        let mut client = program.client(PLAIN[n % 2]);
         assert!(client.is_served());
         clients.push(client);
     }
@@ -84,7 +84,7 @@ fn json_lines_are_json_from_the_first_to_the_last() {
 fn the_ready_line_names_app_addresses_shards_and_the_limit() {
     let program = Program::serve(["--shards", "2", "--app", "echo", "--max-connections", "123"]);
     let line = program.lines().into_iter().find(|line| line.contains("ready: ")).unwrap();
-    let [text, length] = Framing::ALL.map(|framing| program.addr(framing));
+    let [text, length] = PLAIN.map(|framing| program.addr(framing));
     let expected = format!("ready: echo on line={text} length={length}, 2 shards, up to 123 connections");
     assert!(line.contains(&expected), "{line}");
     assert_eq!(program.client(Framing::Length).ask("back"), "back");
