@@ -1,6 +1,6 @@
 // Drives the dashboard as a person would: node dashboard.mjs SCENARIO URL [ARGUMENT…]
 // tests/suite/dashboard.rs starts the server and its clients, and runs this.
-// With SCREENSHOTS=FOLDER the scenario `publish` leaves pictures there, light and dark, wide and narrow.
+// With CORECAST_SCREENSHOTS=FOLDER the scenario `publish` leaves pictures there, light and dark, wide and narrow.
 
 import assert from 'node:assert/strict';
 
@@ -61,7 +61,7 @@ const scenarios = {
         for (const [name, width, height] of [['desktop', 1440, 900], ['phone', 390, 844]]) {
           await page.setViewportSize({ width, height });
           assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width, `at ${width} px the page scrolls sideways`);
-          if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/dashboard-${theme}-${name}.png`, fullPage: true });
+          if (process.env.CORECAST_SCREENSHOTS) await page.screenshot({ path: `${process.env.CORECAST_SCREENSHOTS}/dashboard-${theme}-${name}.png`, fullPage: true });
         }
       }
       await page.getByRole('button', { name: /light and dark/ }).click();
