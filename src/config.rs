@@ -126,6 +126,9 @@ pub(crate) const FDS_RESERVED: u64 = 64;
 /// File descriptors that each shard needs on top.
 pub(crate) const FDS_PER_SHARD: u64 = 16;
 
+/// File descriptors that the control plane needs: its connections, its runtime, its listener.
+pub(crate) const FDS_CONTROL: u64 = CONTROL_CONNECTIONS_MAX as u64 + 8;
+
 /// Slots of a connection table that one question about connections looks through at the most.
 pub(crate) const QUERY_SLOTS_MAX: u32 = 8_192;
 
@@ -192,7 +195,7 @@ const _: () = {
     assert!(WHEEL_SLOTS.is_power_of_two());
     assert!(LINGER_MS > TICK_MS, "a linger shorter than a tick would end at once");
     assert!(POOL_ARENA_BYTES as u64 <= MEMLOCK_BYTES_MIN, "a shard starts within the least memlock");
-    assert!(CONTROL_HEAD_BYTES_MAX >= 8 * KIB, "hyper's least buffer");
+    assert!(CONTROL_HEAD_BYTES_MAX >= 8 * KIB, "the least buffer that the HTTP parser takes");
     assert!(BATCH_BYTES_MAX <= CONTROL_BODIES_BYTES_MAX, "one batch fits");
     assert!(MESSAGE_BYTES_MAX <= CONTROL_BODIES_BYTES_MAX, "one message fits");
     assert!(FANOUT_SLICE > 0 && PUBLISH_BATCH > 0 && READS_PER_TURN > 0);

@@ -7,7 +7,9 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
-use crate::config::{FDS_PER_SHARD, FDS_RESERVED, MEMLOCK_BYTES_MIN, RING_DEPTH, RING_DEPTH_SMALL, RINGS_LOCKED_BYTES};
+use crate::config::{
+    FDS_CONTROL, FDS_PER_SHARD, FDS_RESERVED, MEMLOCK_BYTES_MIN, RING_DEPTH, RING_DEPTH_SMALL, RINGS_LOCKED_BYTES,
+};
 use crate::sys;
 
 /// Why the server can't run on this host.
@@ -86,12 +88,12 @@ pub(crate) struct Fds {
 ///
 /// # Errors
 /// What forbids the server to run, with the remedy.
-pub(crate) fn check(shards: usize) -> Result<Fds, HostError> {
+pub(crate) fn check(shards: usize, control: bool) -> Result<Fds, HostError> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     check_release(&release)?;
     check_memlock(getrlimit(Resource::Memlock).current)?;
     check_io_uring(release)?;
-    fds_for(raise_fds()?, shards)
+    fds_for(raise_fds()?, shards, control)
 }
 
 /// Sets up a ring and gives it back. `release` is the kernel's.
@@ -119,16 +121,16 @@ pub(crate) fn raise_fds() -> Result<u64, HostError> {
 }
 
 /// File descriptors that a server with so many shards needs besides its connections.
-pub(crate) fn own_fds(shards: usize) -> u64 {
-    FDS_RESERVED + FDS_PER_SHARD * shards as u64
+pub(crate) fn own_fds(shards: usize, control: bool) -> u64 {
+    FDS_RESERVED + FDS_PER_SHARD * shards as u64 + if control { FDS_CONTROL } else { 0 }
 }
 
 /// Shares a limit on open files between the server and its connections.
 ///
 /// # Errors
 /// It leaves no room for a single connection.
-pub(crate) fn fds_for(limit: u64, shards: usize) -> Result<Fds, HostError> {
-    let own = own_fds(shards);
+pub(crate) fn fds_for(limit: u64, shards: usize, control: bool) -> Result<Fds, HostError> {
+    let own = own_fds(shards, control);
     if limit <= own {
         return Err(HostError::Fds { have: limit, need: own + 1 });
     }
@@ -255,7 +257,8 @@ mod tests {
 
     #[test]
     fn fds_are_shared_between_the_server_and_its_connections() {
-        assert_eq!(fds_for(1096, 2).unwrap().connections, 1000);
-        assert!(fds_for(96, 2).unwrap_err().to_string().contains("ulimit -n 97"));
+        assert_eq!(fds_for(1096, 2, false).unwrap().connections, 1000);
+        assert_eq!(fds_for(1096, 2, true).unwrap().connections as u64, 1000 - FDS_CONTROL);
+        assert!(fds_for(96, 2, false).unwrap_err().to_string().contains("ulimit -n 97"));
     }
 }

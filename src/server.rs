@@ -108,7 +108,7 @@ impl Server {
         let mut warnings = Vec::new();
         let cpus = place_shards(&config, &mut warnings)?;
         let shards = cpus.len();
-        let max_connections = effective_max(&config, host::check(shards)?, &mut warnings);
+        let max_connections = effective_max(&config, host::check(shards, config.control.0.is_some())?, &mut warnings);
         let (sockets, listen) = listener::bind(&config, shards)?;
 
         let config = Arc::new(config);

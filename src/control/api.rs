@@ -1,11 +1,11 @@
 //! The routes, and what all of them share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::Request;
-use axum::http::header::ALLOW;
+use axum::http::header::{ALLOW, CONNECTION};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::config::CONTROL_ANSWER_MS;
+use crate::control::ControlLimits;
 use crate::control::auth::{self, Token};
 use crate::control::body::BODY_PERMITS;
 use crate::control::events::{self, Listeners};
@@ -31,6 +31,7 @@ pub(super) struct Api(Arc<Shared>);
 struct Shared {
     handle: ServerHandle,
     token: Option<Token>,
+    limits: ControlLimits,
     start: Start,
     /// A permit for each KiB of request bodies.
     bodies: Arc<Semaphore>,
@@ -39,9 +40,15 @@ struct Shared {
 
 impl Api {
     /// What the control plane of `handle`'s server needs, until `stop` changes.
-    pub(super) fn new(handle: ServerHandle, token: Option<Token>, start: Start, stop: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        handle: ServerHandle,
+        token: Option<Token>,
+        limits: ControlLimits,
+        start: Start,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         let bodies = Arc::new(Semaphore::new(BODY_PERMITS));
-        Api(Arc::new(Shared { handle, token, start, bodies, listeners: Listeners::new(stop) }))
+        Api(Arc::new(Shared { handle, token, limits, start, bodies, listeners: Listeners::new(stop) }))
     }
 
     pub(super) fn handle(&self) -> &ServerHandle {
@@ -68,18 +75,22 @@ impl Api {
         Stats::take(self.handle(), self.0.start)
     }
 
+    pub(super) fn limits(&self) -> &ControlLimits {
+        &self.0.limits
+    }
+
+    /// Waits for the shards' answer to a question, but not for ever.
+    pub(super) async fn answer<T>(&self, question: impl Future<Output = Result<T, QueryError>>) -> Result<T, Problem> {
+        match tokio::time::timeout(self.limits().answer_time, question).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Problem::late()),
+        }
+    }
+
     /// Takes a topic that clients of this server can subscribe to.
     pub(super) fn topic(&self, name: &str) -> Result<Topic, Problem> {
         Topic::check(name.as_bytes(), self.handle().config().topic_bytes_max)?;
         Ok(Topic::new(name.as_bytes())?)
-    }
-}
-
-/// Waits for the shards' answer to a question, but not for ever.
-pub(super) async fn answer<T>(question: impl Future<Output = Result<T, QueryError>>) -> Result<T, Problem> {
-    match tokio::time::timeout(Duration::from_millis(CONTROL_ANSWER_MS), question).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(Problem::late()),
     }
 }
 
@@ -114,27 +125,37 @@ pub(super) fn router(api: Api) -> Router {
         .layer(middleware::from_fn_with_state(api.clone(), auth::guard))
         .with_state(api);
     // Around the whole, since a router adds `Allow` outside of its own layers.
-    Router::new().fallback_service(router).layer(middleware::from_fn(explain_method))
+    Router::new().fallback_service(router).layer(middleware::from_fn(finish))
 }
 
 async fn not_found() -> Problem {
     Problem::new(ProblemCode::NotFound, "there is nothing here; /openapi.json lists what there is")
 }
 
-/// Answers OPTIONS, and says so where a path does not take a method.
-async fn explain_method(request: Request, next: Next) -> Response {
+/// What holds for responses of all routes, and those of the router itself.
+async fn finish(request: Request, next: Next) -> Response {
     let method = request.method().clone();
-    let response = next.run(request).await;
-    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
-        return response;
+    let has_body = !request.body().is_end_stream();
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response = explain_method(&method, response.headers().get(ALLOW).cloned());
     }
-    let allow = response.headers().get(ALLOW).cloned().unwrap_or(HeaderValue::from_static(""));
-    let mut explained = if method == Method::OPTIONS {
+    // A refused body may be unread, and then the connection can't be used again. The client had better know.
+    if has_body && response.status().is_client_error() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Answers OPTIONS, and says so where a path does not take a method.
+fn explain_method(method: &Method, allow: Option<HeaderValue>) -> Response {
+    let allow = allow.unwrap_or(HeaderValue::from_static(""));
+    let mut response = if *method == Method::OPTIONS {
         StatusCode::NO_CONTENT.into_response()
     } else {
         let detail = format!("{method} can't be used here; use {}", allow.to_str().unwrap_or_default());
         Problem::new(ProblemCode::MethodNotAllowed, detail).into_response()
     };
-    explained.headers_mut().insert(ALLOW, allow);
-    explained
+    response.headers_mut().insert(ALLOW, allow);
+    response
 }

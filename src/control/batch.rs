@@ -71,8 +71,8 @@ pub(super) async fn batch(
     Params(params): Params<PublishParams>,
     request: Request,
 ) -> Result<impl IntoResponse, Problem> {
-    body::require_type(request.headers(), &[NDJSON, "application/ndjson", "application/jsonl"])?;
-    let body = body::read(request, &api, BATCH_BYTES_MAX).await?;
+    let types = [NDJSON, "application/ndjson", "application/jsonl"];
+    let body = body::read_typed(request, &api, BATCH_BYTES_MAX, &types).await?;
     let text = body.bytes.strip_suffix(b"\n").unwrap_or(&body.bytes);
     let lines: Vec<&[u8]> = if text.is_empty() { Vec::new() } else { text.split(|byte| *byte == b'\n').collect() };
     if lines.len() > BATCH_LINES_MAX {
@@ -89,7 +89,7 @@ pub(super) async fn batch(
     }
     let mut answers = Vec::new();
     for published in published {
-        write(&mut answers, published, params.receipt).await;
+        write(&api, &mut answers, published, params.receipt).await;
     }
     Ok(([(CONTENT_TYPE, NDJSON)], answers))
 }
@@ -111,9 +111,9 @@ async fn publish(api: &Api, line: &[u8], patience: &mut Duration) -> Result<Publ
     }
 }
 
-async fn write(answers: &mut Vec<u8>, published: Result<Published, Problem>, receipt: bool) {
+async fn write(api: &Api, answers: &mut Vec<u8>, published: Result<Published, Problem>, receipt: bool) {
     let line = match published {
-        Ok(published) if receipt => match receipt_of(published).await {
+        Ok(published) if receipt => match receipt_of(api, published).await {
             Ok(receipt) => serde_json::to_writer(&mut *answers, &receipt),
             Err(problem) => serde_json::to_writer(&mut *answers, &Answer::Problem(problem)),
         },

@@ -1,7 +1,5 @@
 //! Bodies of requests, bounded in bytes each and in all, and in the time they may take.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
@@ -13,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::config::{CONTROL_BODIES_BYTES_MAX, CONTROL_BODY_MS};
+use crate::config::CONTROL_BODIES_BYTES_MAX;
 use crate::control::api::Api;
 use crate::control::problem::{Problem, ProblemCode};
 
@@ -60,6 +58,9 @@ pub(super) struct Json<T>(pub(super) T);
 /// A small JSON body, or the default where there is none.
 pub(super) struct OptionalJson<T>(pub(super) T);
 
+/// The media type of JSON.
+const JSON: &[&str] = &["application/json"];
+
 /// Bytes of a JSON body at the most.
 const JSON_BYTES_MAX: usize = 4096;
 
@@ -67,9 +68,8 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        require_type(request.headers(), &["application/json"])?;
-        let body = read(request, api, JSON_BYTES_MAX).await?;
-        parse(&body.bytes).map(Json)
+        require_type(request.headers(), JSON)?;
+        parse(&read(request, api, JSON_BYTES_MAX).await?.bytes).map(Json)
     }
 }
 
@@ -77,13 +77,8 @@ impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let typed = require_type(request.headers(), &["application/json"]);
-        let body = read(request, api, JSON_BYTES_MAX).await?;
-        if body.bytes.is_empty() {
-            return Ok(OptionalJson(T::default()));
-        }
-        typed?;
-        parse(&body.bytes).map(OptionalJson)
+        let body = read_typed(request, api, JSON_BYTES_MAX, JSON).await?;
+        if body.bytes.is_empty() { Ok(OptionalJson(T::default())) } else { parse(&body.bytes).map(OptionalJson) }
     }
 }
 
@@ -93,7 +88,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 /// Refuses a body whose media type is none of these.
-pub(super) fn require_type(headers: &HeaderMap, wanted: &[&str]) -> Result<(), Problem> {
+fn require_type(headers: &HeaderMap, wanted: &[&str]) -> Result<(), Problem> {
     let value = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     if wanted.iter().any(|wanted| essence.eq_ignore_ascii_case(wanted)) {
@@ -101,6 +96,13 @@ pub(super) fn require_type(headers: &HeaderMap, wanted: &[&str]) -> Result<(), P
     }
     let detail = format!("the body must come with Content-Type: {}", wanted.join(" or "));
     Err(Problem::new(ProblemCode::UnsupportedMediaType, detail))
+}
+
+/// Reads a body that is empty, or of one of these media types.
+pub(super) async fn read_typed(request: Request, api: &Api, max: usize, types: &[&str]) -> Result<Held, Problem> {
+    let typed = require_type(request.headers(), types);
+    let body = read(request, api, max).await?;
+    if body.bytes.is_empty() { Ok(body) } else { typed.map(|()| body) }
 }
 
 /// Reads a body of at most `max` bytes.
@@ -117,7 +119,7 @@ pub(super) async fn read(request: Request, api: &Api, max: usize) -> Result<Held
     })?;
     let body: Body = request.into_body();
     let whole = Limited::new(body, max).collect();
-    match tokio::time::timeout(Duration::from_millis(CONTROL_BODY_MS), whole).await {
+    match tokio::time::timeout(api.limits().body_time, whole).await {
         Ok(Ok(whole)) => Ok(Held { bytes: whole.to_bytes(), _permit: permit }),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Problem::new(ProblemCode::BadBody, format!("the body did not come whole: {error}"))),

@@ -6,7 +6,7 @@ use axum::response::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::control::api::{Api, answer};
+use crate::control::api::Api;
 use crate::control::extract::{ConnectionId, NoParams, Params, page_limit};
 use crate::control::problem::{Problem, ProblemCode};
 use crate::handle::ConnectionCursor;
@@ -18,7 +18,7 @@ use crate::shard::query::ConnectionInfo;
 #[into_params(parameter_in = Query)]
 pub(super) struct PageParams {
     /// The `next` of the page before; left out: the first page.
-    #[param(pattern = r"^[0-9]{1,4}\.[0-9]{1,8}$")]
+    #[param(pattern = r"^(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,7})$")]
     after: Option<String>,
     /// Connections on a page at the most.
     #[param(minimum = 1, maximum = 1000, default = 100)]
@@ -27,7 +27,7 @@ pub(super) struct PageParams {
 
 /// A page of connections, in no particular order. One that is open all the while is on exactly one page.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Page {
+pub(super) struct ConnectionPage {
     connections: Vec<Connection>,
     /// The `after` of the next page; null: this is the last one.
     #[schema(required)]
@@ -82,17 +82,20 @@ impl From<ConnectionInfo> for Connection {
     path = "/v1/connections",
     tag = "observe",
     params(PageParams),
-    responses((status = 200, description = "A page of them", body = Page))
+    responses((status = 200, description = "A page of them", body = ConnectionPage))
 )]
-pub(super) async fn list(State(api): State<Api>, Params(params): Params<PageParams>) -> Result<Json<Page>, Problem> {
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<PageParams>,
+) -> Result<Json<ConnectionPage>, Problem> {
     let limit = page_limit(params.limit)?;
     let from = match params.after.as_deref() {
         None => ConnectionCursor::default(),
         Some(text) => cursor(text)?,
     };
-    let (connections, next) = answer(api.handle().connections(from, limit)).await?;
+    let (connections, next) = api.answer(api.handle().connections(from, limit)).await?;
     let connections = connections.into_iter().map(Connection::from).collect();
-    Ok(Json(Page { connections, next: next.map(|next| next.to_string()) }))
+    Ok(Json(ConnectionPage { connections, next: next.map(|next| next.to_string()) }))
 }
 
 fn cursor(text: &str) -> Result<ConnectionCursor, Problem> {
@@ -120,7 +123,7 @@ pub(super) async fn get(
     ConnectionId(id): ConnectionId,
     _: Params<NoParams>,
 ) -> Result<Json<Connection>, Problem> {
-    let found = answer(api.handle().connection(id)).await?;
+    let found = api.answer(api.handle().connection(id)).await?;
     found.map(|info| Json(info.into())).ok_or_else(Problem::no_connection)
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::broadcast::{self, Receiver, Sender};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use crate::config::{EVENT_LISTENERS_MAX, EVENT_MS, EVENT_QUEUE};
+use crate::config::{EVENT_LISTENERS_MAX, EVENT_QUEUE};
 use crate::control::api::Api;
 use crate::control::extract::{NoParams, Params};
 use crate::control::problem::{Problem, ProblemCode};
@@ -80,7 +80,7 @@ impl Listeners {
 /// Tells all listeners once a second, until there is none.
 async fn tick(api: Api) {
     let mut last: Option<(Instant, ShardStats)> = None;
-    let mut ticks = tokio::time::interval(Duration::from_millis(EVENT_MS));
+    let mut ticks = tokio::time::interval(api.limits().event_time);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::config::{QUERY_PAGE_MAX, SlowConsumer, TOPIC_BYTES_MAX};
 use crate::control::api::Api;
@@ -106,19 +106,33 @@ impl PartialSchema for PolicyName {
 
 impl ToSchema for PolicyName {}
 
-/// The policy for this message, where the request names one.
-pub(super) struct Policy(pub(super) Option<SlowConsumer>);
+/// The policy for slow consumers of this message, where the request names one.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct Policy {
+    /// Policy for slow consumers of this message, in place of the topic's or the server's.
+    #[param(rename = "Corecast-Slow-Consumer", value_type = PolicyName, required = false, inline)]
+    name: Option<PolicyName>,
+}
+
+impl Policy {
+    pub(super) fn slow_consumer(&self) -> Option<SlowConsumer> {
+        self.name.map(|name| name.0)
+    }
+}
 
 impl FromRequestParts<Api> for Policy {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
         let mut values = parts.headers.get_all(SLOW_CONSUMER).iter();
-        let Some(value) = values.next() else { return Ok(Policy(None)) };
+        let Some(value) = values.next() else { return Ok(Policy { name: None }) };
         if values.next().is_some() {
             return Err(Problem::new(ProblemCode::BadPolicy, "there is more than one Corecast-Slow-Consumer header"));
         }
         let text = String::from_utf8_lossy(value.as_bytes());
-        text.parse().map(|policy| Policy(Some(policy))).map_err(|detail| Problem::new(ProblemCode::BadPolicy, detail))
+        text.parse()
+            .map(|policy| Policy { name: Some(PolicyName(policy)) })
+            .map_err(|detail| Problem::new(ProblemCode::BadPolicy, detail))
     }
 }

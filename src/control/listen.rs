@@ -11,34 +11,43 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 
-use crate::config::{
-    ACCEPT_BACKOFF_MS, CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_STOP_MS,
-    CONTROL_WRITE_MS,
-};
+use crate::config::{ACCEPT_BACKOFF_MS, CONTROL_HEAD_BYTES_MAX, CONTROL_STOP_MS};
+use crate::control::ControlLimits;
 
 /// What a connection too many is told.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// Serves until `stop` changes, and then for as long as requests in progress may take.
-pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ControlLimits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(limits.connections));
     let stopping = stop.clone();
     let stopped = async {
         // An error means that whoever could stop it is gone, which is to stop.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    futures_lite::future::or(stopped, accept(listener, router, &places, stopping)).await;
+    futures_lite::future::or(stopped, accept(listener, router, limits, &places, stopping)).await;
     // With all places free there is no connection left.
-    let ended = places.acquire_many(CONTROL_CONNECTIONS_MAX as u32);
+    let ended = places.acquire_many(limits.connections as u32);
     let _ = tokio::time::timeout(Duration::from_millis(CONTROL_STOP_MS), ended).await;
 }
 
-async fn accept(listener: TcpListener, router: Router, places: &Arc<Semaphore>, stop: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    limits: ControlLimits,
+    places: &Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => match Arc::clone(places).try_acquire_owned() {
-                Ok(place) => drop(tokio::spawn(connection(stream, router.clone(), place, stop.clone()))),
+                Ok(place) => drop(tokio::spawn(connection(stream, router.clone(), limits, place, stop.clone()))),
                 // Best effort: it does not wait for room.
                 Err(_) => drop(stream.try_write(FULL)),
             },
@@ -50,14 +59,20 @@ async fn accept(listener: TcpListener, router: Router, places: &Arc<Semaphore>, 
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, _place: OwnedSemaphorePermit, mut stop: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    limits: ControlLimits,
+    _place: OwnedSemaphorePermit,
+    mut stop: watch::Receiver<bool>,
+) {
     // It only tells that the connection is gone, which the next read does too.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(Duration::from_millis(CONTROL_WRITE_MS)));
+    stream.set_write_timeout(Some(limits.write_time));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(CONTROL_HEAD_MS))
+        .header_read_timeout(limits.head_time)
         .max_buf_size(CONTROL_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);

@@ -26,12 +26,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{
+    CONTROL_ANSWER_MS, CONTROL_BODY_MS, CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_MS, CONTROL_WRITE_MS, Config, EVENT_MS,
+};
 use crate::handle::ServerHandle;
 use crate::host;
 
@@ -47,13 +49,45 @@ pub struct ControlOptions {
     pub addr: SocketAddr,
     /// A file with the token that calls must show; `None`: none, which is allowed on the loopback only.
     pub token_file: Option<PathBuf>,
+    /// How much its clients may take.
+    pub limits: ControlLimits,
+}
+
+/// How much time and how many places the clients of a control plane may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlLimits {
+    /// Connections at a time; further ones are told so and closed.
+    pub connections: usize,
+    /// Time in which the head of a request must be complete, from the end of the request before.
+    pub head_time: Duration,
+    /// Time in which a body must be complete.
+    pub body_time: Duration,
+    /// Time in which a client must take something of its response.
+    pub write_time: Duration,
+    /// Time that a request waits for the shards to answer.
+    pub answer_time: Duration,
+    /// Time between two events of the event stream.
+    pub event_time: Duration,
+}
+
+impl Default for ControlLimits {
+    fn default() -> Self {
+        ControlLimits {
+            connections: CONTROL_CONNECTIONS_MAX,
+            head_time: Duration::from_millis(CONTROL_HEAD_MS),
+            body_time: Duration::from_millis(CONTROL_BODY_MS),
+            write_time: Duration::from_millis(CONTROL_WRITE_MS),
+            answer_time: Duration::from_millis(CONTROL_ANSWER_MS),
+            event_time: Duration::from_millis(EVENT_MS),
+        }
+    }
 }
 
 impl ControlOptions {
     /// What a server's settings say; `None`: no control plane.
     pub fn of(config: &Config) -> Option<Self> {
         let token_file = config.control_token_file.clone();
-        config.control.0.map(|addr| ControlOptions { addr, token_file })
+        config.control.0.map(|addr| ControlOptions { addr, token_file, limits: ControlLimits::default() })
     }
 }
 
@@ -95,6 +129,7 @@ pub struct Bound {
     listener: TcpListener,
     addr: SocketAddr,
     token: Option<Token>,
+    limits: ControlLimits,
 }
 
 /// A running control plane. Dropping it stops it in the background; [`Control::stop`] waits for the end.
@@ -128,7 +163,7 @@ impl Control {
         let listener = TcpListener::bind(addr).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
-        Ok(Bound { listener, addr, token })
+        Ok(Bound { listener, addr, token, limits: options.limits })
     }
 
     /// The address it listens on, with the port that the kernel chose for port 0.
@@ -151,7 +186,7 @@ impl Bound {
     /// # Errors
     /// The thread can't be started.
     pub fn start(self, handle: ServerHandle) -> Result<Control, ControlError> {
-        let Bound { listener, addr, token } = self;
+        let Bound { listener, addr, token, limits } = self;
         let start = stats::Start { at: Instant::now(), resident_bytes: host::resident_bytes().unwrap_or(0) };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
@@ -161,8 +196,8 @@ impl Bound {
         };
         let (stop, stopped) = watch::channel(false);
         let serve = move || {
-            let router = api::router(api::Api::new(handle, token, start, stopped.clone()));
-            runtime.block_on(listen::serve(listener, router, stopped));
+            let router = api::router(api::Api::new(handle, token, limits, start, stopped.clone()));
+            runtime.block_on(listen::serve(listener, router, limits, stopped));
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Thread)?;
         Ok(Control { addr, stop, thread })

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use utoipa::OpenApi;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, ContentBuilder, Ref, Response, ResponseBuilder};
+use utoipa::openapi::{Components, ContentBuilder, Ref, RefOr, Required, Response, ResponseBuilder};
 
 use crate::control::problem::Problem;
 
@@ -64,7 +64,11 @@ fn add_problems(path: &str, operation: &mut Operation) {
     add("403", "A page of another site sent it");
     add("503", "A queue is full, or the server has shut down");
     add("504", "A shard did not answer in time");
-    if operation.request_body.is_some() {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        // A message may be empty, and only PUT says nothing without a body.
+        if !path.ends_with("{topic}") {
+            body.required = Some(Required::False);
+        }
         let mut add = |status: &str, description: &str| {
             let responses = &mut operation.responses.responses;
             responses.entry(status.to_owned()).or_insert_with(|| problem(description).into());

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::config::{CONTROL_ANSWER_MS, SlowConsumer};
+use crate::config::SlowConsumer;
 use crate::control::api::Api;
 use crate::control::body::{AnyBytes, Payload};
 use crate::control::counts::Dropped;
-use crate::control::extract::{ConnectionId, Params, Policy, PolicyName, TopicName};
+use crate::control::extract::{ConnectionId, Params, Policy, TopicName};
 use crate::control::problem::Problem;
 use crate::message::{PublishId, Target};
 use crate::receipt::{Published, Receipt};
@@ -90,7 +90,7 @@ impl From<Receipt> for ReceiptBody {
     params(
         ("topic" = inline(TopicName), Path, description = "The topic, percent-encoded"),
         PublishParams,
-        ("Corecast-Slow-Consumer" = Option<PolicyName>, Header, description = "Policy for slow consumers of this message"),
+        Policy,
     ),
     request_body(content = inline(AnyBytes), content_type = "application/octet-stream"),
     responses(
@@ -102,10 +102,10 @@ pub(super) async fn publish_to_topic(
     State(api): State<Api>,
     TopicName(topic): TopicName,
     Params(params): Params<PublishParams>,
-    Policy(policy): Policy,
+    policy: Policy,
     Payload(payload): Payload,
 ) -> Result<Response, Problem> {
-    publish(&api, Target::Topic(topic), payload, policy, params.receipt).await
+    publish(&api, Target::Topic(topic), payload, policy.slow_consumer(), params.receipt).await
 }
 
 /// Publish to everyone
@@ -117,7 +117,7 @@ pub(super) async fn publish_to_topic(
     tag = "publish",
     params(
         PublishParams,
-        ("Corecast-Slow-Consumer" = Option<PolicyName>, Header, description = "Policy for slow consumers of this message"),
+        Policy,
     ),
     request_body(content = inline(AnyBytes), content_type = "application/octet-stream"),
     responses(
@@ -128,10 +128,10 @@ pub(super) async fn publish_to_topic(
 pub(super) async fn broadcast(
     State(api): State<Api>,
     Params(params): Params<PublishParams>,
-    Policy(policy): Policy,
+    policy: Policy,
     Payload(payload): Payload,
 ) -> Result<Response, Problem> {
-    publish(&api, Target::All, payload, policy, params.receipt).await
+    publish(&api, Target::All, payload, policy.slow_consumer(), params.receipt).await
 }
 
 /// Send to one connection
@@ -144,7 +144,7 @@ pub(super) async fn broadcast(
     params(
         ("id" = u64, Path, description = "The connection"),
         PublishParams,
-        ("Corecast-Slow-Consumer" = Option<PolicyName>, Header, description = "Policy for this message, should the client be slow"),
+        Policy,
     ),
     request_body(content = inline(AnyBytes), content_type = "application/octet-stream"),
     responses(
@@ -157,13 +157,13 @@ pub(super) async fn send_to_connection(
     State(api): State<Api>,
     ConnectionId(id): ConnectionId,
     Params(params): Params<PublishParams>,
-    Policy(policy): Policy,
+    policy: Policy,
     Payload(payload): Payload,
 ) -> Result<Response, Problem> {
     if api.handle().peer(id).is_none() {
         return Err(Problem::no_connection());
     }
-    publish(&api, Target::Conn(id), payload, policy, params.receipt).await
+    publish(&api, Target::Conn(id), payload, policy.slow_consumer(), params.receipt).await
 }
 
 async fn publish(
@@ -175,15 +175,15 @@ async fn publish(
 ) -> Result<Response, Problem> {
     let published = api.handle().publish_to(target, payload, policy)?;
     if receipt {
-        return Ok(Json(receipt_of(published).await?).into_response());
+        return Ok(Json(receipt_of(api, published).await?).into_response());
     }
     Ok((StatusCode::ACCEPTED, Json(Accepted::new(published.id()))).into_response())
 }
 
 /// Waits for a receipt, but not for ever: a shard may hang in its handler.
-pub(super) async fn receipt_of(published: Published) -> Result<ReceiptBody, Problem> {
+pub(super) async fn receipt_of(api: &Api, published: Published) -> Result<ReceiptBody, Problem> {
     let id = published.id();
-    match tokio::time::timeout(Duration::from_millis(CONTROL_ANSWER_MS), published.receipt()).await {
+    match tokio::time::timeout(api.limits().answer_time, published.receipt()).await {
         Ok(receipt) => Ok(receipt.into()),
         Err(_) => Err(Problem::late_receipt(id)),
     }

@@ -5,7 +5,7 @@ use axum::response;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::control::api::{Api, answer};
+use crate::control::api::Api;
 use crate::control::body::Json;
 use crate::control::extract::{NoParams, Params, PolicyName, TopicName, page_limit};
 use crate::control::problem::Problem;
@@ -28,7 +28,7 @@ pub(super) struct PageParams {
 
 /// A page of topics that have subscribers, in the order of their names.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Page {
+pub(super) struct TopicPage {
     topics: Vec<Topic>,
     /// The `after` of the next page; null: this is the last one.
     #[schema(required)]
@@ -75,17 +75,17 @@ impl From<TopicInfo> for Topic {
     path = "/v1/topics",
     tag = "observe",
     params(PageParams),
-    responses((status = 200, description = "A page of them", body = Page))
+    responses((status = 200, description = "A page of them", body = TopicPage))
 )]
 pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<PageParams>,
-) -> Result<response::Json<Page>, Problem> {
+) -> Result<response::Json<TopicPage>, Problem> {
     let limit = page_limit(params.limit)?;
-    let found = answer(api.handle().topics(&params.prefix, params.after.as_deref(), limit)).await?;
+    let found = api.answer(api.handle().topics(&params.prefix, params.after.as_deref(), limit)).await?;
     // A full page may be the last one; the next is empty then.
     let next = if found.len() == limit { found.last().map(|topic| topic.name.clone()) } else { None };
-    Ok(response::Json(Page { topics: found.into_iter().map(Topic::from).collect(), next }))
+    Ok(response::Json(TopicPage { topics: found.into_iter().map(Topic::from).collect(), next }))
 }
 
 /// Look at one topic
@@ -103,7 +103,7 @@ pub(super) async fn get(
     TopicName(topic): TopicName,
     _: Params<NoParams>,
 ) -> Result<response::Json<Topic>, Problem> {
-    Ok(response::Json(answer(api.handle().topic(&topic)).await?.into()))
+    Ok(response::Json(api.answer(api.handle().topic(&topic)).await?.into()))
 }
 
 /// What can be set for a topic.
@@ -142,5 +142,5 @@ pub(super) async fn set(
     Json(settings): Json<TopicSettings>,
 ) -> Result<response::Json<Topic>, Problem> {
     api.handle().set_slow_consumer(&topic, settings.slow_consumer.map(|name| name.0))?;
-    Ok(response::Json(answer(api.handle().topic(&topic)).await?.into()))
+    Ok(response::Json(api.answer(api.handle().topic(&topic)).await?.into()))
 }

@@ -174,7 +174,7 @@ impl Doctor<'_> {
             None => self.unknown.push("locked-memory"),
         }
         if let Some(nofile) = self.host.nofile
-            && let Err(error) = host::fds_for(nofile.hard.number(), self.shards)
+            && let Err(error) = host::fds_for(nofile.hard.number(), self.shards, cfg!(feature = "control"))
         {
             fault("open-files", error.to_string());
         }
@@ -197,7 +197,7 @@ impl Doctor<'_> {
     }
 
     fn open_files(&mut self) {
-        let own = host::own_fds(self.shards);
+        let own = host::own_fds(self.shards, cfg!(feature = "control"));
         match self.host.nofile {
             Some(nofile) => {
                 let reading = match nofile.hard {
