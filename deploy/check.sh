@@ -425,7 +425,7 @@ import signal, socket, subprocess, sys, time
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
-flags = ["serve", "--listen", f"line=127.0.0.1:{port}", "--drain-time", "1s"]
+flags = ["serve", "--listen", f"line=127.0.0.1:{port}", "--control", "127.0.0.1:0", "--drain-time", "1s"]
 server = subprocess.Popen(sys.argv[1:] + flags)
 try:
     deadline = time.monotonic() + 20

@@ -108,7 +108,7 @@ impl Served {
         let mut command = this_program(LEASH)?;
         command.arg(env!("CARGO_BIN_EXE_corecast")).args(["serve", "--app", app.name(), "--shards", "1"]);
         command.args(["--cpus", &cpu, "--listen", &format!("{framing}=127.0.0.1:0")]);
-        command.args(["--report-every", "0", "--read-timeout", "1h", "--client-publish"]);
+        command.args(["--report-every", "0", "--control", "off", "--read-timeout", "1h", "--client-publish"]);
         Self::start(command, &format!("{framing}="))
     }
 

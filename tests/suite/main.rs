@@ -8,6 +8,8 @@ mod closing;
 #[cfg(feature = "control")]
 mod commands;
 #[cfg(feature = "control")]
+mod control;
+#[cfg(feature = "control")]
 mod dashboard;
 mod delivery;
 #[cfg(feature = "control")]

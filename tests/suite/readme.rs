@@ -7,7 +7,7 @@ use corecast::{CloseReason, Config, DropReason, ErrorCode};
 const README: &str = include_str!("../../README.md");
 
 /// Fails with the whole table as it should be, ready to be pasted.
-fn assert_table(rows: &[String]) {
+pub(crate) fn assert_table(rows: &[String]) {
     let table = rows.join("\n");
     assert!(README.contains(&table), "the README lacks this table, or a row of it:\n\n{table}\n");
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -41,9 +42,8 @@ impl Program {
 
     /// Like [`Program::serve`], under another program that takes a command, as in `prlimit --nofile=99`.
     pub(crate) fn serve_under<S: AsRef<OsStr>>(wrapper: &[&str], flags: impl IntoIterator<Item = S>) -> Program {
-        let mut command = command(wrapper);
+        let mut command = command(wrapper, flags);
         command.args(["--listen", "line=127.0.0.1:0", "--listen", "length=127.0.0.1:0"]);
-        command.args(without_control(flags));
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         let stderr = Arc::new(Mutex::new(Vec::new()));
         let (lines, pipe) = (Arc::clone(&stderr), BufReader::new(child.stderr.take().unwrap()));
@@ -65,7 +65,7 @@ impl Program {
 
     /// Like [`Program::run`], under another program that takes a command.
     pub(crate) fn run_under<S: AsRef<OsStr>>(wrapper: &[&str], flags: impl IntoIterator<Item = S>) -> Ended {
-        let mut child = command(wrapper).args(without_control(flags)).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command(wrapper, flags).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = read_in_background(child.stdout.take().unwrap());
         let stderr = read_in_background(child.stderr.take().unwrap());
         let mut program = Program { child, stderr: Arc::default(), reader: None, listen: Vec::new() };
@@ -157,10 +157,17 @@ impl Drop for Program {
     }
 }
 
-fn command(wrapper: &[&str]) -> Command {
+/// The command with its flags. Where they don't say otherwise there is no control plane: programs that run at the same
+/// time would want the same port for it.
+fn command<S: AsRef<OsStr>>(wrapper: &[&str], flags: impl IntoIterator<Item = S>) -> Command {
     let mut words = wrapper.iter().copied().chain([BINARY, "serve"]);
     let mut command = Command::new(words.next().expect("there is the binary at least"));
     command.args(words).stdin(Stdio::null()).stderr(Stdio::piped());
+    let flags: Vec<_> = flags.into_iter().map(|flag| flag.as_ref().to_owned()).collect();
+    if !flags.iter().any(|flag| flag.as_bytes().starts_with(b"--control=") || flag == "--control") {
+        command.arg("--control=off");
+    }
+    command.args(flags);
     command
 }
 
@@ -170,14 +177,4 @@ fn read_in_background(mut pipe: impl Read + Send + 'static) -> JoinHandle<String
         pipe.read_to_string(&mut text).unwrap();
         text
     })
-}
-
-/// Flags with the control plane off, unless they say what it shall be: servers of several tests run at a time, and its
-/// port is fixed by default.
-fn without_control<S: AsRef<OsStr>>(flags: impl IntoIterator<Item = S>) -> Vec<std::ffi::OsString> {
-    let mut flags: Vec<_> = flags.into_iter().map(|flag| flag.as_ref().to_owned()).collect();
-    if cfg!(feature = "control") && !flags.iter().any(|flag| flag.to_string_lossy().starts_with("--control")) {
-        flags.push("--control=off".into());
-    }
-    flags
 }

@@ -16,6 +16,12 @@ impl Random {
         Random(seed)
     }
 
+    /// A generator for one of several threads, with a seed that another gave.
+    #[cfg(feature = "control")]
+    pub(crate) fn from_seed(seed: u64) -> Self {
+        Random(seed)
+    }
+
     /// Any number.
     pub(crate) fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

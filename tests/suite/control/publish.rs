@@ -1,0 +1,296 @@
+//! Publishing one message, and many.
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use corecast::control::ControlLimits;
+use corecast::{Config, Context, DropReason, Framing, Handler, SlowConsumer};
+use serde_json::{Value, json};
+
+use super::{Plane, config};
+use crate::support::{Fixture, everywhere, wait_until};
+
+#[test]
+fn a_message_reaches_a_topic_everyone_or_one_connection() {
+    let plane = Plane::hub();
+    let mut clients = everywhere(&plane, 2);
+    let all = clients.len() as u64;
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask("SUB a"), "OK SUB a"));
+    let mut http = plane.http();
+
+    let accepted = http.post("/v1/topics/a/messages", "one");
+    assert_eq!(accepted.status, 202);
+    assert!(accepted.json()["id"].as_str().unwrap().parse::<u64>().unwrap() > 1 << 53);
+    let receipt = http.post("/v1/topics/a/messages?receipt=true", "two");
+    assert_eq!(receipt.status, 200);
+    let receipt = receipt.json();
+    assert_eq!((&receipt["matched"], &receipt["written"], &receipt["queued"]), (&json!(all), &json!(all), &json!(0)));
+    assert_eq!(receipt["shards"], json!(2));
+    assert!(receipt["first_write_us"].as_u64().unwrap() <= receipt["last_write_us"].as_u64().unwrap());
+    let dropped = receipt["dropped"].as_object().unwrap();
+    assert_eq!(dropped.len(), DropReason::ALL.len());
+    assert!(dropped.values().all(|count| *count == json!(0)));
+    assert_eq!(http.post("/v1/broadcast?receipt=true", "three").json()["matched"], json!(all));
+    for client in &mut clients {
+        assert_eq!([client.recv(), client.recv(), client.recv()], ["MSG a one", "MSG a two", "ALL three"]);
+    }
+    for client in &mut clients {
+        let id = client.id();
+        let sent = http.post(&format!("/v1/connections/{id}/messages?receipt=true"), "four").json();
+        assert_eq!((&sent["matched"], &sent["shards"]), (&json!(1), &json!(1)));
+        assert_eq!(client.recv(), "SELF four");
+    }
+    let nobody = http.post("/v1/topics/nobody/messages?receipt=true", "").json();
+    assert_eq!((&nobody["matched"], &nobody["first_write_us"]), (&json!(0), &Value::Null));
+}
+
+#[test]
+fn any_bytes_and_any_topic_go_through() {
+    let plane = Plane::hub();
+    let mut client = plane.client(Framing::Length);
+    let mut http = plane.http();
+    for (topic, path) in [
+        ("a/b", "a%2Fb"),
+        ("été", "%C3%A9t%C3%A9"),
+        ("50%", "50%25"),
+        ("?#&+", "%3F%23&+"),
+        ("\u{1f980}", "%F0%9F%A6%80"),
+        ("..", "%2E%2E"),
+    ] {
+        assert_eq!(client.ask(format!("SUB {topic}")), format!("OK SUB {topic}"));
+        let payload: Vec<u8> = (0..=255).collect();
+        let receipt = http.post(&format!("/v1/topics/{path}/messages?receipt=true"), &payload).json();
+        assert_eq!(receipt["written"], json!(1), "{topic}");
+        let expected = [format!("MSG {topic} ").as_bytes(), &payload].concat();
+        assert_eq!(client.recv_bytes(), expected, "{topic}");
+    }
+    for bad in ["a%20b", "%0A", "%FF", &"x".repeat(256), "%E2%80%83"] {
+        http.post(&format!("/v1/topics/{bad}/messages"), "x").is_problem(400, "bad-topic");
+    }
+    for bad in ["receipt=1", "receipt=", "reciept=true", "receipt=true&receipt=true"] {
+        http.post(&format!("/v1/broadcast?{bad}"), "x").is_problem(400, "bad-query");
+    }
+    for bad in ["Corecast-Slow-Consumer: later", "Corecast-Slow-Consumer:", "Corecast-Slow-Consumer: SKIP"] {
+        http.send("POST", "/v1/broadcast", &[bad], b"x").is_problem(400, "bad-policy");
+    }
+    assert_eq!(plane.sum(|shard| shard.publishes.get()), 12, "nothing of what was refused was published");
+}
+
+#[test]
+fn a_topic_that_clients_cannot_subscribe_to_is_refused() {
+    let plane = Plane::over(Fixture::hub(Config { topic_bytes_max: 8, ..config() }));
+    let mut http = plane.http();
+    assert_eq!(http.post("/v1/topics/12345678/messages", "x").status, 202);
+    http.post("/v1/topics/123456789/messages", "x").is_problem(400, "bad-topic");
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_whether_it_tells_its_length_or_not() {
+    let plane = Plane::over(Fixture::hub(Config { max_message: 1024, ..config() }));
+    let mut client = plane.client(Framing::Length);
+    client.ask("PING");
+    let mut http = plane.http();
+    assert_eq!(http.post("/v1/broadcast?receipt=true", [b'x'; 1024]).json()["written"], json!(1));
+    assert_eq!(client.recv_bytes().len(), "ALL ".len() + 1024);
+    plane.http().post("/v1/broadcast", [b'x'; 1025]).is_problem(413, "message-too-large");
+    plane.http().post("/v1/broadcast", vec![b'x'; 1 << 20]).is_problem(413, "message-too-large");
+    // In chunks: its length shows only as it comes.
+    use std::io::Write;
+    let mut http = plane.http();
+    let head = format!("POST /v1/broadcast HTTP/1.1\r\n{}Transfer-Encoding: chunked\r\n\r\n", http.headers);
+    http.stream.write_all(head.as_bytes()).unwrap();
+    let chunk = [b"100\r\n".as_slice(), &[b'x'; 256], b"\r\n"].concat();
+    for _ in 0..5 {
+        // The server may have refused by now.
+        let _ = http.stream.write_all(&chunk);
+    }
+    http.response(false).is_problem(413, "message-too-large");
+    assert_eq!(client.ask("PING"), "PONG", "nothing of it was published");
+}
+
+#[test]
+fn a_policy_in_the_header_holds_for_that_message_alone() {
+    let plane = Plane::over(Fixture::hub(Config {
+        queue_messages_max: 4,
+        so_sndbuf: Some(4096),
+        slow_consumer: SlowConsumer::Skip,
+        ..config()
+    }));
+    let mut slow = plane.narrow_client(Framing::Length);
+    assert_eq!(slow.ask("SUB a"), "OK SUB a");
+    let mut http = plane.http();
+    let payload = vec![b'x'; 32 * 1024];
+    let path = "/v1/topics/a/messages?receipt=true";
+    loop {
+        let receipt = http.post(path, &payload).json();
+        if receipt["dropped"]["queue-full"] == json!(1) {
+            break;
+        }
+    }
+    let headers = ["Corecast-Slow-Consumer: drop-oldest"];
+    let receipt = http.send("POST", path, &headers, &payload).json();
+    assert_eq!((&receipt["queued"], &receipt["dropped"]["queue-full"]), (&json!(1), &json!(0)), "{receipt}");
+    assert_eq!(http.post(path, &payload).json()["dropped"]["queue-full"], json!(1));
+}
+
+/// Blocks its shard on a message until the test lets it go.
+struct Blocker(Arc<Mutex<mpsc::Receiver<()>>>);
+
+impl Handler for Blocker {
+    fn on_message(&mut self, cx: &mut Context<'_>, _: &[u8]) {
+        let _ = cx.send(b"blocking");
+        // The end of the test lets it go too.
+        let _ = self.0.lock().unwrap().recv();
+    }
+}
+
+#[test]
+fn while_a_shard_is_behind_publishes_are_refused_whole() {
+    let (release, blocked) = mpsc::channel();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let server = Fixture::start(Config { control_queue: 1, ..config() }, move |_| Blocker(Arc::clone(&blocked)));
+    let limits = ControlLimits { answer_time: Duration::from_millis(50), ..ControlLimits::default() };
+    let plane = Plane::limited(server, limits);
+    // One shard is blocked, so what the clients of both get tells whether a publish was made by halves.
+    let mut clients = everywhere(&plane, 1);
+    clients[0].send("block");
+    wait_until("the shard is blocked", || plane.sum(|shard| shard.messages_in.get()) == 1);
+
+    let mut http = plane.http();
+    let mut accepted = 0;
+    let refused = loop {
+        let response = http.post("/v1/broadcast", "x");
+        match response.status {
+            202 => accepted += 1,
+            _ => break response,
+        }
+        assert!(accepted <= 2, "the queue of the blocked shard holds one");
+    };
+    refused.is_problem(503, "busy");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // The queue is full, so every publish to that shard is refused. The rest of the API goes on.
+    http.post("/v1/broadcast?receipt=true", "x").is_problem(503, "busy");
+    http.get("/v1/topics").is_problem(503, "busy");
+    let answers = batch(&plane, "", "{\"broadcast\":true,\"payload\":\"x\"}\n");
+    assert_eq!(answers[0]["code"], "busy");
+    assert_eq!(http.get("/v1/stats").status, 200);
+    assert_eq!(http.get("/metrics").status, 200);
+
+    release.send(()).unwrap();
+    let other = clients.len() - 1;
+    assert_eq!(clients[0].recv(), "blocking");
+    for client in [0, other] {
+        for _ in 0..accepted {
+            assert_eq!(clients[client].recv(), "x", "what was accepted reached both shards");
+        }
+    }
+    wait_until("publishes are taken again", || http.post("/v1/broadcast", "last").status == 202);
+    let next: Vec<_> = clients.iter_mut().map(|client| client.recv()).filter(|text| text != "blocking").collect();
+    assert!(next.iter().all(|text| text == "last"), "what was refused reached nobody: {next:?}");
+    drop(release);
+}
+
+#[test]
+fn a_receipt_that_does_not_come_is_late_and_names_the_publish() {
+    let (release, blocked) = mpsc::channel();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let server = Fixture::start(config(), move |_| Blocker(Arc::clone(&blocked)));
+    let limits = ControlLimits { answer_time: Duration::from_millis(50), ..ControlLimits::default() };
+    let plane = Plane::limited(server, limits);
+    let mut client = plane.client(Framing::Line);
+    client.send("block");
+    wait_until("the shard is blocked", || plane.sum(|shard| shard.messages_in.get()) == 1);
+    let mut http = plane.http();
+    let late = http.post("/v1/broadcast?receipt=true", "x");
+    late.is_problem(504, "late");
+    assert!(late.json()["id"].as_str().is_some_and(|id| id.parse::<u64>().is_ok()));
+    http.get("/v1/topics").is_problem(504, "late");
+    drop(release);
+    assert_eq!((client.recv(), client.recv()), ("blocking".into(), "x".into()), "it was accepted, and arrived");
+}
+
+/// Sends a batch and returns the lines of the answer.
+#[track_caller]
+fn batch(plane: &Plane, query: &str, lines: impl AsRef<[u8]>) -> Vec<Value> {
+    let headers = ["Content-Type: application/x-ndjson"];
+    let response = plane.http().send("POST", &format!("/v1/batch{query}"), &headers, lines.as_ref());
+    assert_eq!((response.status, response.header("content-type")), (200, Some("application/x-ndjson")));
+    response.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_batch_answers_each_line_and_goes_on_behind_a_bad_one() {
+    let plane = Plane::hub();
+    let mut client = plane.client(Framing::Length);
+    assert_eq!(client.ask("SUB a"), "OK SUB a");
+    let id = client.id();
+    let lines = format!(
+        r#"{{"topic":"a","payload":"one"}}
+nonsense
+{{"broadcast":true,"payload_base64":"AAH/"}}
+
+{{"connection":"{id}","payload":"two","slow_consumer":"disconnect"}}
+{{"topic":"a b","payload":"x"}}
+{{"topic":"a"}}
+{{"topic":"a","payload":"x","payload_base64":""}}
+{{"topic":"a","broadcast":true,"payload":"x"}}
+{{"payload":"x"}}
+{{"connection":"99","payload":"x"}}
+{{"connection":"me","payload":"x"}}
+{{"topic":"a","payload_base64":"?"}}
+{{"topic":"a","payload":"x","slow_consumer":"later"}}
+{{"topic":"a","payload":"x","extra":1}}
+{{"topic":"a","payload":"{long}"}}
+{{"topic":"a","payload":"three"}}"#,
+        long = "x".repeat(64 * 1024 + 1),
+    );
+    let answers = batch(&plane, "?receipt=true", &lines);
+    let codes: Vec<_> = answers.iter().map(|answer| answer["code"].as_str().unwrap_or("ok")).collect();
+    let body = "bad-body";
+    assert_eq!(
+        codes,
+        [
+            "ok",
+            body,
+            "ok",
+            body,
+            "ok",
+            "bad-topic",
+            body,
+            body,
+            body,
+            body,
+            "no-connection",
+            "bad-connection-id",
+            body,
+            body,
+            body,
+            "message-too-large",
+            "ok"
+        ]
+    );
+    for answer in answers.iter().filter(|answer| answer["code"].is_null()) {
+        assert_eq!((&answer["matched"], &answer["written"]), (&json!(1), &json!(1)));
+    }
+    for expected in [b"MSG a one".as_slice(), b"ALL \0\x01\xff", b"SELF two", b"MSG a three"] {
+        assert_eq!(client.recv_bytes(), expected);
+    }
+    let accepted = batch(&plane, "", "{\"topic\":\"a\",\"payload\":\"\"}\n");
+    assert_eq!(accepted[0].as_object().unwrap().len(), 1, "an id and nothing else");
+    assert!(batch(&plane, "", "").is_empty());
+    plane.http().post("/v1/batch", "{}").is_problem(415, "unsupported-media-type");
+    let headers = ["Content-Type: application/x-ndjson"];
+    plane.http().send("POST", "/v1/batch", &headers, &b"\n".repeat(10_002)).is_problem(413, "message-too-large");
+}
+
+#[test]
+fn a_batch_that_outruns_the_shards_waits_for_them() {
+    let plane = Plane::over(Fixture::hub(Config { control_queue: 4, publish_queue: 4, ..config() }));
+    let mut client = plane.client(Framing::Line);
+    assert_eq!(client.ask("SUB a"), "OK SUB a");
+    let lines: String = (0..500).map(|n| format!("{{\"topic\":\"a\",\"payload\":\"{n}\"}}\n")).collect();
+    let reader = std::thread::spawn(move || (0..500).map(|_| client.recv()).collect::<Vec<_>>());
+    let answers = batch(&plane, "?receipt=true", lines);
+    assert!(answers.iter().all(|answer| answer["matched"] == json!(1)), "{answers:?}");
+    assert_eq!(reader.join().unwrap(), (0..500).map(|n| format!("MSG a {n}")).collect::<Vec<_>>());
+}

@@ -1,0 +1,12 @@
+"""What schemathesis must know of this API besides its OpenAPI document: how lines of JSON are sent."""
+
+import json
+
+import schemathesis
+
+
+@schemathesis.serializer("application/x-ndjson")
+def ndjson(ctx, value):
+    if isinstance(value, bytes):
+        return value
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
