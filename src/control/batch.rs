@@ -57,7 +57,8 @@ enum Answer {
 /// Publish many messages
 ///
 /// The body has one JSON object a line, and so has the answer, in the same order: the accepted publish, the receipt,
-/// or a problem. A line that can't be published does not keep the others from it.
+/// or a problem. A line that can't be published does not keep the others from it; but when the server is too busy for a
+/// line, it takes none of those after it, so that they can be sent again in order.
 #[utoipa::path(
     post,
     path = "/v1/batch",
@@ -81,11 +82,15 @@ pub(super) async fn batch(
     }
     let mut published = Vec::with_capacity(lines.len());
     let mut patience = Duration::from_millis(BATCH_PATIENCE_MS);
+    let mut is_behind = false;
     for (number, line) in lines.into_iter().enumerate() {
         if number % LINES_PER_TURN == LINES_PER_TURN - 1 {
             tokio::task::yield_now().await;
         }
-        published.push(publish(&api, line, &mut patience).await);
+        let answer = if is_behind { Err(PublishError::Busy.into()) } else { publish(&api, line, &mut patience).await };
+        // No later line may overtake it: whoever sends the refused ones again keeps their order.
+        is_behind |= answer.as_ref().is_err_and(Problem::is_busy);
+        published.push(answer);
     }
     let mut answers = Vec::new();
     for published in published {

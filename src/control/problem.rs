@@ -134,6 +134,11 @@ impl Problem {
         }
     }
 
+    /// Whether a queue was full, and a later try may fare better.
+    pub(super) fn is_busy(&self) -> bool {
+        self.code == ProblemCode::Busy
+    }
+
     /// A shard did not answer.
     pub(super) fn late() -> Self {
         Problem::new(ProblemCode::Late, "a shard did not answer in time; it may have too much to do")

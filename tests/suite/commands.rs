@@ -1,7 +1,7 @@
 //! The commands that speak to a running server: `push` and `stats`.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use corecast::Framing;
 use serde_json::Value;
 
-use crate::support::{Client, Program};
+use crate::support::{Client, DEADLINE, Program};
 
 /// The program with a command and the server's address. Nothing of the environment changes what it does.
 fn corecast(control: &str, words: &[&str]) -> Command {
@@ -292,6 +292,27 @@ fn stats_show_a_server_as_it_is() {
     assert_eq!(json["rates"]["delivered"], 0, "{json}");
     assert_eq!(json["top_topics"][0]["topic"], "news", "{json}");
     assert_eq!(json["shards"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn when_the_server_is_too_busy_for_a_line_it_takes_none_after_it() {
+    // Room for one publish: almost every line finds the queues full and waits, until the batch has waited long enough.
+    let (_program, control) = serve(&["--control-queue", "1", "--publish-queue", "1", "--shards", "2"]);
+    let addr = control.strip_prefix("http://").unwrap();
+    let body = "{\"topic\":\"t\",\"payload\":\"\"}\n".repeat(10_000);
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let head =
+        format!("POST /v1/batch HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    stream.write_all(format!("{head}Content-Type: application/x-ndjson\r\n\r\n{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let answers: Vec<_> = answer.lines().filter(|line| line.starts_with('{')).collect();
+    assert_eq!(answers.len(), 10_000, "{answer}");
+    let taken = answers.iter().take_while(|line| line.starts_with("{\"id\"")).count();
+    assert!(taken > 0);
+    let overtaking = answers[taken..].iter().position(|line| !line.contains("\"code\":\"busy\""));
+    assert_eq!(overtaking, None, "line {taken} was refused, and a later one was not");
 }
 
 /// Reads up to and with a text.
