@@ -127,7 +127,7 @@ pub(crate) const FDS_RESERVED: u64 = 64;
 pub(crate) const FDS_PER_SHARD: u64 = 16;
 
 /// File descriptors that the control plane needs: its connections, its runtime, its listener.
-pub(crate) const FDS_CONTROL: u64 = CONTROL_CONNECTIONS_MAX as u64 + 8;
+pub(crate) const FDS_CONTROL: u64 = control::CONTROL_CONNECTIONS_MAX as u64 + 8;
 
 /// Slots of a connection table that one question about connections looks through at the most.
 pub(crate) const QUERY_SLOTS_MAX: u32 = 8_192;
@@ -141,53 +141,57 @@ pub(crate) const TOPIC_POLICIES_MAX: usize = 65_536;
 /// Milliseconds between two steps of a drain: connections are closed in groups, one group a step.
 pub(crate) const DRAIN_STEP_MS: u64 = 50;
 
-/// Connections to the control plane at a time; further ones are told so and closed.
-pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 128;
-
-/// Bytes of the head of one request to the control plane.
-pub(crate) const CONTROL_HEAD_BYTES_MAX: usize = 16 * KIB;
-
-/// Milliseconds in which a request's head must be complete, counted from the end of the request before.
-pub(crate) const CONTROL_HEAD_MS: u64 = 30_000;
-
-/// Milliseconds in which a request's body must be complete.
-pub(crate) const CONTROL_BODY_MS: u64 = 30_000;
-
-/// Milliseconds in which a client of the control plane must take something of its response.
-pub(crate) const CONTROL_WRITE_MS: u64 = 10_000;
-
-/// Milliseconds that a request waits for the shards to answer.
-pub(crate) const CONTROL_ANSWER_MS: u64 = 10_000;
-
-/// Bytes of request bodies that the control plane holds at a time, over all requests.
-pub(crate) const CONTROL_BODIES_BYTES_MAX: usize = 64 * 1024 * KIB;
-
-/// Bytes and lines of one batch of publishes.
-pub(crate) const BATCH_BYTES_MAX: usize = 8 * 1024 * KIB;
-pub(crate) const BATCH_LINES_MAX: usize = 10_000;
-
-/// Milliseconds that one batch waits, in all, for shards that are behind before its lines are refused.
-pub(crate) const BATCH_PATIENCE_MS: u64 = 2_000;
-
-/// Listeners of the control plane's event stream.
-pub(crate) const EVENT_LISTENERS_MAX: usize = 32;
-
-/// Events that may wait for one of them before it is dropped.
-pub(crate) const EVENT_QUEUE: usize = 4;
-
-/// Milliseconds between two events.
-pub(crate) const EVENT_MS: u64 = 1_000;
-
-/// Milliseconds that requests in progress get to end when the control plane stops.
-pub(crate) const CONTROL_STOP_MS: u64 = 2_000;
-
-/// Bytes of a token file at the most.
-pub(crate) const TOKEN_BYTES_MAX: u64 = 4 * KIB as u64;
-
 /// Shards at the most (the shard's number is 16 bits in a connection's registry row).
 pub const SHARDS_MAX: usize = 1_024;
 
 const KIB: usize = 1024;
+
+/// The bounds of the control plane.
+#[cfg_attr(not(feature = "control"), allow(dead_code))]
+pub(crate) mod control {
+    /// Connections to the control plane at a time; further ones are told so and closed.
+    pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 128;
+
+    /// Bytes of the head of one request to the control plane.
+    pub(crate) const CONTROL_HEAD_BYTES_MAX: usize = 16 * super::KIB;
+
+    /// Milliseconds in which a request's head must be complete, counted from the end of the request before.
+    pub(crate) const CONTROL_HEAD_MS: u64 = 30_000;
+
+    /// Milliseconds in which a request's body must be complete.
+    pub(crate) const CONTROL_BODY_MS: u64 = 30_000;
+
+    /// Milliseconds in which a client of the control plane must take something of its response.
+    pub(crate) const CONTROL_WRITE_MS: u64 = 10_000;
+
+    /// Milliseconds that a request waits for the shards to answer.
+    pub(crate) const CONTROL_ANSWER_MS: u64 = 10_000;
+
+    /// Bytes of request bodies that the control plane holds at a time, over all requests.
+    pub(crate) const CONTROL_BODIES_BYTES_MAX: usize = 64 * 1024 * super::KIB;
+
+    /// Bytes and lines of one batch of publishes.
+    pub(crate) const BATCH_BYTES_MAX: usize = 8 * 1024 * super::KIB;
+    pub(crate) const BATCH_LINES_MAX: usize = 10_000;
+
+    /// Milliseconds that one batch waits, in all, for shards that are behind before its lines are refused.
+    pub(crate) const BATCH_PATIENCE_MS: u64 = 2_000;
+
+    /// Listeners of the control plane's event stream.
+    pub(crate) const EVENT_LISTENERS_MAX: usize = 32;
+
+    /// Events that may wait for one of them before it is dropped.
+    pub(crate) const EVENT_QUEUE: usize = 4;
+
+    /// Milliseconds between two events.
+    pub(crate) const EVENT_MS: u64 = 1_000;
+
+    /// Milliseconds that requests in progress get to end when the control plane stops.
+    pub(crate) const CONTROL_STOP_MS: u64 = 2_000;
+
+    /// Bytes of a token file at the most.
+    pub(crate) const TOKEN_BYTES_MAX: u64 = 4 * super::KIB as u64;
+}
 
 const _: () = {
     assert!(GATHER_FRAME_BYTES_MAX <= GATHER_BUFFER_BYTES);
@@ -195,9 +199,9 @@ const _: () = {
     assert!(WHEEL_SLOTS.is_power_of_two());
     assert!(LINGER_MS > TICK_MS, "a linger shorter than a tick would end at once");
     assert!(POOL_ARENA_BYTES as u64 <= MEMLOCK_BYTES_MIN, "a shard starts within the least memlock");
-    assert!(CONTROL_HEAD_BYTES_MAX >= 8 * KIB, "the least buffer that the HTTP parser takes");
-    assert!(BATCH_BYTES_MAX <= CONTROL_BODIES_BYTES_MAX, "one batch fits");
-    assert!(MESSAGE_BYTES_MAX <= CONTROL_BODIES_BYTES_MAX, "one message fits");
+    assert!(control::CONTROL_HEAD_BYTES_MAX >= 8 * KIB, "the least buffer that the HTTP parser takes");
+    assert!(control::BATCH_BYTES_MAX <= control::CONTROL_BODIES_BYTES_MAX, "one batch fits");
+    assert!(MESSAGE_BYTES_MAX <= control::CONTROL_BODIES_BYTES_MAX, "one message fits");
     assert!(FANOUT_SLICE > 0 && PUBLISH_BATCH > 0 && READS_PER_TURN > 0);
 };
 

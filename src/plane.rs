@@ -8,7 +8,7 @@ use corecast::{Config, ServerHandle};
 type Failure = (u8, String);
 
 #[cfg(feature = "control")]
-mod inner {
+mod with_control {
     use corecast::control::{Bound, Control, ControlError, ControlOptions};
 
     use super::{Config, Failure, ServerHandle, SocketAddr};
@@ -54,7 +54,7 @@ mod inner {
 }
 
 #[cfg(not(feature = "control"))]
-mod inner {
+mod without_control {
     use super::{Config, Failure, ServerHandle, SocketAddr};
 
     /// There is none in this build.
@@ -89,4 +89,7 @@ mod inner {
     }
 }
 
-pub(crate) use inner::{Plane, Running};
+#[cfg(feature = "control")]
+pub(crate) use with_control::{Plane, Running};
+#[cfg(not(feature = "control"))]
+pub(crate) use without_control::{Plane, Running};

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-use crate::config::TOKEN_BYTES_MAX;
+use crate::config::control::TOKEN_BYTES_MAX;
 use crate::control::api::Api;
 use crate::control::assets;
 use crate::control::problem::{Problem, ProblemCode};

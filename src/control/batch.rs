@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::config::{BATCH_BYTES_MAX, BATCH_LINES_MAX, BATCH_PATIENCE_MS};
+use crate::config::control::{BATCH_BYTES_MAX, BATCH_LINES_MAX, BATCH_PATIENCE_MS};
 use crate::control::api::Api;
 use crate::control::body::{self, AnyBytes};
 use crate::control::extract::{Params, PolicyName, connection_id};

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::config::CONTROL_BODIES_BYTES_MAX;
+use crate::config::control::CONTROL_BODIES_BYTES_MAX;
 use crate::control::api::Api;
 use crate::control::problem::{Problem, ProblemCode};
 

@@ -14,7 +14,7 @@ use tokio::sync::broadcast::{self, Receiver, Sender};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use crate::config::{EVENT_LISTENERS_MAX, EVENT_QUEUE};
+use crate::config::control::{EVENT_LISTENERS_MAX, EVENT_QUEUE};
 use crate::control::api::Api;
 use crate::control::extract::{NoParams, Params};
 use crate::control::problem::{Problem, ProblemCode};

@@ -11,7 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 
-use crate::config::{ACCEPT_BACKOFF_MS, CONTROL_HEAD_BYTES_MAX, CONTROL_STOP_MS};
+use crate::config::ACCEPT_BACKOFF_MS;
+use crate::config::control::{CONTROL_HEAD_BYTES_MAX, CONTROL_STOP_MS};
 use crate::control::ControlLimits;
 
 /// What a connection too many is told.

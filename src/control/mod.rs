@@ -31,8 +31,9 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::config::{
-    CONTROL_ANSWER_MS, CONTROL_BODY_MS, CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_MS, CONTROL_WRITE_MS, Config, EVENT_MS,
+use crate::config::Config;
+use crate::config::control::{
+    CONTROL_ANSWER_MS, CONTROL_BODY_MS, CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_MS, CONTROL_WRITE_MS, EVENT_MS,
 };
 use crate::handle::ServerHandle;
 use crate::host;
