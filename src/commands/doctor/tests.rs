@@ -6,6 +6,9 @@ use super::diagnosis::{Diagnosis, KERNEL_BYTES, PROCESS_BYTES, diagnose};
 use super::reading::{Cgroup, Limit, Rlimit, Snapshot, read};
 use super::report;
 
+/// File descriptors that a server takes however many shards it has: 64, and 136 for the control plane.
+const OWN: u64 = if cfg!(feature = "control") { 200 } else { 64 };
+
 /// A made-up /proc and /sys, removed with the value.
 struct Tree(PathBuf);
 
@@ -124,7 +127,7 @@ fn the_tightest_resource_comes_first_and_each_obstacle_has_its_command() {
     let order: Vec<_> = diagnosis.bounds.iter().map(|bound| bound.resource).collect();
     assert_eq!(order, ["open-files", "fs.nr_open", "memory", "fs.file-max"]);
     // 4096 less what four shards take.
-    assert_eq!(diagnosis.reaches, Some(4_096 - 64 - 4 * 16));
+    assert_eq!(diagnosis.reaches, Some(4_096 - OWN - 4 * 16));
     assert!(!diagnosis.is_well());
     let commands = commands(&diagnosis, "open-files");
     assert_eq!(commands[0], "sudo deploy/tune.sh apply --connections 1000000", "1,200,000 is above fs.nr_open");
@@ -141,7 +144,7 @@ fn a_roomy_host_reaches_what_is_asked_for_and_no_more() {
     assert!(enough.bounds.iter().all(|bound| bound.remedies.is_empty()));
     let beyond = diagnose(&roomy(), Some(5_000_000));
     assert!(!beyond.is_well());
-    assert_eq!(beyond.reaches, Some(5_000_000 - 64 - 8 * 16));
+    assert_eq!(beyond.reaches, Some(5_000_000 - OWN - 8 * 16));
     assert!(diagnose(&roomy(), None).is_well(), "nothing was asked for");
 }
 
@@ -158,7 +161,7 @@ fn memory_is_reckoned_by_connection_and_names_what_is_missing() {
 fn open_files_of_the_machine_count_against_its_limit() {
     let host = Snapshot { file_max: Some(100_000), files_open: Some(40_000), ..roomy() };
     let diagnosis = diagnose(&host, Some(60_000));
-    assert_eq!(allows(&diagnosis, "fs.file-max"), 60_000 - 64 - 8 * 16);
+    assert_eq!(allows(&diagnosis, "fs.file-max"), 60_000 - OWN - 8 * 16);
     assert_eq!(commands(&diagnosis, "fs.file-max"), ["sudo deploy/tune.sh apply --connections 60000"]);
 }
 
@@ -246,7 +249,7 @@ fn what_is_not_there_is_named_and_not_guessed() {
     )])
     .read();
     let diagnosis = diagnose(&host, Some(4_000));
-    assert_eq!(diagnosis.reaches, Some(5_000 - 64 - 16));
+    assert_eq!(diagnosis.reaches, Some(5_000 - OWN - 16));
     for resource in ["kernel", "io_uring", "locked-memory", "fs.nr_open", "fs.file-max", "memory", "net.core.somaxconn"]
     {
         assert!(diagnosis.unknown.contains(&resource), "{resource} is missing in {:?}", diagnosis.unknown);
@@ -304,7 +307,7 @@ fn programs_find_the_same_keys_every_time() {
     let host = Tree::stock().read();
     let json: serde_json::Value = serde_json::from_str(&report::json(&diagnose(&host, Some(9)), &host)).unwrap();
     assert_eq!(json["wanted"], 9);
-    assert_eq!(json["reaches"], 3_968);
+    assert_eq!(json["reaches"], 4_096 - OWN - 4 * 16);
     assert_eq!(json["stopped_by"], "open-files");
     assert_eq!((&json["can_start"], &json["ok"]), (&true.into(), &true.into()));
     assert_eq!(json["bounds"][0]["resource"], "open-files");
