@@ -74,7 +74,7 @@ no_lines() {
 
 # Every file of the repository that is named like a shell script or begins like one.
 shell_scripts() {
-    find "$top" \( -name target -o -name .git \) -prune -o -type f -print | while IFS= read -r file; do
+    find "$top" \( -name target -o -name .git -o -name node_modules \) -prune -o -type f -print | while IFS= read -r file; do
         local first=''
         [[ $file == *.rs || $file == *.md ]] && continue
         IFS= read -r first <"$file" || true
@@ -453,9 +453,10 @@ PY
 # ---- The image ----------------------------------------------------------------------------------
 
 image_agrees_with_settings() {
-    local file=$here/Dockerfile listen
-    listen=$(default listen | tr -d '[]')
-    grep -Fxq "EXPOSE ${listen##*:}" "$file"
+    local file=$here/Dockerfile ports
+    # The port of each address, in the order of the settings.
+    ports=$(default listen | grep -oE ':[0-9]+' | tr -d ':' | paste -sd ' ')
+    grep -Fxq "EXPOSE $ports" "$file"
     grep -Fxq 'STOPSIGNAL SIGTERM' "$file"
     # No image without a version, and not root in the end.
     no_lines < <(grep -E '^ARG [A-Z]+_IMAGE=' "$file" | grep -Ev '=[a-z]+:[0-9]+\.[0-9]+')

@@ -153,7 +153,7 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
     ping_every: Option<Duration>,
-    /// An origin whose pages may connect, as in https://example.com, or * for any; may be given several times [default: the server's own]
+    /// An origin whose pages may connect, as in `https://example.com`, or `*` for any; may be given several times [default: the server's own]
     #[arg(long, value_name = "ORIGIN")]
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "texts")]
     allow_origin: Vec<Origin>,

@@ -76,7 +76,7 @@ pub struct ShardMetrics {
     pub connections: Counter,
     /// Gauge: topics that have a subscriber on this shard.
     pub topics: Counter,
-    /// Times that the shard was away from its tasks for [`crate::config::STALL_MS`] or longer.
+    /// Times that the shard was away from its tasks for `STALL_MS` (50 ms) or longer.
     pub stalls: Counter,
     /// The longest of those times so far, in milliseconds.
     pub stall_ms_max: Counter,
