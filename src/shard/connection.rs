@@ -1,26 +1,16 @@
-//! One client connection: its row in the table, and the one task that reads and writes it.
+//! The row of one client connection.
 
-use std::cell::RefCell;
-use std::future::Future;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::Waker;
 
-use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
-use glommio::sync::Pass;
 
-use crate::codec::http::{self, Outcome};
-use crate::codec::websocket::{self, Assembly};
-use crate::codec::{self, Decoded, Encoding};
-use crate::config::{Framing, PING_SPREAD, READS_PER_TURN};
-use crate::handler::{Context, Event, Handler};
+use crate::codec::Encoding;
+use crate::codec::websocket::Assembly;
+use crate::config::{Framing, PING_SPREAD};
 use crate::message::{CloseReason, ConnId};
-use crate::rate::{Micros, Rate};
-use crate::shard::Shard;
-use crate::shard::core::{Core, Scope, Settings};
+use crate::rate::Micros;
+use crate::shard::core::Settings;
 use crate::shard::outbox::{Outbox, Written};
-use crate::shard::table::Key;
 use crate::shard::timeouts::{NEVER, Tick};
 
 /// The row of one connection. Idle, it owns no buffer and no queue.
@@ -30,9 +20,9 @@ pub(crate) struct Connection {
     /// What waits to be written, and gaps to be told; `None` when there is neither.
     pub(crate) outbox: Option<Box<Outbox>>,
     /// Bytes of a message that is not complete, or that could not be taken yet; `None` when there are none.
-    held: Option<Box<Held>>,
+    pub(super) held: Option<Box<Held>>,
     /// Wakes the connection's task.
-    waker: Option<Waker>,
+    pub(super) waker: Option<Waker>,
     /// When it was accepted.
     pub(crate) opened: Tick,
     /// Messages written to it.
@@ -40,11 +30,11 @@ pub(crate) struct Connection {
     /// Messages that it missed.
     pub(crate) dropped: u32,
     /// When the bucket of its message rate will be full again.
-    rate: Micros,
+    pub(super) rate: Micros,
     /// While it sends more than its rate: when it is looked at again.
-    throttled_until: Tick,
+    pub(super) throttled_until: Tick,
     /// When the last complete message came in.
-    last_message: Tick,
+    pub(super) last_message: Tick,
     /// When the socket last took a byte, or when it stopped taking any.
     pub(crate) last_write: Tick,
     /// When the server last gave it a sign of life.
@@ -66,19 +56,19 @@ pub(crate) struct Connection {
     /// The sending side is shut; only the client's farewell is waited for.
     pub(crate) shut: bool,
     /// The client has closed its sending side.
-    eof: bool,
+    pub(super) eof: bool,
     /// The server does not read on for now, so silence is not the client's fault.
-    paused: bool,
+    pub(super) paused: bool,
 }
 
 /// Bytes that came in and are not used up.
 #[derive(Default)]
-struct Held {
-    bytes: Vec<u8>,
+pub(super) struct Held {
+    pub(super) bytes: Vec<u8>,
     /// How many of them are known to hold no end of a message.
-    scanned: usize,
+    pub(super) scanned: usize,
     /// What has come in of a WebSocket message whose end has not.
-    assembly: Option<Box<Assembly>>,
+    pub(super) assembly: Option<Box<Assembly>>,
 }
 
 impl Connection {
@@ -177,464 +167,15 @@ impl Connection {
         self.encoding.map_or(Framing::Http, Encoding::framing)
     }
 
-    fn outbox_is_empty(&self) -> bool {
+    pub(super) fn outbox_is_empty(&self) -> bool {
         self.outbox.as_ref().is_none_or(|outbox| outbox.is_empty())
     }
-}
-
-/// What a step of a connection's task leads to.
-enum Step {
-    /// Go on with the next step.
-    Go,
-    /// Wait until something wakes the task.
-    Wait,
-    /// The connection is over.
-    Over,
-}
-
-/// The task of one connection. It ends when the connection does.
-pub(crate) struct ConnectionTask<H> {
-    pub(crate) shard: Rc<Shard<H>>,
-    pub(crate) key: Key,
-    /// The shard ends only when all of its connections have.
-    pub(crate) _pass: Pass,
-}
-
-impl<H: Handler> Future for ConnectionTask<H> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        self.shard.catch(|| self.turn(cx)).unwrap_or(Poll::Ready(()))
-    }
-}
-
-impl<H: Handler> ConnectionTask<H> {
-    fn turn(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let core = &mut *self.shard.core.borrow_mut();
-        let step = Turn { core, handler: &self.shard.handler, key: self.key }.run(cx);
-        if let Step::Over = step {
-            let Some(connection) = core.table.get(self.key) else { return Poll::Ready(()) };
-            let (id, reason) = (connection.id, connection.closing.unwrap_or(CloseReason::Reset));
-            // The handler has not heard of a connection whose request opened nothing.
-            if connection.encoding.is_some() {
-                let mut scope = Scope { core, key: self.key, id };
-                self.shard.handler.borrow_mut().on_close(&mut Context::new(id, &mut scope), reason);
-            }
-            core.remove(self.key);
-            core.metrics.tasks.sub(1);
-        }
-        core.flush_dirty();
-        match step {
-            Step::Over => Poll::Ready(()),
-            Step::Go | Step::Wait => Poll::Pending,
-        }
-    }
-}
-
-/// One run of a connection's task.
-struct Turn<'a, H> {
-    core: &'a mut Core,
-    handler: &'a RefCell<H>,
-    key: Key,
-}
-
-impl<H: Handler> Turn<'_, H> {
-    fn connection(&mut self) -> Option<&mut Connection> {
-        self.core.table.get_mut(self.key)
-    }
-
-    fn run(&mut self, cx: &mut TaskContext<'_>) -> Step {
-        let Some(connection) = self.connection() else { return Step::Over };
-        if !connection.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            connection.waker = Some(cx.waker().clone());
-        }
-        if let step @ (Step::Wait | Step::Over) = self.write(cx) {
-            return step;
-        }
-        for _ in 0..READS_PER_TURN {
-            let Some(connection) = self.connection() else { return Step::Over };
-            if connection.abort {
-                return Step::Over;
-            }
-            let step = if connection.closing.is_some() { self.finish(cx) } else { self.read(cx) };
-            if let Step::Wait | Step::Over = step {
-                return step;
-            }
-        }
-        // Others get their turn before this connection goes on.
-        cx.waker().wake_by_ref();
-        Step::Wait
-    }
-
-    /// Writes what the socket did not take before. A connection that is only slow is read on all the same.
-    fn write(&mut self, cx: &mut TaskContext<'_>) -> Step {
-        while self.connection().is_some_and(|connection| connection.blocked && !connection.abort) {
-            let mut buffer = self.core.pool.take_gather();
-            let outcome = self.write_some(cx, buffer.as_bytes_mut());
-            self.core.pool.give_back_gather(buffer);
-            match outcome {
-                Poll::Pending => break,
-                Poll::Ready(Ok(true)) => {
-                    if let Some(connection) = self.connection() {
-                        connection.blocked = false;
-                    }
-                    self.core.flush(self.key);
-                }
-                Poll::Ready(Ok(false)) => {}
-                Poll::Ready(Err(_)) => self.core.abort(self.key, CloseReason::Reset),
-            }
-        }
-        Step::Go
-    }
-
-    /// Writes once through the runtime's stream, which has the ring wake this task when the socket is writable.
-    /// `Ready(true)`: the socket took all that it was given.
-    fn write_some(&mut self, cx: &mut TaskContext<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<bool>> {
-        let Some(connection) = self.core.table.get_mut(self.key) else { return Poll::Ready(Ok(true)) };
-        let Some(outbox) = &mut connection.outbox else { return Poll::Ready(Ok(true)) };
-        let bytes = outbox.gather(buffer);
-        if bytes.is_empty() {
-            return Poll::Ready(Ok(true));
-        }
-        let len = bytes.len();
-        match Pin::new(&mut connection.stream).poll_write(cx, bytes) {
-            Poll::Ready(Ok(sent)) => {
-                let written = outbox.advance(sent);
-                connection.count_written(written, self.core.wheel.now());
-                self.core.count_written(written);
-                self.core.report_gaps(self.key);
-                Poll::Ready(Ok(sent == len))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// One step of an open connection: one `recv`, and what came in.
-    fn read(&mut self, cx: &mut TaskContext<'_>) -> Step {
-        let room = self.core.settings.reply_bytes_max;
-        if !self.core.has_reply_room(self.key, room) {
-            return self.pause();
-        }
-        let now = self.core.wheel.now();
-        let Some(connection) = self.connection() else { return Step::Over };
-        if connection.paused {
-            connection.paused = false;
-            connection.throttled_until = NEVER;
-            connection.last_message = now;
-            self.core.schedule(self.key);
-            self.receive(&mut []);
-            return self.go_unless_paused();
-        }
-        let mut buffer = self.core.pool.take_read();
-        let Some(connection) = self.core.table.get_mut(self.key) else { return Step::Over };
-        let outcome = Pin::new(&mut connection.stream).poll_read(cx, buffer.as_bytes_mut());
-        let step = match outcome {
-            Poll::Pending => Step::Wait,
-            Poll::Ready(Ok(0)) => {
-                connection.eof = true;
-                self.core.close(self.key, CloseReason::ClientClosed);
-                Step::Go
-            }
-            Poll::Ready(Ok(n)) => {
-                self.core.metrics.bytes_in.add(n as u64);
-                self.receive(&mut buffer.as_bytes_mut()[..n]);
-                self.go_unless_paused()
-            }
-            Poll::Ready(Err(_)) => {
-                self.core.abort(self.key, CloseReason::Reset);
-                Step::Over
-            }
-        };
-        self.core.pool.give_back_read(buffer);
-        step
-    }
-
-    /// Stops reading until the outbox, or the queue of publishes, has room again. What they wait for wakes the task.
-    fn pause(&mut self) -> Step {
-        if let Some(connection) = self.connection() {
-            connection.paused = true;
-        }
-        Step::Wait
-    }
-
-    fn go_unless_paused(&mut self) -> Step {
-        if self.connection().is_some_and(|connection| connection.paused) { Step::Wait } else { Step::Go }
-    }
-
-    /// Takes the messages out of what is held and of what is fresh, and keeps what is not used up.
-    fn receive(&mut self, fresh: &mut [u8]) {
-        let Some(connection) = self.connection() else { return };
-        let mut held = connection.held.take();
-        let mut assembly = held.as_mut().and_then(|held| held.assembly.take());
-        let Used { bytes: used, scanned, frame_bytes } = match &mut held {
-            Some(held) if !held.bytes.is_empty() => {
-                held.bytes.extend_from_slice(fresh);
-                self.take_messages(&mut held.bytes, held.scanned, &mut assembly)
-            }
-            _ => {
-                held = None;
-                self.take_messages(fresh, 0, &mut assembly)
-            }
-        };
-        let Some(connection) = self.core.table.get_mut(self.key) else { return };
-        let total = held.as_ref().map_or(fresh.len(), |held| held.bytes.len());
-        if (used == total && assembly.is_none()) || connection.closing.is_some() {
-            return;
-        }
-        connection.held = Some(match held {
-            Some(mut held) if used == 0 => {
-                held.scanned = scanned;
-                held.assembly = assembly;
-                held.reserve_towards(frame_bytes);
-                held
-            }
-            held => {
-                let rest = match &held {
-                    Some(held) => &held.bytes[used..],
-                    None => &fresh[used..],
-                };
-                let mut held = Box::new(Held { bytes: rest.to_vec(), scanned, assembly });
-                held.reserve_towards(frame_bytes);
-                held
-            }
-        });
-    }
-
-    /// Hands the whole messages in `bytes` to the handler, of which `scanned` are known to hold no end of one.
-    fn take_messages(&mut self, bytes: &mut [u8], scanned: usize, assembly: &mut Option<Box<Assembly>>) -> Used {
-        let mut used = Used { bytes: 0, scanned, frame_bytes: None };
-        while used.bytes < bytes.len() {
-            let room = self.core.settings.reply_bytes_max;
-            if !self.core.has_reply_room(self.key, room) || self.core.wait_if_congested(self.key) {
-                self.pause();
-                break;
-            }
-            if self.core.settings.message_rate.is_some_and(|rate| self.throttle(rate)) {
-                break;
-            }
-            let Some(connection) = self.connection().filter(|connection| connection.closing.is_none()) else { break };
-            let go_on = match connection.encoding {
-                Some(encoding @ (Encoding::Line | Encoding::Length)) => self.take_message(encoding, bytes, &mut used),
-                Some(Encoding::WebSocket | Encoding::WebSocketJson) => self.take_frame(bytes, assembly, &mut used),
-                Some(Encoding::Sse) => {
-                    self.core.close(self.key, CloseReason::ProtocolError);
-                    false
-                }
-                None => self.take_request(bytes, &mut used),
-            };
-            if !go_on {
-                break;
-            }
-        }
-        used
-    }
-
-    /// Whether the client has sent more than its rate; then it is read on at the next tick, and not before.
-    fn throttle(&mut self, rate: Rate) -> bool {
-        let (now, tick) = (self.core.micros(), self.core.wheel.now());
-        let Some(connection) = self.connection() else { return false };
-        if rate.allows(connection.rate, now) {
-            return false;
-        }
-        connection.throttled_until = tick + 1;
-        self.pause();
-        self.core.metrics.throttled.add(1);
-        self.core.schedule(self.key);
-        true
-    }
-
-    /// Counts what a client sent against its rate.
-    fn count_rate(&mut self) {
-        let Some(rate) = self.core.settings.message_rate else { return };
-        let now = self.core.micros();
-        if let Some(connection) = self.connection() {
-            connection.rate = rate.taken(connection.rate, now);
-        }
-    }
-
-    /// Takes the next message of a plain framing; `false`: more bytes are needed first.
-    fn take_message(&mut self, encoding: Encoding, bytes: &[u8], used: &mut Used) -> bool {
-        let message_max = self.core.settings.message_max;
-        match codec::decode(encoding, &bytes[used.bytes..], used.scanned, message_max) {
-            Ok(Decoded::Message { range, consumed }) => {
-                let message = &bytes[used.bytes..][range];
-                used.bytes += consumed;
-                used.scanned = 0;
-                self.handle(message);
-                true
-            }
-            Ok(Decoded::Incomplete { frame_bytes }) => {
-                used.scanned = bytes.len() - used.bytes;
-                used.frame_bytes = frame_bytes;
-                false
-            }
-            Err(error) => {
-                self.complain(CloseReason::MessageTooLarge, &error);
-                false
-            }
-        }
-    }
-
-    /// Takes the next frame of a WebSocket, or the part of it that is there; `false`: more bytes are needed first.
-    fn take_frame(&mut self, bytes: &mut [u8], assembly: &mut Option<Box<Assembly>>, used: &mut Used) -> bool {
-        use websocket::Decoded;
-        let message_max = self.core.settings.message_max;
-        let rest = &mut bytes[used.bytes..];
-        let decoded = match websocket::decode(rest, assembly, message_max) {
-            Ok(decoded) => decoded,
-            Err(violation) => {
-                self.complain(violation.close_reason(), &violation);
-                return false;
-            }
-        };
-        match decoded {
-            Decoded::Message { range, consumed } => {
-                used.bytes += consumed;
-                self.handle(&rest[range]);
-            }
-            Decoded::Assembled { consumed } => {
-                used.bytes += consumed;
-                if let Some(whole) = assembly.take() {
-                    self.handle(whole.message());
-                }
-            }
-            Decoded::Ping { range, consumed } => {
-                used.bytes += consumed;
-                self.note_life(assembly.is_some());
-                self.count_rate();
-                self.core.push_reply(self.key, websocket::pong(&rest[range]));
-            }
-            Decoded::Pong { consumed } => {
-                used.bytes += consumed;
-                self.note_life(assembly.is_some());
-            }
-            Decoded::Close { code, consumed } => {
-                used.bytes += consumed;
-                self.core.push_reply(self.key, websocket::close_answer(code));
-                self.core.close(self.key, CloseReason::ClientClosed);
-            }
-            Decoded::Incomplete { consumed } => {
-                used.bytes += consumed;
-                return consumed > 0;
-            }
-        }
-        true
-    }
-
-    /// Notes a sign of life that is no message. While a message is under way only its end counts: it must not take
-    /// for ever, however often its sender waves meanwhile.
-    fn note_life(&mut self, message_under_way: bool) {
-        let now = self.core.wheel.now();
-        if let Some(connection) = self.connection().filter(|_| !message_under_way) {
-            connection.last_message = now;
-        }
-    }
-
-    /// Takes an HTTP request; `false`: more bytes are needed first, or nothing that follows is looked at.
-    fn take_request(&mut self, bytes: &[u8], used: &mut Used) -> bool {
-        let Some(id) = self.connection().map(|connection| connection.id) else { return false };
-        let site = Rc::clone(&self.core.site);
-        match http::respond(&bytes[used.bytes..], used.scanned, &site, spread(id)) {
-            Outcome::Incomplete => {
-                used.scanned = bytes.len() - used.bytes;
-                false
-            }
-            Outcome::Answer(answer) => {
-                self.core.push_reply(self.key, answer);
-                self.core.close(self.key, CloseReason::Answered);
-                false
-            }
-            Outcome::Open { encoding, topics, response, consumed } => {
-                used.bytes += consumed;
-                used.scanned = 0;
-                let now = self.core.wheel.now();
-                if let Some(connection) = self.connection() {
-                    connection.encoding = Some(encoding);
-                    connection.last_message = now;
-                    connection.last_ping = now;
-                }
-                self.core.push_reply(self.key, response);
-                self.core.schedule(self.key);
-                let mut scope = Scope { core: self.core, key: self.key, id };
-                let cx = &mut Context::new(id, &mut scope);
-                let handler = &mut *self.handler.borrow_mut();
-                handler.on_connect(cx);
-                if !topics.is_empty() {
-                    handler.on_topics(cx, &topics);
-                }
-                true
-            }
-        }
-    }
-
-    /// Hands a message to the handler.
-    fn handle(&mut self, message: &[u8]) {
-        let now = self.core.wheel.now();
-        let Some(connection) = self.connection() else { return };
-        connection.last_message = now;
-        let id = connection.id;
-        self.core.metrics.messages_in.add(1);
-        self.count_rate();
-        let mut scope = Scope { core: self.core, key: self.key, id };
-        self.handler.borrow_mut().on_message(&mut Context::new(id, &mut scope), message);
-    }
-
-    /// Tells the client what is wrong with its bytes, and closes the connection.
-    fn complain(&mut self, reason: CloseReason, error: &dyn std::error::Error) {
-        let text = format!("{error}; the connection is closed");
-        self.core.notice(self.key, Event::Error { code: reason.name(), text: &text });
-        self.core.close(self.key, reason);
-    }
-
-    /// One step of a closing connection: write what waits, shut the sending side, wait for the client to close
-    /// its own.
-    fn finish(&mut self, cx: &mut TaskContext<'_>) -> Step {
-        self.core.flush(self.key);
-        let Some(connection) = self.connection() else { return Step::Over };
-        connection.held = None;
-        if connection.abort {
-            return Step::Over;
-        }
-        if !connection.outbox_is_empty() {
-            return Step::Wait;
-        }
-        if connection.eof {
-            return Step::Over;
-        }
-        self.core.start_linger(self.key);
-        let mut buffer = self.core.pool.take_read();
-        let Some(connection) = self.core.table.get_mut(self.key) else { return Step::Over };
-        let step = match Pin::new(&mut connection.stream).poll_read(cx, buffer.as_bytes_mut()) {
-            Poll::Pending => Step::Wait,
-            Poll::Ready(Ok(0) | Err(_)) => Step::Over,
-            Poll::Ready(Ok(_)) => Step::Go,
-        };
-        self.core.pool.give_back_read(buffer);
-        step
-    }
-}
-
-/// A number that has no pattern in the order of ids (the finishing steps of splitmix64).
-fn spread(id: ConnId) -> u64 {
-    let mut mixed = id.as_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed ^ (mixed >> 31)
-}
-
-/// How much of what came in is used up.
-struct Used {
-    bytes: usize,
-    /// How much of the rest is known to hold no end of a message.
-    scanned: usize,
-    /// Bytes that the message at the rest's beginning will take, if that is known.
-    frame_bytes: Option<usize>,
 }
 
 impl Held {
     /// Makes room for a message of a known size, though never for more than four times what has come in: a
     /// client must send bytes before it costs memory.
-    fn reserve_towards(&mut self, frame_bytes: Option<usize>) {
+    pub(super) fn reserve_towards(&mut self, frame_bytes: Option<usize>) {
         const AT_ONCE: usize = 1024;
         let have = self.bytes.len();
         if let Some(frame_bytes) = frame_bytes {
@@ -642,4 +183,11 @@ impl Held {
             self.bytes.reserve_exact(frame_bytes.min(most).saturating_sub(have));
         }
     }
+}
+
+/// A number that has no pattern in the order of ids (the finishing steps of splitmix64).
+pub(super) fn spread(id: ConnId) -> u64 {
+    let mut mixed = id.as_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ (mixed >> 31)
 }

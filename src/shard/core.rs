@@ -1,6 +1,7 @@
-//! The state of one shard and what is done with it: queue, flush, close, publish.
+//! The state of one shard: its connections come, go, and run out of time.
 //!
-//! Everything here runs on the shard's own core and none of it waits. The tasks around it (accept, fan-out, the
+//! What is written to them stands in `outgoing`, what is published in `publish`, what a handler may do in `scope`: all
+//! of them are parts of [`Core`]. Everything here runs on the shard's own core and none of it waits. The tasks around it (accept, fan-out, the
 //! connections themselves) borrow it for the length of one step.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,27 +9,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use glommio::net::TcpStream;
-use rustix::io::Errno;
-use rustix::net::{SendFlags, Shutdown};
+use rustix::net::Shutdown;
 
 use crate::codec::http::{self, Site};
-use crate::codec::{self, EncodeError, Encoding, Label, sse, websocket};
-use crate::config::{
-    Config, FANOUT_SLICE, FRAME_OVERHEAD_BYTES_MAX, Framing, LANGUAGE_OVERHEAD_BYTES_MAX, LINGER_MS, SlowConsumer,
-    TICK_MS,
-};
-use crate::handler::{Actions, Event, PublishError, SendError, SubscribeError};
-use crate::message::{CloseReason, ConnId, Dialect, DropReason, Publish, PublishId, Target, Topic};
+use crate::codec::{Encoding, sse, websocket};
+use crate::config::{Config, FRAME_OVERHEAD_BYTES_MAX, LANGUAGE_OVERHEAD_BYTES_MAX, LINGER_MS, SlowConsumer, TICK_MS};
+use crate::handler::Event;
+use crate::message::{CloseReason, ConnId, Dialect, DropReason};
 use crate::metrics::ShardMetrics;
 use crate::rate::{Micros, Rate};
-use crate::receipt::{ReceiptSender, ShardReceipt};
 use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
 use crate::shard::connection::Connection;
-use crate::shard::mailbox::{Delivery, Job, Mesh, PublishQueue, Recipients, ShardMsg};
-use crate::shard::outbox::{Frame, Gap, Limits, Offer, Outbox, Written};
+use crate::shard::mailbox::{Mesh, PublishQueue};
+use crate::shard::outbox::{Limits, Outbox};
 use crate::shard::table::{Key, Table};
 use crate::shard::timeouts::{NEVER, Tick, Wheel};
 use crate::shard::topics::Topics;
@@ -43,8 +38,8 @@ pub(crate) struct Settings {
     pub(crate) message_max: usize,
     pub(crate) reply_bytes_max: usize,
     pub(crate) slow_consumer: SlowConsumer,
-    topics_max: usize,
-    topic_bytes_max: usize,
+    pub(super) topics_max: usize,
+    pub(super) topic_bytes_max: usize,
     pub(crate) message_rate: Option<Rate>,
     pub(crate) read_timeout: Option<Tick>,
     write_timeout: Option<Tick>,
@@ -97,15 +92,15 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) wheel: Wheel,
     /// Connections with something in their outbox that has not been tried to write yet.
-    dirty: Vec<Key>,
+    pub(super) dirty: Vec<Key>,
     /// Connections that published while the queue of publishes was congested.
-    congested: Vec<Key>,
+    pub(super) congested: Vec<Key>,
     /// Empty outboxes for connections that need one next: a fan-out goes round in them without the allocator.
     #[allow(clippy::vec_box, reason = "a row holds a boxed outbox, so the boxes are what is kept")]
-    spare: Vec<Box<Outbox>>,
+    pub(super) spare: Vec<Box<Outbox>>,
     /// Where messages are rendered before they are framed.
-    scratch: Vec<u8>,
-    publish_sequence: u64,
+    pub(super) scratch: Vec<u8>,
+    pub(super) publish_sequence: u64,
     started: Instant,
     /// Whether new connections are turned away.
     pub(crate) draining: bool,
@@ -244,376 +239,6 @@ impl Core {
         }
     }
 
-    // ---- Into the outbox ----
-
-    /// Offers a pushed message to a connection, under the slow-consumer policy.
-    pub(crate) fn push(&mut self, key: Key, frame: &Rc<Frame>, policy: SlowConsumer) {
-        let mut flushed = false;
-        loop {
-            let Some(connection) = self.table.get_mut(key).filter(|connection| connection.closing.is_none()) else {
-                frame.tally().count_dropped(DropReason::Closed);
-                return self.dropped(DropReason::Closed, 1);
-            };
-            let blocked = connection.blocked || flushed;
-            let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
-            let before = (outbox.len(), outbox.bytes());
-            let offer = outbox.offer(frame, policy, &self.limits, blocked);
-            let after = (outbox.len(), outbox.bytes());
-            count_queued(&self.metrics, before, after);
-            match offer {
-                Offer::Queued { removed, reason } => {
-                    connection.count_dropped(removed);
-                    self.dropped(reason, removed);
-                    self.mark_dirty(key);
-                    return;
-                }
-                Offer::Full => {
-                    self.flush(key);
-                    flushed = true;
-                }
-                Offer::Dropped { removed, reason } => {
-                    connection.count_dropped(removed + 1);
-                    self.dropped(reason, removed);
-                    return self.dropped(DropReason::QueueFull, 1);
-                }
-                Offer::Disconnect => {
-                    self.close(key, CloseReason::SlowConsumer);
-                    return self.dropped(DropReason::QueueFull, 1);
-                }
-            }
-        }
-    }
-
-    /// Notes that a pushed message can't be carried to a connection at all.
-    pub(crate) fn push_unfit(&mut self, key: Key, topic: Option<&Topic>, reason: DropReason) {
-        if let Some(connection) = self.table.get_mut(key) {
-            let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
-            outbox.note_gap(topic, reason);
-            connection.count_dropped(1);
-            self.mark_dirty(key);
-        }
-        self.dropped(reason, 1);
-    }
-
-    /// Queues a reply; [`Context::send`](crate::handler::Context::send) says how it behaves.
-    fn reply(&mut self, key: Key, message: &[u8]) -> Result<(), SendError> {
-        let connection = self.table.get(key).filter(|connection| connection.closing.is_none());
-        let encoding = connection.and_then(|connection| connection.encoding).ok_or(SendError::Closed)?;
-        if message.len() + FRAME_OVERHEAD_BYTES_MAX > self.limits.bytes() {
-            return Err(SendError::TooLarge { len: message.len(), max: self.limits.bytes() });
-        }
-        if !self.has_reply_room(key, message.len() + FRAME_OVERHEAD_BYTES_MAX) {
-            return Err(SendError::QueueFull);
-        }
-        let mut bytes = Vec::new();
-        codec::encode(encoding, Label::default(), message, &mut bytes).map_err(|error| match error {
-            EncodeError::LineFeed => SendError::LineFeed,
-            EncodeError::NotUtf8 => SendError::NotUtf8,
-        })?;
-        self.push_reply(key, bytes);
-        Ok(())
-    }
-
-    /// Whether a reply of `len` bytes has room. A full outbox is flushed on the spot first.
-    pub(crate) fn has_reply_room(&mut self, key: Key, len: usize) -> bool {
-        for flushed in [false, true] {
-            let Some(connection) = self.table.get(key) else { return false };
-            if connection.outbox.as_ref().is_none_or(|outbox| outbox.has_reply_room(len, &self.limits)) {
-                return true;
-            }
-            if !flushed {
-                self.flush(key);
-            }
-        }
-        false
-    }
-
-    /// Queues what the server itself has to tell a client: an error, a gap, its farewell. There are few of them,
-    /// each bounded, so they don't wait for room.
-    pub(crate) fn notice(&mut self, key: Key, event: Event<'_>) {
-        let Some(encoding) = self.table.get(key).and_then(|connection| connection.encoding) else { return };
-        let mut bytes = Vec::new();
-        self.scratch.clear();
-        let label = Label { event: event.kind(), id: None };
-        if (self.render)(event, encoding.dialect(), &mut self.scratch)
-            && codec::encode(encoding, label, &self.scratch, &mut bytes).is_ok()
-        {
-            self.push_reply(key, bytes);
-        }
-    }
-
-    /// Queues bytes of the server's own that are in the connection's encoding already.
-    pub(crate) fn push_reply(&mut self, key: Key, bytes: Vec<u8>) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
-        self.metrics.queued_messages.add(1);
-        self.metrics.queued_bytes.add(bytes.len() as u64);
-        outbox.push_reply(bytes);
-        self.mark_dirty(key);
-    }
-
-    fn mark_dirty(&mut self, key: Key) {
-        if let Some(connection) = self.table.get_mut(key)
-            && !connection.dirty
-        {
-            connection.dirty = true;
-            self.dirty.push(key);
-        }
-    }
-
-    fn dropped(&self, reason: DropReason, count: usize) {
-        if count > 0 {
-            self.metrics.dropped[reason as usize].add(count as u64);
-        }
-    }
-
-    // ---- Out of the outbox ----
-
-    /// How many connections wait to be flushed.
-    pub(crate) fn dirty(&self) -> usize {
-        self.dirty.len()
-    }
-
-    /// Writes what has been queued since the last flush: each connection once.
-    pub(crate) fn flush_dirty(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for key in dirty.drain(..) {
-            self.flush(key);
-        }
-        // Flushing marks nothing dirty, so the list's memory can be kept.
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
-        }
-    }
-
-    /// Writes a connection's outbox until it is empty or the socket takes no more.
-    pub(crate) fn flush(&mut self, key: Key) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        connection.dirty = false;
-        if connection.blocked || connection.abort {
-            return;
-        }
-        let mut buffer = self.pool.take_gather();
-        let outcome = self.write_out(key, buffer.as_bytes_mut());
-        self.pool.give_back_gather(buffer);
-        match outcome {
-            Ok(true) => self.release_outbox(key),
-            Ok(false) => self.blocked(key),
-            Err(_) => self.abort(key, CloseReason::Reset),
-        }
-    }
-
-    /// `Ok(true)`: all is written. `Ok(false)`: the socket takes no more for now.
-    fn write_out(&mut self, key: Key, buffer: &mut [u8]) -> Result<bool, Errno> {
-        loop {
-            let Some(connection) = self.table.get_mut(key) else { return Ok(true) };
-            let Some(outbox) = &mut connection.outbox else { return Ok(true) };
-            if outbox.is_empty() {
-                if !self.report_gaps(key) {
-                    return Ok(true);
-                }
-                continue;
-            }
-            let bytes = outbox.gather(buffer);
-            let len = bytes.len();
-            self.metrics.sends.add(1);
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match rustix::net::send(sys::borrow_fd(&connection.stream), bytes, flags) {
-                Ok(sent) => {
-                    let written = outbox.advance(sent);
-                    connection.count_written(written, self.wheel.now());
-                    self.count_written(written);
-                    if sent < len {
-                        return Ok(false);
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-
-    pub(crate) fn count_written(&self, written: Written) {
-        self.metrics.messages_out.add(written.messages as u64);
-        self.metrics.delivered.add(written.pushes as u64);
-        self.metrics.bytes_out.add(written.bytes as u64);
-        self.metrics.queued_messages.sub(written.messages as u64);
-        self.metrics.queued_bytes.sub(written.bytes as u64);
-    }
-
-    /// Queues a notice for each gap that has room now; whether there was one.
-    pub(crate) fn report_gaps(&mut self, key: Key) -> bool {
-        let mut reported = false;
-        while let Some(connection) = self.table.get_mut(key)
-            && let Some(outbox) = &mut connection.outbox
-            && let Some(gap) = outbox.take_gap(&self.limits)
-        {
-            self.report_gap(key, &gap);
-            reported = true;
-        }
-        reported
-    }
-
-    /// Queues a notice for every gap there is, before the farewell.
-    fn report_last_gaps(&mut self, key: Key) {
-        while let Some(connection) = self.table.get_mut(key)
-            && let Some(outbox) = &mut connection.outbox
-            && let Some(gap) = outbox.take_last_gap()
-        {
-            self.report_gap(key, &gap);
-        }
-    }
-
-    fn report_gap(&mut self, key: Key, gap: &Gap) {
-        let event = Event::Gap { topic: gap.topic.as_ref(), count: gap.count, reason: gap.reason };
-        self.notice(key, event);
-    }
-
-    /// The socket took less than it was given: the connection's task waits for it from here on.
-    fn blocked(&mut self, key: Key) {
-        let now = self.wheel.now();
-        if let Some(connection) = self.table.get_mut(key) {
-            connection.blocked = true;
-            connection.last_write = now;
-            connection.wake();
-            self.metrics.sends_blocked.add(1);
-            self.schedule(key);
-        }
-    }
-
-    /// An outbox that has emptied gives its memory back.
-    pub(crate) fn release_outbox(&mut self, key: Key) {
-        if let Some(connection) = self.table.get_mut(key)
-            && connection.outbox.as_ref().is_some_and(|outbox| outbox.is_idle())
-            && let Some(outbox) = connection.outbox.take()
-        {
-            self.keep_spare(outbox);
-        }
-    }
-
-    fn keep_spare(&mut self, mut outbox: Box<Outbox>) {
-        if self.spare.len() < FANOUT_SLICE {
-            outbox.clear();
-            self.spare.push(outbox);
-        }
-    }
-
-    // ---- Publishing ----
-
-    /// Accepts a publish of one of this shard's clients for all shards, or refuses it whole.
-    fn publish(&mut self, target: Target, payload: Bytes) -> Result<PublishId, PublishError> {
-        if payload.len() > self.settings.message_max {
-            return Err(PublishError::TooLarge { len: payload.len(), max: self.settings.message_max });
-        }
-        self.publish_sequence += 1;
-        let id = PublishId::new(self.index as u16, self.publish_sequence);
-        let publish = Publish { id, target, payload, slow_consumer: None, accepted: Instant::now(), receipt: None };
-        let peers = self.mesh.peers();
-        match &publish.target {
-            Target::Conn(to) => match self.registry.get(*to).map(|row| row.shard()) {
-                Some(shard) if shard != self.index => {
-                    self.check_room(self.mesh.has_room(shard))?;
-                    self.send_to_shard(shard, ShardMsg::Publish(publish));
-                }
-                Some(_) => {
-                    self.check_room(self.publishes.has_room())?;
-                    self.enqueue(publish);
-                }
-                None => {
-                    self.dropped(DropReason::NoConnection, 1);
-                }
-            },
-            Target::All | Target::Topic(_) => {
-                let room = self.publishes.has_room() && peers.iter().all(|peer| self.mesh.has_room(*peer));
-                self.check_room(room)?;
-                for peer in peers.iter().copied() {
-                    self.send_to_shard(peer, ShardMsg::Publish(publish.clone()));
-                }
-                self.enqueue(publish);
-            }
-        }
-        Ok(id)
-    }
-
-    /// Closes a connection behind what has been published to it so far.
-    pub(crate) fn close_in_order(&mut self, key: Key, reason: CloseReason) {
-        if self.table.get(key).is_some_and(|connection| connection.closing.is_none()) {
-            self.publishes.push(Job::Close { key, reason });
-        }
-    }
-
-    fn check_room(&self, room: bool) -> Result<(), PublishError> {
-        if room {
-            return Ok(());
-        }
-        self.metrics.publishes_refused.add(1);
-        Err(PublishError::Busy)
-    }
-
-    pub(crate) fn send_to_shard(&mut self, shard: usize, message: ShardMsg) {
-        if self.mesh.send(shard, message) {
-            self.metrics.mesh_full.add(1);
-        }
-        self.metrics.mesh_backlog.set(self.mesh.waiting() as u64);
-    }
-
-    /// Queues a publish for this shard's own connections; the caller has looked for room. A message that none of
-    /// them shall get is done with, and one to a connection that is gone is counted.
-    pub(crate) fn enqueue(&mut self, publish: Publish) {
-        let recipients = match &publish.target {
-            Target::All => Some(Recipients::All { slots: self.table.slots() }),
-            Target::Topic(topic) => self.topics.members(topic.as_str()).map(Recipients::Members),
-            Target::Conn(id) => {
-                let row = self.registry.get(*id).filter(|row| row.shard() == self.index);
-                if row.is_none() {
-                    self.dropped(DropReason::NoConnection, 1);
-                }
-                row.map(|row| Recipients::One(row.key()))
-            }
-        };
-        let Some(recipients) = recipients else {
-            self.metrics.publishes.add(1);
-            if let Some(receipt) = &publish.receipt {
-                let dropped = std::array::from_fn(|reason| {
-                    u64::from(matches!(publish.target, Target::Conn(_)) && reason == DropReason::NoConnection as usize)
-                });
-                let matched = dropped.iter().sum();
-                answer(receipt, ShardReceipt { matched, written: 0, dropped, first_write: None, last_write: None });
-            }
-            return;
-        };
-        let topic_policy = match &publish.target {
-            Target::Topic(topic) => self.topics.policy(topic.as_str()),
-            Target::All | Target::Conn(_) => None,
-        };
-        let policy = publish.slow_consumer.or(topic_policy).unwrap_or(self.settings.slow_consumer);
-        self.publishes.push(Job::Deliver(Delivery { publish, policy, recipients }));
-        self.metrics.publish_queue.set(self.publishes.len() as u64);
-    }
-
-    /// Whether this connection should be read no further for now, since the shard has much to deliver first.
-    /// It is woken when that is done.
-    pub(crate) fn wait_if_congested(&mut self, key: Key) -> bool {
-        if !self.publishes.is_congested() {
-            return false;
-        }
-        self.congested.push(key);
-        true
-    }
-
-    /// Lets the clients go on that waited for the queue of publishes.
-    pub(crate) fn relieve(&mut self) {
-        self.metrics.publish_queue.set(self.publishes.len() as u64);
-        if !self.publishes.is_congested() {
-            for key in self.congested.split_off(0) {
-                if let Some(connection) = self.table.get_mut(key) {
-                    connection.wake();
-                }
-            }
-        }
-    }
-
     // ---- Time ----
 
     /// Microseconds since the shard started, for rates. Everything else goes by the wheel's ticks.
@@ -705,86 +330,5 @@ impl Core {
             let _ = rustix::net::shutdown(sys::borrow_fd(&connection.stream), Shutdown::Write);
             self.schedule(key);
         }
-    }
-}
-
-/// Sends one shard's part of a receipt. Its channel has a place for each shard's; who does not want it any more has
-/// closed it.
-pub(crate) fn answer(receipt: &ReceiptSender, part: ShardReceipt) {
-    let _ = receipt.try_send(part);
-}
-
-/// Follows the length and the bytes of an outbox in the gauges.
-fn count_queued(metrics: &ShardMetrics, before: (usize, usize), after: (usize, usize)) {
-    metrics.queued_messages.add((after.0 as u64).wrapping_sub(before.0 as u64));
-    metrics.queued_bytes.add((after.1 as u64).wrapping_sub(before.1 as u64));
-}
-
-/// A shard's state, seen from the callback of one connection.
-pub(crate) struct Scope<'a> {
-    pub(crate) core: &'a mut Core,
-    pub(crate) key: Key,
-    pub(crate) id: ConnId,
-}
-
-impl Scope<'_> {
-    /// The connection's encoding. Callbacks begin when it is settled, and it is gone only when they are over.
-    fn encoding(&self) -> Encoding {
-        self.core.table.get(self.key).and_then(|connection| connection.encoding).unwrap_or(Encoding::Line)
-    }
-}
-
-impl Actions for Scope<'_> {
-    fn peer(&self) -> SocketAddr {
-        let row = self.core.registry.get(self.id);
-        row.map_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), |row| row.peer())
-    }
-
-    fn framing(&self) -> Framing {
-        self.encoding().framing()
-    }
-
-    fn dialect(&self) -> Dialect {
-        self.encoding().dialect()
-    }
-
-    fn shard(&self) -> usize {
-        self.core.index
-    }
-
-    fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        self.core.reply(self.key, message)
-    }
-
-    fn close(&mut self) {
-        self.core.close(self.key, CloseReason::Handler);
-    }
-
-    fn publish(&mut self, target: Target, payload: Bytes) -> Result<PublishId, PublishError> {
-        self.core.publish(target, payload)
-    }
-
-    fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {
-        let settings = &self.core.settings;
-        Topic::check(topic.as_bytes(), settings.topic_bytes_max)?;
-        if self.core.table.get(self.key).is_none_or(|connection| connection.closing.is_some()) {
-            return Err(SubscribeError::Closed);
-        }
-        if self.core.topics.count(self.key) >= settings.topics_max && !self.is_subscribed(topic) {
-            return Err(SubscribeError::TooMany { max: settings.topics_max });
-        }
-        Ok(self.core.topics.subscribe(self.key, topic))
-    }
-
-    fn unsubscribe(&mut self, topic: &str) -> bool {
-        self.core.topics.unsubscribe(self.key, topic)
-    }
-
-    fn topics(&self) -> usize {
-        self.core.topics.count(self.key)
-    }
-
-    fn is_subscribed(&self, topic: &str) -> bool {
-        self.core.topics.is_subscribed(self.key, topic)
     }
 }

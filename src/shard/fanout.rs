@@ -14,9 +14,10 @@ use crate::handler::{Event, Handler};
 use crate::message::{DropReason, Publish, Target, Topic};
 use crate::receipt::ShardReceipt;
 use crate::shard::Shard;
-use crate::shard::core::{Core, answer};
+use crate::shard::core::Core;
 use crate::shard::mailbox::{Delivery, Job, Recipients};
 use crate::shard::outbox::{Frame, Tally};
+use crate::shard::publish::answer;
 use crate::shard::table::Key;
 
 /// Publishes with the same recipients, delivered together.

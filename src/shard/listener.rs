@@ -16,7 +16,7 @@ use crate::codec::Encoding;
 use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS};
 use crate::handler::{Context, Handler};
 use crate::registry::Refusal;
-use crate::shard::core::Scope;
+use crate::shard::scope::Scope;
 use crate::shard::{Shard, guarded};
 use crate::sys;
 

@@ -8,10 +8,14 @@ mod fanout;
 pub(crate) mod listener;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
+mod outgoing;
+mod publish;
 pub(crate) mod query;
+mod scope;
 pub(crate) mod table;
 pub(crate) mod timeouts;
 pub(crate) mod topics;
+mod turn;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -33,10 +37,10 @@ use crate::handler::Handler;
 use crate::host;
 use crate::metrics::ShardMetrics;
 use crate::registry::Registry;
-use crate::shard::connection::ConnectionTask;
 use crate::shard::core::Core;
 use crate::shard::mailbox::{Command, Mesh, ShardMsg};
 use crate::shard::table::Key;
+use crate::shard::turn::ConnectionTask;
 
 /// What a shard is started with.
 pub(crate) struct Start {

@@ -1,0 +1,277 @@
+//! From a message to the socket: into a connection's outbox, under the slow-consumer policy, and out of it.
+
+use std::rc::Rc;
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use crate::codec::{self, EncodeError, Label};
+use crate::config::{FANOUT_SLICE, FRAME_OVERHEAD_BYTES_MAX, SlowConsumer};
+use crate::handler::{Event, SendError};
+use crate::message::{CloseReason, DropReason, Topic};
+use crate::metrics::ShardMetrics;
+use crate::shard::core::Core;
+use crate::shard::outbox::{Frame, Gap, Offer, Outbox, Written};
+use crate::shard::table::Key;
+use crate::sys;
+
+impl Core {
+    /// Offers a pushed message to a connection, under the slow-consumer policy.
+    pub(crate) fn push(&mut self, key: Key, frame: &Rc<Frame>, policy: SlowConsumer) {
+        let mut flushed = false;
+        loop {
+            let Some(connection) = self.table.get_mut(key).filter(|connection| connection.closing.is_none()) else {
+                frame.tally().count_dropped(DropReason::Closed);
+                return self.dropped(DropReason::Closed, 1);
+            };
+            let blocked = connection.blocked || flushed;
+            let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+            let before = (outbox.len(), outbox.bytes());
+            let offer = outbox.offer(frame, policy, &self.limits, blocked);
+            let after = (outbox.len(), outbox.bytes());
+            count_queued(&self.metrics, before, after);
+            match offer {
+                Offer::Queued { removed, reason } => {
+                    connection.count_dropped(removed);
+                    self.dropped(reason, removed);
+                    self.mark_dirty(key);
+                    return;
+                }
+                Offer::Full => {
+                    self.flush(key);
+                    flushed = true;
+                }
+                Offer::Dropped { removed, reason } => {
+                    connection.count_dropped(removed + 1);
+                    self.dropped(reason, removed);
+                    return self.dropped(DropReason::QueueFull, 1);
+                }
+                Offer::Disconnect => {
+                    self.close(key, CloseReason::SlowConsumer);
+                    return self.dropped(DropReason::QueueFull, 1);
+                }
+            }
+        }
+    }
+
+    /// Notes that a pushed message can't be carried to a connection at all.
+    pub(crate) fn push_unfit(&mut self, key: Key, topic: Option<&Topic>, reason: DropReason) {
+        if let Some(connection) = self.table.get_mut(key) {
+            let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+            outbox.note_gap(topic, reason);
+            connection.count_dropped(1);
+            self.mark_dirty(key);
+        }
+        self.dropped(reason, 1);
+    }
+
+    /// Queues a reply; [`Context::send`](crate::handler::Context::send) says how it behaves.
+    pub(super) fn reply(&mut self, key: Key, message: &[u8]) -> Result<(), SendError> {
+        let connection = self.table.get(key).filter(|connection| connection.closing.is_none());
+        let encoding = connection.and_then(|connection| connection.encoding).ok_or(SendError::Closed)?;
+        if message.len() + FRAME_OVERHEAD_BYTES_MAX > self.limits.bytes() {
+            return Err(SendError::TooLarge { len: message.len(), max: self.limits.bytes() });
+        }
+        if !self.has_reply_room(key, message.len() + FRAME_OVERHEAD_BYTES_MAX) {
+            return Err(SendError::QueueFull);
+        }
+        let mut bytes = Vec::new();
+        codec::encode(encoding, Label::default(), message, &mut bytes).map_err(|error| match error {
+            EncodeError::LineFeed => SendError::LineFeed,
+            EncodeError::NotUtf8 => SendError::NotUtf8,
+        })?;
+        self.push_reply(key, bytes);
+        Ok(())
+    }
+
+    /// Whether a reply of `len` bytes has room. A full outbox is flushed on the spot first.
+    pub(crate) fn has_reply_room(&mut self, key: Key, len: usize) -> bool {
+        for flushed in [false, true] {
+            let Some(connection) = self.table.get(key) else { return false };
+            if connection.outbox.as_ref().is_none_or(|outbox| outbox.has_reply_room(len, &self.limits)) {
+                return true;
+            }
+            if !flushed {
+                self.flush(key);
+            }
+        }
+        false
+    }
+
+    /// Queues what the server itself has to tell a client: an error, a gap, its farewell. There are few of them,
+    /// each bounded, so they don't wait for room.
+    pub(crate) fn notice(&mut self, key: Key, event: Event<'_>) {
+        let Some(encoding) = self.table.get(key).and_then(|connection| connection.encoding) else { return };
+        let mut bytes = Vec::new();
+        self.scratch.clear();
+        let label = Label { event: event.kind(), id: None };
+        if (self.render)(event, encoding.dialect(), &mut self.scratch)
+            && codec::encode(encoding, label, &self.scratch, &mut bytes).is_ok()
+        {
+            self.push_reply(key, bytes);
+        }
+    }
+
+    /// Queues bytes of the server's own that are in the connection's encoding already.
+    pub(crate) fn push_reply(&mut self, key: Key, bytes: Vec<u8>) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        self.metrics.queued_messages.add(1);
+        self.metrics.queued_bytes.add(bytes.len() as u64);
+        outbox.push_reply(bytes);
+        self.mark_dirty(key);
+    }
+
+    pub(super) fn mark_dirty(&mut self, key: Key) {
+        if let Some(connection) = self.table.get_mut(key)
+            && !connection.dirty
+        {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    pub(super) fn dropped(&self, reason: DropReason, count: usize) {
+        if count > 0 {
+            self.metrics.dropped[reason as usize].add(count as u64);
+        }
+    }
+
+    // ---- Out of the outbox ----
+
+    /// How many connections wait to be flushed.
+    pub(crate) fn dirty(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// Writes what has been queued since the last flush: each connection once.
+    pub(crate) fn flush_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            self.flush(key);
+        }
+        // Flushing marks nothing dirty, so the list's memory can be kept.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    /// Writes a connection's outbox until it is empty or the socket takes no more.
+    pub(crate) fn flush(&mut self, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        connection.dirty = false;
+        if connection.blocked || connection.abort {
+            return;
+        }
+        let mut buffer = self.pool.take_gather();
+        let outcome = self.write_out(key, buffer.as_bytes_mut());
+        self.pool.give_back_gather(buffer);
+        match outcome {
+            Ok(true) => self.release_outbox(key),
+            Ok(false) => self.blocked(key),
+            Err(_) => self.abort(key, CloseReason::Reset),
+        }
+    }
+
+    /// `Ok(true)`: all is written. `Ok(false)`: the socket takes no more for now.
+    fn write_out(&mut self, key: Key, buffer: &mut [u8]) -> Result<bool, Errno> {
+        loop {
+            let Some(connection) = self.table.get_mut(key) else { return Ok(true) };
+            let Some(outbox) = &mut connection.outbox else { return Ok(true) };
+            if outbox.is_empty() {
+                if !self.report_gaps(key) {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let bytes = outbox.gather(buffer);
+            let len = bytes.len();
+            self.metrics.sends.add(1);
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match rustix::net::send(sys::borrow_fd(&connection.stream), bytes, flags) {
+                Ok(sent) => {
+                    let written = outbox.advance(sent);
+                    connection.count_written(written, self.wheel.now());
+                    self.count_written(written);
+                    if sent < len {
+                        return Ok(false);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    pub(crate) fn count_written(&self, written: Written) {
+        self.metrics.messages_out.add(written.messages as u64);
+        self.metrics.delivered.add(written.pushes as u64);
+        self.metrics.bytes_out.add(written.bytes as u64);
+        self.metrics.queued_messages.sub(written.messages as u64);
+        self.metrics.queued_bytes.sub(written.bytes as u64);
+    }
+
+    /// Queues a notice for each gap that has room now; whether there was one.
+    pub(crate) fn report_gaps(&mut self, key: Key) -> bool {
+        let mut reported = false;
+        while let Some(connection) = self.table.get_mut(key)
+            && let Some(outbox) = &mut connection.outbox
+            && let Some(gap) = outbox.take_gap(&self.limits)
+        {
+            self.report_gap(key, &gap);
+            reported = true;
+        }
+        reported
+    }
+
+    /// Queues a notice for every gap there is, before the farewell.
+    pub(super) fn report_last_gaps(&mut self, key: Key) {
+        while let Some(connection) = self.table.get_mut(key)
+            && let Some(outbox) = &mut connection.outbox
+            && let Some(gap) = outbox.take_last_gap()
+        {
+            self.report_gap(key, &gap);
+        }
+    }
+
+    fn report_gap(&mut self, key: Key, gap: &Gap) {
+        let event = Event::Gap { topic: gap.topic.as_ref(), count: gap.count, reason: gap.reason };
+        self.notice(key, event);
+    }
+
+    /// The socket took less than it was given: the connection's task waits for it from here on.
+    fn blocked(&mut self, key: Key) {
+        let now = self.wheel.now();
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.blocked = true;
+            connection.last_write = now;
+            connection.wake();
+            self.metrics.sends_blocked.add(1);
+            self.schedule(key);
+        }
+    }
+
+    /// An outbox that has emptied gives its memory back.
+    pub(crate) fn release_outbox(&mut self, key: Key) {
+        if let Some(connection) = self.table.get_mut(key)
+            && connection.outbox.as_ref().is_some_and(|outbox| outbox.is_idle())
+            && let Some(outbox) = connection.outbox.take()
+        {
+            self.keep_spare(outbox);
+        }
+    }
+
+    pub(super) fn keep_spare(&mut self, mut outbox: Box<Outbox>) {
+        if self.spare.len() < FANOUT_SLICE {
+            outbox.clear();
+            self.spare.push(outbox);
+        }
+    }
+}
+
+/// Follows the length and the bytes of an outbox in the gauges.
+fn count_queued(metrics: &ShardMetrics, before: (usize, usize), after: (usize, usize)) {
+    metrics.queued_messages.add((after.0 as u64).wrapping_sub(before.0 as u64));
+    metrics.queued_bytes.add((after.1 as u64).wrapping_sub(before.1 as u64));
+}
