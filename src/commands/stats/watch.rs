@@ -99,9 +99,13 @@ impl Watch {
 /// The terminal can't be used.
 pub(super) fn run(client: Client, watch: Watch) -> Result<(), CommandError> {
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ended)).map_err(CommandError::Terminal)?;
     }
+    // The terminal is gone, so there is nothing to restore, and the wait for a key would never return: it reads the end
+    // of the closed terminal for ever.
+    signal_hook::flag::register_conditional_shutdown(SIGHUP, 1, Arc::new(AtomicBool::new(true)))
+        .map_err(CommandError::Terminal)?;
     let news = ask(client);
     let mut terminal = ratatui::try_init().map_err(CommandError::Terminal)?;
     let result = show(&mut terminal, watch, &news, &ended);
