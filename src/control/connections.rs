@@ -1,5 +1,7 @@
 //! Seeing and closing connections.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Json;
@@ -136,7 +138,7 @@ pub(super) async fn get(
     tag = "operate",
     params(("id" = u64, Path, description = "The connection")),
     responses(
-        (status = 204, description = "It is being closed"),
+        (status = 204, description = "It takes nothing any more, and closes"),
         (status = 404, description = "It is not open", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -145,8 +147,16 @@ pub(super) async fn close(
     ConnectionId(id): ConnectionId,
     _: Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
-    match api.handle().close(id)? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Problem::no_connection()),
+    let handle = api.handle();
+    if api.answer(handle.connection(id)).await?.is_none() || !handle.close(id)? {
+        return Err(Problem::no_connection());
     }
+    // It closes behind what was published to it before; then it is not found any more.
+    let closed = async {
+        while handle.connection(id).await?.is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    };
+    api.answer(closed).await.map(|()| StatusCode::NO_CONTENT)
 }

@@ -101,7 +101,8 @@ fn connections(core: &Core, slot: u32, limit: usize) -> ConnectionPage {
 }
 
 fn connection(core: &Core, key: Key) -> Option<ConnectionInfo> {
-    let connection = core.table.get(key)?;
+    // One that has had its farewell is only waited for.
+    let connection = core.table.get(key).filter(|connection| connection.closing.is_none())?;
     let peer = core.registry.get(connection.id)?.peer();
     let (queued_messages, queued_bytes) =
         connection.outbox.as_ref().map_or((0, 0), |outbox| (outbox.len(), outbox.bytes()));

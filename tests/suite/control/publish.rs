@@ -177,11 +177,10 @@ fn while_a_shard_is_behind_publishes_are_refused_whole() {
     assert_eq!(http.get("/metrics").status, 200);
 
     release.send(()).unwrap();
-    let other = clients.len() - 1;
     assert_eq!(clients[0].recv(), "blocking");
-    for client in [0, other] {
+    for client in &mut clients {
         for _ in 0..accepted {
-            assert_eq!(clients[client].recv(), "x", "what was accepted reached both shards");
+            assert_eq!(client.recv(), "x", "what was accepted reached both shards");
         }
     }
     wait_until("publishes are taken again", || http.post("/v1/broadcast", "last").status == 202);

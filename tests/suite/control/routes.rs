@@ -68,14 +68,18 @@ fn connections_are_listed_page_by_page_looked_at_and_closed() {
     assert_eq!(one["peer"], json!(clients[3].addr().to_string()));
     assert_eq!((&one["topics"], &one["queued_messages"]), (&json!(["a", "b"]), &json!(0)));
     assert_eq!(http.send("DELETE", &format!("/v1/connections/{id}"), &[], b"").status, 204);
+    // The client has not closed its side yet.
+    http.get(&format!("/v1/connections/{id}")).is_problem(404, "no-connection");
+    http.send("DELETE", &format!("/v1/connections/{id}"), &[], b"").is_problem(404, "no-connection");
     assert_eq!(clients[3].recv(), "BYE kicked");
+    drop(clients.remove(3));
     plane.wait_for_connections(6);
     for (method, path) in [("GET", ""), ("DELETE", ""), ("POST", "/messages")] {
-        let path = format!("/v1/connections/{id}{path}");
-        http.send(method, &path, &[], b"x").is_problem(404, "no-connection");
-        http.send(method, &path.replace(&id, "x1"), &[], b"x").is_problem(400, "bad-connection-id");
-        http.send(method, &path.replace(&id, "-1"), &[], b"x").is_problem(400, "bad-connection-id");
-        http.send(method, &path.replace(&id, "18446744073709551616"), &[], b"").is_problem(400, "bad-connection-id");
+        let mut ask = |id: &str| http.send(method, &format!("/v1/connections/{id}{path}"), &[], b"x");
+        ask(&id).is_problem(404, "no-connection");
+        for bad in ["x1", "-1", "+1", "18446744073709551616"] {
+            ask(bad).is_problem(400, "bad-connection-id");
+        }
     }
     for bad in ["limit=0", "limit=1001", "limit=x", "limit=", "after=", "after=1", "after=+1.2", "limit=1&limit=2", "x"]
     {
