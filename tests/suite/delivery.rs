@@ -215,6 +215,8 @@ fn a_handler_sends_to_connections_on_any_shard_and_to_closed_ones_the_message_is
 fn closing_by_id_says_kicked_and_a_second_time_changes_nothing() {
     let server = Fixture::hub(config());
     let mut witness = server.client(Framing::Line);
+    // It is counted from here on, so that one connection is this one.
+    witness.id();
     for framing in PLAIN {
         let mut client = server.client(framing);
         let id = client.id();
