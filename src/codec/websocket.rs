@@ -4,11 +4,14 @@
 //! pieces (a long frame, a fragmented message) is moved into an [`Assembly`] as it arrives, unmasked and checked
 //! once, so a connection without a message under way needs no state at all.
 
+mod mask;
+
 use std::ops::Range;
 
 use thiserror::Error;
 
 use crate::message::CloseReason;
+use mask::{Mask, unmask};
 
 /// Bits of a frame's first byte: the last frame of a message; bits that only an extension may set; the opcode.
 const FIN: u8 = 0x80;
@@ -33,8 +36,6 @@ pub(crate) const CONTROL_BYTES_MAX: usize = 125;
 
 /// A ping without a payload.
 pub(crate) const PING_FRAME: [u8; 2] = [FIN | PING, 0];
-
-type Mask = [u8; 4];
 
 /// What the bytes at hand hold. `consumed` is how many of them are used up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,18 +264,6 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
         return Err(Violation::NotUtf8);
     }
     Ok(Some(code))
-}
-
-/// Takes the mask off, or puts it on. The loop over whole masks is one that the compiler turns into vector
-/// instructions.
-pub(crate) fn unmask(bytes: &mut [u8], mask: Mask) {
-    let (chunks, rest) = bytes.as_chunks_mut::<4>();
-    for chunk in chunks {
-        *chunk = (u32::from_ne_bytes(*chunk) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
-    }
-    for (byte, mask) in rest.iter_mut().zip(mask) {
-        *byte ^= mask;
-    }
 }
 
 /// Appends one frame with a whole message: a text frame if it is UTF-8, else a binary one.
