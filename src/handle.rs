@@ -28,6 +28,17 @@ pub(crate) struct ShardEnd {
     pub(crate) metrics: Arc<ShardMetrics>,
 }
 
+impl ShardEnd {
+    /// Puts a command into a queue in which a place was seen, by a caller that holds the lock. While the shard takes a
+    /// command out, its place counts as free and can't be filled yet for a moment; that is not to be lost.
+    fn hand_over(&self, mut command: Command) {
+        while let Err(TrySendError::Full(back)) = self.commands.try_send(command) {
+            command = back;
+            std::thread::yield_now();
+        }
+    }
+}
+
 struct Inner {
     shards: Vec<ShardEnd>,
     registry: Arc<Registry>,
@@ -142,7 +153,7 @@ impl ServerHandle {
         let publish = Publish { id, target, payload, slow_consumer, accepted, receipt: Some(receipt) };
         for shard in shards {
             // A shard that has ended has no connections left to miss it.
-            let _ = shard.commands.try_send(Command::Publish(publish.clone()));
+            shard.hand_over(Command::Publish(publish.clone()));
         }
         Ok(Published { id, accepted, shards: shards.len(), answers })
     }
@@ -286,7 +297,7 @@ impl ServerHandle {
         };
         for shard in &self.inner.shards {
             // A shard that has ended publishes nothing any more.
-            let _ = shard.commands.try_send(Command::SetPolicy { topic: topic.clone(), policy });
+            shard.hand_over(Command::SetPolicy { topic: topic.clone(), policy });
         }
         Ok(())
     }

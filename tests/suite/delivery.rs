@@ -82,6 +82,8 @@ fn publishes_from_outside_reach_all_shards_in_order() {
 
 #[test]
 fn what_is_refused_as_busy_from_outside_reaches_nobody_and_all_else_everybody() {
+    // So many, since a shard must be met at the moment in which it takes a command.
+    const TAKEN: usize = 20_000;
     let config = Config { control_queue: 1, ..roomy() };
     let server = Fixture::hub(config);
     let mut subscribers = everywhere(&server, 1);
@@ -93,7 +95,7 @@ fn what_is_refused_as_busy_from_outside_reaches_nobody_and_all_else_everybody() 
             Err(PublishError::Busy) => refused += 1,
             Err(error) => panic!("{error}"),
         }
-        if taken.len() >= 200 && refused >= 200 {
+        if taken.len() >= TAKEN && refused > 0 {
             break;
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::http::Http;
 use super::slow::narrow;
 use super::{Plane, config};
-use crate::support::{Fixture, wait_until};
+use crate::support::{DEADLINE, Fixture, wait_until};
 
 /// Begins to listen.
 fn listen(plane: &Plane) -> Http {
@@ -72,8 +72,9 @@ fn the_ticker_rests_without_listeners_and_begins_again() {
 
 #[test]
 fn a_listener_that_does_not_read_is_let_go_and_the_others_go_on() {
+    let write_time = Duration::from_millis(200);
     let plane =
-        fast(ControlLimits { connections: 2, write_time: Duration::from_millis(200), ..ControlLimits::default() });
+        fast(ControlLimits { connections: 2, write_time, head_time: 10 * DEADLINE, ..ControlLimits::default() });
     let mut good = listen(&plane);
     let mut slow = narrow(&plane);
     write!(slow, "GET /v1/events HTTP/1.1\r\nHost: {}\r\n\r\n", plane.addr()).unwrap();

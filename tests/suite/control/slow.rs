@@ -42,7 +42,9 @@ pub(super) fn narrow(plane: &Plane) -> TcpStream {
 
 #[test]
 fn a_client_that_never_reads_is_given_up_and_nobody_waits_for_it() {
-    let plane = plane(ControlLimits { connections: 2, write_time: SHORT, ..ControlLimits::default() });
+    let limits =
+        ControlLimits { connections: 2, write_time: SHORT, head_time: 10 * DEADLINE, ..ControlLimits::default() };
+    let plane = plane(limits);
     let mut client = plane.client(Framing::Line);
     let mut stuck = narrow(&plane);
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", plane.addr());
