@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use corecast::Framing;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::Program;
+use crate::support::{Program, can_browse, is_here, node_has, runs};
 
 /// A hub as a program, with an `http` address on a port of the kernel's choice.
 fn hub(flags: &[&str]) -> Program {
@@ -39,24 +39,36 @@ fn assert_well(mut command: Command) {
 
 #[test]
 fn python_websockets() {
+    if !is_here("the Python clients", runs(python())) {
+        return;
+    }
     let server = hub(&[]);
     assert_well(script(python(), "clients/websockets_client.py", &server.addr(Framing::Http).to_string()));
 }
 
 #[test]
 fn python_aiohttp() {
+    if !is_here("the Python clients", runs(python())) {
+        return;
+    }
     let server = hub(&[]);
     assert_well(script(python(), "clients/aiohttp_client.py", &server.addr(Framing::Http).to_string()));
 }
 
 #[test]
 fn node_ws() {
+    if !node_has("ws") {
+        return;
+    }
     let server = hub(&[]);
     assert_well(script("node", "browser/ws.mjs", &server.addr(Framing::Http).to_string()));
 }
 
 #[test]
 fn curl_reads_an_event_stream_as_it_comes() {
+    if !is_here("curl", runs("curl")) {
+        return;
+    }
     let server = hub(&[]);
     let url = format!("http://{}/sse?topic=news", server.addr(Framing::Http));
     let mut curl = Command::new("curl");
@@ -76,6 +88,9 @@ fn curl_reads_an_event_stream_as_it_comes() {
 
 #[test]
 fn a_browser_subscribes_loses_the_server_and_comes_back() {
+    if !can_browse() {
+        return;
+    }
     let mut server = hub(&["--demo"]);
     let addr = server.addr(Framing::Http);
     let mut browser = Driven::start(script("node", "browser/demo.mjs", &format!("http://{addr}/demo")));

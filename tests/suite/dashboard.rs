@@ -1,33 +1,19 @@
 //! The dashboard in a real browser. `tests/browser/dashboard.mjs` clicks; here are the server and its clients.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use corecast::Framing;
 use rustix::process::Signal;
 
-use crate::support::Program;
+use crate::support::{Program, can_browse};
 
 /// A topic that would run a script, were its name ever taken for markup.
 const NASTY_TOPIC: &str = "<img/src=x/onerror=alert(1)>";
 
 fn browser_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/browser")
-}
-
-/// Whether node, the driver and the browser are here. Who runs the tests without `.ci/setup` is told what is left out;
-/// in CI everything must be there.
-fn can_browse() -> bool {
-    let node = Command::new("node").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let here = node.is_ok_and(|status| status.success())
-        && browser_folder().join("node_modules/playwright-core").exists()
-        && (std::env::var_os("CHROMIUM").is_some() || Path::new("/usr/bin/chromium").exists());
-    if !here && std::env::var_os("CI").is_none() {
-        println!("left out: there is no node, playwright-core or chromium; .ci/setup installs them");
-        return false;
-    }
-    true
 }
 
 /// Starts the server with two shards and a control plane.

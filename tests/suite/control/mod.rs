@@ -85,9 +85,6 @@ fn config() -> Config {
 fn tool(name: &str, candidates: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
     let runs = |path: &PathBuf| Command::new(path).arg("--version").output().is_ok_and(|ran| ran.status.success());
     let found = candidates.into_iter().find(runs);
-    if found.is_none() {
-        assert!(std::env::var_os("CORECAST_TOOLS").is_none(), "{name} is missing; .ci/setup installs it");
-        println!("skipped: {name} is not installed (.ci/setup does that)");
-    }
+    support::is_here(name, found.is_some());
     found
 }

@@ -6,6 +6,8 @@ mod program;
 mod random;
 mod server;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use corecast::Framing;
@@ -22,6 +24,35 @@ pub(crate) const PLAIN: [Framing; 2] = [Framing::Line, Framing::Length];
 /// How long anything may take before a test gives up on it. It is no measure of speed: a machine that is busy with
 /// other things must not fail a test.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Whether a tool is here that a test needs and that `.ci/setup` installs. Who runs the tests without it is told what
+/// is left out; in CI every tool must be there.
+#[track_caller]
+pub(crate) fn is_here(tool: &str, found: bool) -> bool {
+    let required = ["CI", "CORECAST_TOOLS"].iter().any(|name| std::env::var_os(name).is_some());
+    assert!(found || !required, "{tool} is missing; .ci/setup installs it");
+    if !found {
+        println!("left out: {tool} is not here; .ci/setup installs it");
+    }
+    found
+}
+
+/// Whether a program can be run at all.
+pub(crate) fn runs(program: impl AsRef<std::ffi::OsStr>) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|ran| ran.status.success())
+}
+
+/// Whether Node and a package of `tests/browser` are here.
+pub(crate) fn node_has(package: &str) -> bool {
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/node_modules");
+    is_here("node", runs("node")) && is_here(package, modules.join(package).exists())
+}
+
+/// Whether a browser can be driven.
+pub(crate) fn can_browse() -> bool {
+    let chromium = std::env::var_os("CHROMIUM").is_some() || Path::new("/usr/bin/chromium").exists();
+    node_has("playwright-core") && is_here("chromium", chromium)
+}
 
 /// Waits until something holds.
 #[track_caller]
