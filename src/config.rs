@@ -111,6 +111,9 @@ pub(crate) const WHEEL_SLOTS: usize = 256;
 /// Milliseconds a connection that the server closes may take to receive what is queued and to close its side.
 pub(crate) const LINGER_MS: u64 = 2_000;
 
+/// Milliseconds between two looks of a starting shard whether the others have joined the mesh.
+pub(crate) const START_LOOK_MS: u64 = 20;
+
 /// Milliseconds between two tries to pass on what a full mesh queue refused.
 pub(crate) const MESH_RETRY_MS: u64 = 1;
 

@@ -32,7 +32,7 @@ use glommio::channels::shared_channel::ConnectedReceiver;
 use glommio::sync::{Gate, Pass};
 use glommio::{Latency, Shares, Task, TaskQueueHandle};
 
-use crate::config::{Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, TICK_MS};
+use crate::config::{Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, START_LOOK_MS, TICK_MS};
 use crate::handler::Handler;
 use crate::host;
 use crate::metrics::ShardMetrics;
@@ -83,7 +83,8 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         Ok(None)
     };
     let joined = async { join_mesh(mesh, index, &config).await.map(Some) };
-    let Some((mesh, lanes)) = futures_lite::future::or(joined, given_up).await? else { return Ok(()) };
+    let joined = kept_awake(futures_lite::future::or(joined, given_up));
+    let Some((mesh, lanes)) = joined.await? else { return Ok(()) };
     let (failure, failed) = async_channel::bounded(1);
     let shard = Rc::new(Shard {
         core: RefCell::new(Core::new(index, &config, H::render, registry, metrics, mesh)),
@@ -165,6 +166,18 @@ impl<H: Handler> Shard<H> {
 }
 
 type Lanes = Vec<(usize, ConnectedReceiver<ShardMsg>)>;
+
+/// Runs something and looks at it again every so often. An executor that goes to sleep just when another one writes to
+/// its channel may miss that (glommio 0.9). Later the shard's own tick wakes it; before there is one, two shards that
+/// wait for each other's first message would sleep for ever.
+async fn kept_awake<T>(work: impl Future<Output = T>) -> T {
+    async fn look<T>() -> T {
+        loop {
+            glommio::timer::sleep(Duration::from_millis(START_LOOK_MS)).await;
+        }
+    }
+    futures_lite::future::or(work, look()).await
+}
 
 /// Joins the mesh and finds out which of its numbers stands for which shard: each shard's first message says.
 async fn join_mesh(mesh: FullMesh<ShardMsg>, index: usize, config: &Config) -> Result<(Mesh, Lanes), String> {
