@@ -112,7 +112,7 @@ pub enum ControlError {
     /// The address can't be listened on.
     #[error(
         "the control plane can't listen on {addr}: {source}; stop what listens there, or choose another address, or \
-         none, with --control"
+         none, with --control off"
     )]
     Bind {
         /// The address.
