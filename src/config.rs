@@ -54,6 +54,19 @@ pub(crate) const RINGS_LOCKED_BYTES: u64 = 3 * (RING_DEPTH * (64 + 2 * 16) + POO
 /// Bytes of locked memory without which an executor does not start (glommio's own minimum).
 pub(crate) const MEMLOCK_BYTES_MIN: u64 = 512 * KIB as u64;
 
+/// Sockets that one ring of a shard's own watches; further ones go to further rings. To cancel a poll, the kernel walks
+/// one of the ring's chains of polls, and there are 256 of them at the most.
+pub(crate) const POLLS_PER_RING: usize = 16_384;
+
+/// Completions such a ring holds until they are collected. The kernel makes 256 chains of polls from 8,192 on.
+pub(crate) const POLL_COMPLETIONS: u32 = 8_192;
+
+/// Polls handed to the kernel with one call.
+pub(crate) const POLL_SUBMISSIONS: u32 = 256;
+
+/// How many connections get their turn before what they have to say to the ring is submitted.
+pub(crate) const TURNS_PER_BATCH: usize = 128;
+
 /// How many `recv` calls one connection may make before the next connection gets its turn.
 pub(crate) const READS_PER_TURN: usize = 4;
 

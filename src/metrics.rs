@@ -82,8 +82,8 @@ pub struct ShardMetrics {
     pub stall_ms_max: Counter,
     /// Buffers that the registered pool could not lend and that came from the heap.
     pub pool_misses: Counter,
-    /// Gauge: connection tasks.
-    pub tasks: Counter,
+    /// Gauge: polls that are armed on the sockets of connections: one for each, and a second for one that is blocked.
+    pub polls: Counter,
     /// Connections accepted.
     pub accepted: Counter,
     /// Connections refused because `max_connections` were open.

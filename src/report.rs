@@ -31,14 +31,14 @@ impl Reporter {
         Reporter { handle, last, resident_at_start: host::resident_bytes().unwrap_or(0) }
     }
 
-    /// The line for the time since the last one: connections by shard, messages a second, drops by reason, tasks,
+    /// The line for the time since the last one: connections by shard, messages a second, drops by reason, polls,
     /// resident memory, and bytes of it per connection.
     pub fn line(&mut self) -> String {
         let now = totals(&self.handle);
         let seconds = now.at.duration_since(self.last.at).as_secs_f64().max(1e-3);
         let rate = |now: u64, last: u64| (now.wrapping_sub(last) as f64 / seconds).round();
         let by_shard: Vec<_> = self.handle.stats().map(|shard| shard.connections.get().to_string()).collect();
-        let tasks: u64 = self.handle.stats().map(|shard| shard.tasks.get()).sum();
+        let polls: u64 = self.handle.stats().map(|shard| shard.polls.get()).sum();
         let connections = self.handle.conn_count();
 
         let mut line = format!(
@@ -53,7 +53,7 @@ impl Reporter {
                 let _ = write!(line, " dropped[{reason}]={dropped}");
             }
         }
-        let _ = write!(line, " tasks={tasks}");
+        let _ = write!(line, " polls={polls}");
         if let Some(resident) = host::resident_bytes() {
             let _ = write!(line, " resident={:.1}MiB", resident as f64 / f64::from(1 << 20));
             if connections > 0 {

@@ -162,9 +162,9 @@ metrics! {
     "corecast_topics"
         "Topics that have a subscriber on the shard."
         Source::Gauge(|shard| shard.topics.get()),
-    "corecast_tasks"
-        "Tasks of connections."
-        Source::Gauge(|shard| shard.tasks.get()),
+    "corecast_polls"
+        "Polls armed on the sockets of connections: one for each, and a second for one whose socket takes no more."
+        Source::Gauge(|shard| shard.polls.get()),
     "corecast_draining"
         "1 while the server drains."
         Source::Process(|all| Some(f64::from(u8::from(all.handle.is_draining())))),

@@ -127,8 +127,8 @@ shard_stats! {
     connections,
     /// Topics that have a subscriber on the shard.
     topics,
-    /// Connection tasks.
-    tasks,
+    /// Polls armed on the sockets of connections.
+    polls,
     /// Connections accepted.
     accepted,
     /// `accept` calls that failed for want of file descriptors or memory.

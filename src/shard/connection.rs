@@ -1,8 +1,6 @@
 //! The row of one client connection.
 
-use std::task::Waker;
-
-use glommio::net::TcpStream;
+use std::os::fd::OwnedFd;
 
 use crate::codec::Encoding;
 use crate::codec::websocket::Assembly;
@@ -15,14 +13,12 @@ use crate::shard::timeouts::{NEVER, Tick};
 
 /// The row of one connection. Idle, it owns no buffer and no queue.
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: OwnedFd,
     pub(crate) id: ConnId,
     /// What waits to be written, and gaps to be told; `None` when there is neither.
     pub(crate) outbox: Option<Box<Outbox>>,
     /// Bytes of a message that is not complete, or that could not be taken yet; `None` when there are none.
     pub(super) held: Option<Box<Held>>,
-    /// Wakes the connection's task.
-    pub(super) waker: Option<Waker>,
     /// When it was accepted.
     pub(crate) opened: Tick,
     /// Messages written to it.
@@ -47,11 +43,23 @@ pub(crate) struct Connection {
     pub(crate) closing: Option<CloseReason>,
     /// What the connection speaks; `None`: that is not settled yet, and nothing can be sent to it.
     pub(crate) encoding: Option<Encoding>,
-    /// The socket took less than it was given, and its task waits for it to become writable.
+    /// Waits for its turn.
+    pub(super) queued: bool,
+    /// The socket may have something to read: nothing has shown yet that it is empty.
+    pub(super) readable: bool,
+    /// The client has ended its stream, or both: reading goes on until that shows.
+    pub(super) hangup: bool,
+    /// A poll is armed that reports when there is something to read.
+    pub(super) watches_read: bool,
+    /// A poll is armed that reports when the socket takes bytes again.
+    pub(super) watches_write: bool,
+    /// The socket took less than it was given, and room is waited for.
     pub(crate) blocked: bool,
+    /// The socket that was blocked has room again.
+    pub(super) writable: bool,
     /// Waits to be flushed when the batch ends.
     pub(crate) dirty: bool,
-    /// The task takes the connection out at once.
+    /// The next turn takes the connection out at once.
     pub(crate) abort: bool,
     /// The sending side is shut; only the client's farewell is waited for.
     pub(crate) shut: bool,
@@ -72,13 +80,12 @@ pub(super) struct Held {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, id: ConnId, encoding: Option<Encoding>, now: Tick) -> Self {
+    pub(crate) fn new(socket: OwnedFd, id: ConnId, encoding: Option<Encoding>, now: Tick) -> Self {
         Connection {
-            stream,
+            socket,
             id,
             outbox: None,
             held: None,
-            waker: None,
             opened: now,
             sent: 0,
             dropped: 0,
@@ -91,19 +98,18 @@ impl Connection {
             close_by: NEVER,
             closing: None,
             encoding,
+            queued: false,
+            readable: false,
+            hangup: false,
+            watches_read: false,
+            watches_write: false,
             blocked: false,
+            writable: false,
             dirty: false,
             abort: false,
             shut: false,
             eof: false,
             paused: false,
-        }
-    }
-
-    /// Has the connection's task run. Before its first turn it needs no waking.
-    pub(crate) fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
         }
     }
 

@@ -4,12 +4,13 @@
 //! of them are parts of [`Core`]. Everything here runs on the shard's own core and none of it waits. The tasks around it (accept, fan-out, the
 //! connections themselves) borrow it for the length of one step.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glommio::net::TcpStream;
 use rustix::net::Shutdown;
 
 use crate::codec::http::{self, Site};
@@ -22,12 +23,14 @@ use crate::rate::{Micros, Rate};
 use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
 use crate::shard::connection::Connection;
+use crate::shard::listener::Listeners;
 use crate::shard::mailbox::{Mesh, PublishQueue};
 use crate::shard::outbox::{Limits, Outbox};
+use crate::shard::readiness::{Interest, Readiness, Report};
+use crate::shard::runner::TurnQueue;
 use crate::shard::table::{Key, Table};
 use crate::shard::timeouts::{NEVER, Tick, Wheel};
 use crate::shard::topics::Topics;
-use crate::sys;
 
 /// Puts an event into the bytes of a message; see [`crate::handler::Handler::render`].
 pub(crate) type Render = fn(Event<'_>, Dialect, &mut Vec<u8>) -> bool;
@@ -91,6 +94,12 @@ pub(crate) struct Core {
     pub(crate) mesh: Mesh,
     pub(crate) pool: Pool,
     pub(crate) wheel: Wheel,
+    pub(super) readiness: Readiness,
+    /// What the ring has reported and nobody has looked at.
+    pub(super) reports: Vec<Report>,
+    pub(super) listeners: Listeners,
+    /// Connections that wait for their turn.
+    pub(super) turns: TurnQueue,
     /// Connections with something in their outbox that has not been tried to write yet.
     pub(super) dirty: Vec<Key>,
     /// Connections that published while the queue of publishes was congested.
@@ -117,8 +126,8 @@ impl Core {
         registry: Arc<Registry>,
         metrics: Arc<ShardMetrics>,
         mesh: Mesh,
-    ) -> Self {
-        Core {
+    ) -> io::Result<Self> {
+        Ok(Core {
             index,
             settings: Settings::new(config),
             limits: Limits::new(config),
@@ -132,6 +141,10 @@ impl Core {
             mesh,
             pool: Pool::new(),
             wheel: Wheel::default(),
+            readiness: Readiness::new(true)?,
+            reports: Vec::new(),
+            listeners: Listeners::default(),
+            turns: TurnQueue::default(),
             dirty: Vec::new(),
             congested: Vec::new(),
             spare: Vec::new(),
@@ -140,35 +153,54 @@ impl Core {
             started: Instant::now(),
             draining: false,
             draining_peers: 0,
-        }
+        })
     }
 
     // ---- Connections come and go ----
 
     /// Takes a connection in that the registry has admitted.
-    pub(crate) fn add(&mut self, stream: TcpStream, encoding: Option<Encoding>) -> Option<(Key, ConnId)> {
-        // A client that is gone already has no address; it is closed at the first read.
-        let peer = stream.peer_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    ///
+    /// # Errors
+    /// What there is no room for, in words.
+    pub(crate) fn add(
+        &mut self,
+        socket: OwnedFd,
+        peer: SocketAddr,
+        encoding: Option<Encoding>,
+    ) -> Result<(Key, ConnId), String> {
         let (registry, shard, now) = (Arc::clone(&self.registry), self.index as u16, self.wheel.now());
+        let mut id = None;
         let key = self.table.insert_with(|key| {
+            id = registry.insert(Row::new(shard, key, peer));
             // A row without an id is taken out again below.
-            let id = registry.insert(Row::new(shard, key, peer)).unwrap_or(ConnId::from_u64(u64::MAX));
-            Connection::new(stream, id, encoding, now)
+            Connection::new(socket, id.unwrap_or(ConnId::from_u64(u64::MAX)), encoding, now)
         });
-        let id = self.table.get(key).map(|connection| connection.id)?;
-        if id == ConnId::from_u64(u64::MAX) {
-            self.table.remove(key);
-            return None;
-        }
+        let watchable = self.readiness.reserve(key.slot).map_err(|error| format!("no ring to watch it: {error}"));
+        let id = match (id, watchable) {
+            (Some(id), Ok(())) => id,
+            (id, watchable) => {
+                self.table.remove(key);
+                id.into_iter().for_each(|id| self.registry.remove(id));
+                return Err(watchable.err().unwrap_or_else(|| "the registry is full".into()));
+            }
+        };
         self.metrics.accepted.add(1);
         self.metrics.connections.set(self.table.len() as u64);
         self.schedule(key);
-        Some((key, id))
+        self.wake(key);
+        Ok((key, id))
     }
 
     /// Takes a connection out and closes its socket. Its reason is counted, and so is each message that waited.
     pub(crate) fn remove(&mut self, key: Key) {
         let Some(mut connection) = self.table.remove(key) else { return };
+        // A poll that is armed would keep the socket open.
+        let watched =
+            [(connection.watches_read, Interest::Read(key)), (connection.watches_write, Interest::Write(key))];
+        for (_, interest) in watched.into_iter().filter(|(armed, _)| *armed) {
+            self.readiness.unwatch(interest);
+            self.metrics.polls.sub(1);
+        }
         self.topics.remove_connection(key);
         self.registry.remove(connection.id);
         self.registry.release();
@@ -205,9 +237,7 @@ impl Core {
                 self.say_farewell(key, reason);
             }
         }
-        if let Some(connection) = self.table.get_mut(key) {
-            connection.wake();
-        }
+        self.wake(key);
         self.mark_dirty(key);
         self.schedule(key);
     }
@@ -230,12 +260,12 @@ impl Core {
         }
     }
 
-    /// Gives up on a connection: its task takes it out at once.
+    /// Gives up on a connection: its next turn takes it out.
     pub(crate) fn abort(&mut self, key: Key, reason: CloseReason) {
         if let Some(connection) = self.table.get_mut(key) {
             connection.closing.get_or_insert(reason);
             connection.abort = true;
-            connection.wake();
+            self.wake(key);
         }
     }
 
@@ -274,7 +304,7 @@ impl Core {
                 self.abort(key, CloseReason::WriteTimeout);
             }
         } else if overdue(connection.throttle_deadline()) {
-            connection.wake();
+            self.wake(key);
         } else if overdue(connection.write_deadline(settings.write_timeout)) {
             self.close(key, CloseReason::WriteTimeout);
         } else if overdue(connection.read_deadline(&settings)) {
@@ -327,7 +357,7 @@ impl Core {
             connection.shut = true;
             connection.close_by = by;
             // A socket that is not connected any more shows it at the next read.
-            let _ = rustix::net::shutdown(sys::borrow_fd(&connection.stream), Shutdown::Write);
+            let _ = rustix::net::shutdown(connection.socket.as_fd(), Shutdown::Write);
             self.schedule(key);
         }
     }

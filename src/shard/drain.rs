@@ -55,13 +55,13 @@ pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening
             }
         }
     }
-    // It is this task alone that closes the gate, so it can't be closed already.
-    let _ = shard.gate.close().await;
+    while shard.core.borrow().table.len() > 0 {
+        sleep(Duration::from_millis(MESH_RETRY_MS)).await;
+    }
     shard.core.borrow_mut().mesh.close();
 }
 
-/// Closes everything at once, for a shard that has failed. The tasks of its connections don't run any more, and what
-/// they wait for holds them and them it, so that nothing would be closed by being dropped.
+/// Closes everything at once, for a shard that has failed: its connections get no turn any more.
 pub(super) fn abandon<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening]) {
     let core = &mut *shard.core.borrow_mut();
     core.draining = true;
@@ -71,6 +71,7 @@ pub(super) fn abandon<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening])
             core.remove(key);
         }
     }
+    core.submit_polls();
     core.mesh.close();
 }
 

@@ -1,14 +1,17 @@
 //! Listening and accepting.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use glommio::net::{TcpListener, TcpStream};
-use glommio::{GlommioError, Task};
+use glommio::Task;
 use rustix::io::Errno;
+use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
@@ -16,9 +19,10 @@ use crate::codec::Encoding;
 use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS};
 use crate::handler::{Context, Handler};
 use crate::registry::Refusal;
+use crate::shard::core::Core;
+use crate::shard::readiness::Interest;
 use crate::shard::scope::Scope;
 use crate::shard::{Shard, guarded};
-use crate::sys;
 
 /// Why an address can't be listened on.
 #[derive(Debug, Error)]
@@ -127,6 +131,51 @@ fn local_addr(socket: &Socket, listen: Listen) -> Result<SocketAddr, BindError> 
     Ok(addr.as_socket().unwrap_or(listen.addr))
 }
 
+/// What the ring has reported about a shard's listeners, by their number.
+#[derive(Default)]
+pub(super) struct Listeners(Vec<Pending>);
+
+#[derive(Default)]
+struct Pending {
+    /// Clients may wait.
+    ready: bool,
+    /// A poll is armed.
+    armed: bool,
+    acceptor: Option<Waker>,
+}
+
+impl Listeners {
+    fn add(&mut self) -> u32 {
+        self.0.push(Pending::default());
+        self.0.len() as u32 - 1
+    }
+
+    pub(super) fn report(&mut self, number: u32, armed: bool) {
+        let Some(pending) = self.0.get_mut(number as usize) else { return };
+        pending.ready = true;
+        pending.armed = armed;
+        if let Some(acceptor) = pending.acceptor.take() {
+            acceptor.wake();
+        }
+    }
+}
+
+impl Core {
+    /// Ready when clients may have come since it was so last.
+    fn poll_clients(&mut self, number: u32, socket: &Socket, cx: &TaskContext<'_>) -> Poll<()> {
+        let Some(pending) = self.listeners.0.get_mut(number as usize) else { return Poll::Pending };
+        if std::mem::take(&mut pending.ready) {
+            return Poll::Ready(());
+        }
+        pending.acceptor = Some(cx.waker().clone());
+        if !std::mem::replace(&mut pending.armed, true) {
+            self.readiness.watch(Interest::Accept(number), socket.as_fd());
+            self.submit_polls();
+        }
+        Poll::Pending
+    }
+}
+
 /// A socket that is listened on, and the task that accepts from it.
 pub(crate) struct Listening {
     /// Ends when it is dropped, at the latest.
@@ -141,15 +190,14 @@ pub(crate) struct Listening {
 /// There is no descriptor left for the second hold on the socket.
 pub(crate) fn listen<H: Handler>(shard: &Rc<Shard<H>>, framing: Framing, socket: Socket) -> Result<Listening, String> {
     let second = socket.try_clone().map_err(|error| format!("holding on to a listener failed: {error}"))?;
-    let accept = accept(Rc::clone(shard), sys::from_fd(socket), framing);
+    socket.set_nonblocking(true).map_err(|error| format!("making a listener non-blocking failed: {error}"))?;
+    let number = shard.core.borrow_mut().listeners.add();
+    let accept = accept(Rc::clone(shard), socket, number, framing);
     Ok(Listening { _task: glommio::spawn_local(guarded(Rc::clone(shard), accept)), socket: second })
 }
 
 impl Listening {
-    /// Stops listening. The shard must be draining.
-    ///
-    /// Cancelling the task would not do: a connection that the ring has accepted at that moment would stay open and
-    /// belong to nobody. Shutting the socket down ends the pending accept with an error instead, and the task itself.
+    /// Stops listening. The shard must be draining: then the task ends, too.
     pub(crate) fn stop(&self) {
         // A listening socket can always be shut down.
         let _ = self.socket.shutdown(Shutdown::Both);
@@ -157,30 +205,29 @@ impl Listening {
 }
 
 /// Accepts until the shard drains.
-async fn accept<H: Handler>(shard: Rc<Shard<H>>, listener: TcpListener, framing: Framing) {
+async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, framing: Framing) {
     let (first, longest) = ACCEPT_BACKOFF_MS;
     let mut backoff = Duration::from_millis(first);
     let mut complaints = Limited::default();
     let mut refusals = Limited::default();
     let registry = Arc::clone(&shard.core.borrow().registry);
-    loop {
-        while let Some(pause) = registry.accept_pause() {
+    while !shard.core.borrow().draining {
+        if let Some(pause) = registry.accept_pause() {
             glommio::timer::sleep(pause).await;
+            continue;
         }
-        if shard.core.borrow().draining {
-            return;
-        }
-        match listener.shared_accept().await {
-            Ok(accepted) => {
+        match accept_one(&socket) {
+            Ok((client, peer)) => {
                 backoff = Duration::from_millis(first);
-                if let Err(refusal) = admit(&shard, accepted.bind_to_executor(), framing)
+                if let Err(refusal) = admit(&shard, client, peer, framing)
                     && let Some(count) = refusals.another()
                 {
                     tracing::warn!(count, "connections refused: {refusal}");
                 }
             }
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(_) if shard.core.borrow().draining => return,
+            Err(Errno::AGAIN) => poll_fn(|cx| shard.core.borrow_mut().poll_clients(number, &socket, cx)).await,
+            Err(error) if is_about_one_connection(error) => {}
+            Err(_) if shard.core.borrow().draining => break,
             Err(error) => {
                 shard.core.borrow().metrics.accept_errors.add(1);
                 if let Some(count) = complaints.another() {
@@ -192,49 +239,51 @@ async fn accept<H: Handler>(shard: Rc<Shard<H>>, listener: TcpListener, framing:
         }
         glommio::yield_if_needed().await;
     }
+    let core = &mut *shard.core.borrow_mut();
+    core.readiness.unwatch(Interest::Accept(number));
+    core.submit_polls();
+}
+
+fn accept_one(socket: &Socket) -> Result<(OwnedFd, SocketAddr), Errno> {
+    let (client, peer) = rustix::net::acceptfrom_with(socket, SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((client, peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))))
 }
 
 /// The client gave up before it was accepted; see accept(2).
-fn is_about_one_connection(error: &GlommioError<()>) -> bool {
-    let GlommioError::IoError(error) = error else { return false };
-    matches!(Errno::from_io_error(error), Some(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM))
+fn is_about_one_connection(error: Errno) -> bool {
+    matches!(error, Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM)
 }
 
-/// Takes a connection in and starts its task, or closes it and says why.
-fn admit<H: Handler>(shard: &Rc<Shard<H>>, stream: TcpStream, framing: Framing) -> Result<(), String> {
-    let (key, pass) = {
-        let core = &mut *shard.core.borrow_mut();
-        let Some(pass) = shard.gate.enter().ok().filter(|_| !core.draining) else {
-            core.metrics.refused_draining.add(1);
-            return Err("the server is draining".into());
-        };
-        if let Err(refusal) = core.registry.admit() {
-            return Err(match refusal {
-                Refusal::Full => {
-                    core.metrics.refused_full.add(1);
-                    format!("as many as allowed are open ({})", core.registry.max())
-                }
-                Refusal::Memory => {
-                    core.metrics.refused_memory.add(1);
-                    "the process has more memory in use than max_memory".into()
-                }
-            });
-        }
-        let Some((key, id)) = core.add(stream, Encoding::of(framing)) else {
-            core.registry.release();
-            core.metrics.refused_full.add(1);
-            return Err("the registry is full".into());
-        };
-        core.metrics.tasks.add(1);
-        if Encoding::of(framing).is_some() {
-            let mut scope = Scope { core, key, id };
-            shard.handler.borrow_mut().on_connect(&mut Context::new(id, &mut scope));
-        }
-        core.flush_dirty();
-        (key, pass)
-    };
-    // The task has its first turn in here, so nothing of the shard may be borrowed.
-    shard.spawn_connection(key, pass);
+/// Takes a connection in, or closes it and says why.
+fn admit<H: Handler>(shard: &Shard<H>, socket: OwnedFd, peer: SocketAddr, framing: Framing) -> Result<(), String> {
+    let core = &mut *shard.core.borrow_mut();
+    if core.draining {
+        core.metrics.refused_draining.add(1);
+        return Err("the server is draining".into());
+    }
+    if let Err(refusal) = core.registry.admit() {
+        return Err(match refusal {
+            Refusal::Full => {
+                core.metrics.refused_full.add(1);
+                format!("as many as allowed are open ({})", core.registry.max())
+            }
+            Refusal::Memory => {
+                core.metrics.refused_memory.add(1);
+                "the process has more memory in use than max_memory".into()
+            }
+        });
+    }
+    let encoding = Encoding::of(framing);
+    let (key, id) = core.add(socket, peer, encoding).inspect_err(|_| {
+        core.registry.release();
+        core.metrics.refused_full.add(1);
+    })?;
+    if encoding.is_some() {
+        let mut scope = Scope { core, key, id };
+        shard.handler.borrow_mut().on_connect(&mut Context::new(id, &mut scope));
+    }
+    core.flush_dirty();
     Ok(())
 }
 

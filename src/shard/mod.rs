@@ -11,6 +11,8 @@ pub(crate) mod outbox;
 mod outgoing;
 mod publish;
 pub(crate) mod query;
+mod readiness;
+mod runner;
 mod scope;
 pub(crate) mod table;
 pub(crate) mod timeouts;
@@ -29,7 +31,6 @@ use async_channel::{Receiver, Sender};
 use futures_lite::StreamExt;
 use glommio::channels::channel_mesh::{FullMesh, Receivers};
 use glommio::channels::shared_channel::ConnectedReceiver;
-use glommio::sync::{Gate, Pass};
 use glommio::{Latency, Shares, Task, TaskQueueHandle};
 
 use crate::config::{Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, START_LOOK_MS, TICK_MS};
@@ -39,8 +40,6 @@ use crate::metrics::ShardMetrics;
 use crate::registry::Registry;
 use crate::shard::core::Core;
 use crate::shard::mailbox::{Command, Mesh, ShardMsg};
-use crate::shard::table::Key;
-use crate::shard::turn::ConnectionTask;
 
 /// What a shard is started with.
 pub(crate) struct Start {
@@ -55,12 +54,11 @@ pub(crate) struct Start {
     pub(crate) drain: Receiver<Duration>,
 }
 
-/// A running shard: its state, its handler, and the gate that its connections pass.
+/// A running shard: its state and its handler.
 pub(crate) struct Shard<H> {
     pub(crate) core: RefCell<Core>,
     pub(crate) handler: RefCell<H>,
-    pub(crate) gate: Gate,
-    /// Where tasks run that carry messages to many: they may interrupt the connections' tasks.
+    /// Where tasks run that carry messages to many: they may interrupt the connections' turns.
     urgent: TaskQueueHandle,
     /// Takes the words of the first task that panicked.
     failure: Sender<String>,
@@ -85,19 +83,18 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
     let joined = async { join_mesh(mesh, index, &config).await.map(Some) };
     let joined = kept_awake(futures_lite::future::or(joined, given_up));
     let Some((mesh, lanes)) = joined.await? else { return Ok(()) };
+    let core = Core::new(index, &config, H::render, registry, metrics, mesh);
+    let core = core.map_err(|error| format!("shard {index} got no ring to watch its sockets with: {error}"))?;
+    let signal = core.readiness.signal().map_err(|error| format!("holding on to a ring's signal failed: {error}"))?;
     let (failure, failed) = async_channel::bounded(1);
-    let shard = Rc::new(Shard {
-        core: RefCell::new(Core::new(index, &config, H::render, registry, metrics, mesh)),
-        handler: RefCell::new(handler),
-        gate: Gate::new(),
-        urgent,
-        failure,
-    });
+    let shard = Rc::new(Shard { core: RefCell::new(core), handler: RefCell::new(handler), urgent, failure });
 
     let mut tasks = vec![
         shard.spawn_urgent(fanout::run(Rc::clone(&shard)))?,
         shard.spawn_urgent(retry_mesh(Rc::clone(&shard)))?,
         shard.spawn_urgent(obey(Rc::clone(&shard), commands))?,
+        shard.spawn_urgent(runner::collect(Rc::clone(&shard), signal))?,
+        glommio::spawn_local(guarded(Rc::clone(&shard), runner::run(Rc::clone(&shard)))),
         glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard)))),
     ];
     for (_, lane) in lanes {
@@ -155,11 +152,6 @@ impl<H> Shard<H> {
 }
 
 impl<H: Handler> Shard<H> {
-    /// Starts the task of a connection. It ends by itself, and the gate waits for it.
-    pub(crate) fn spawn_connection(self: &Rc<Self>, key: Key, pass: Pass) {
-        glommio::spawn_local(ConnectionTask { shard: Rc::clone(self), key, _pass: pass }).detach();
-    }
-
     fn spawn_urgent(self: &Rc<Self>, future: impl Future<Output = ()> + 'static) -> Result<Task<()>, String> {
         glommio::spawn_local_into(guarded(Rc::clone(self), future), self.urgent).map_err(|error| error.to_string())
     }
@@ -236,6 +228,7 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
         let late_ms = (asleep.elapsed().as_millis() as u64).saturating_sub(TICK_MS);
         let now = started.elapsed().as_millis() / u128::from(TICK_MS);
         note_tick(&shard.core.borrow(), late_ms);
+        shard.core.borrow_mut().submit_polls();
         while u128::from(shard.core.borrow().wheel.now()) < now {
             let due = shard.core.borrow_mut().wheel.turn();
             // Clients that came together are due together, so there may be many.

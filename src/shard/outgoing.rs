@@ -1,5 +1,6 @@
 //! From a message to the socket: into a connection's outbox, under the slow-consumer policy, and out of it.
 
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -13,7 +14,6 @@ use crate::metrics::ShardMetrics;
 use crate::shard::core::Core;
 use crate::shard::outbox::{Frame, Gap, Offer, Outbox, Written};
 use crate::shard::table::Key;
-use crate::sys;
 
 impl Core {
     /// Offers a pushed message to a connection, under the slow-consumer policy.
@@ -188,7 +188,7 @@ impl Core {
             let len = bytes.len();
             self.metrics.sends.add(1);
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match rustix::net::send(sys::borrow_fd(&connection.stream), bytes, flags) {
+            match rustix::net::send(connection.socket.as_fd(), bytes, flags) {
                 Ok(sent) => {
                     let written = outbox.advance(sent);
                     connection.count_written(written, self.wheel.now());
@@ -240,15 +240,35 @@ impl Core {
         self.notice(key, event);
     }
 
-    /// The socket took less than it was given: the connection's task waits for it from here on.
+    /// Writes on to a socket that was blocked and has room again.
+    pub(super) fn resume(&mut self, key: Key) {
+        let mut buffer = self.pool.take_gather();
+        let outcome = self.write_out(key, buffer.as_bytes_mut());
+        self.pool.give_back_gather(buffer);
+        match outcome {
+            Ok(true) => {
+                if let Some(connection) = self.table.get_mut(key) {
+                    connection.blocked = false;
+                }
+                self.release_outbox(key);
+            }
+            // It stays blocked; since when it has taken nothing, `write_out` has noted.
+            Ok(false) => {
+                self.report_gaps(key);
+            }
+            Err(_) => self.abort(key, CloseReason::Reset),
+        }
+    }
+
+    /// The socket took less than it was given: from here on its room is waited for.
     fn blocked(&mut self, key: Key) {
         let now = self.wheel.now();
         if let Some(connection) = self.table.get_mut(key) {
             connection.blocked = true;
             connection.last_write = now;
-            connection.wake();
             self.metrics.sends_blocked.add(1);
             self.schedule(key);
+            self.wake(key);
         }
     }
 

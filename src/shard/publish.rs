@@ -118,9 +118,7 @@ impl Core {
         self.metrics.publish_queue.set(self.publishes.len() as u64);
         if !self.publishes.is_congested() {
             for key in self.congested.split_off(0) {
-                if let Some(connection) = self.table.get_mut(key) {
-                    connection.wake();
-                }
+                self.wake(key);
             }
         }
     }

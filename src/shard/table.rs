@@ -7,11 +7,14 @@ pub(crate) struct Key {
     generation: u32,
 }
 
-#[cfg(test)]
 impl Key {
-    /// A key as a table would give it, for tests of what is keyed by it.
+    /// A key that was taken apart, to go through hands that know numbers only.
     pub(crate) fn new(slot: u32, generation: u32) -> Self {
         Key { slot, generation }
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        self.generation
     }
 }
 

@@ -1,13 +1,11 @@
-//! The one task of a client connection: it reads, writes, and closes.
+//! A connection's turn: it reads, writes, and closes.
 
 use std::cell::RefCell;
-use std::future::Future;
-use std::pin::Pin;
+use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::task::{Context as TaskContext, Poll};
 
-use futures_lite::{AsyncRead, AsyncWrite};
-use glommio::sync::Pass;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 use crate::codec::http::{self, Outcome};
 use crate::codec::websocket::{self, Assembly};
@@ -23,56 +21,49 @@ use crate::shard::scope::Scope;
 use crate::shard::table::Key;
 use crate::shard::timeouts::NEVER;
 
-/// What a step of a connection's task leads to.
+/// What a step of a turn leads to.
 enum Step {
     /// Go on with the next step.
     Go,
-    /// Wait until something wakes the task.
+    /// The turn ends; there is more to do in the next one.
+    Again,
+    /// The turn ends; the connection waits until something wakes it.
     Wait,
     /// The connection is over.
     Over,
 }
 
-/// The task of one connection. It ends when the connection does.
-pub(crate) struct ConnectionTask<H> {
-    pub(crate) shard: Rc<Shard<H>>,
-    pub(crate) key: Key,
-    /// The shard ends only when all of its connections have.
-    pub(crate) _pass: Pass,
+/// What a non-blocking `recv` says.
+enum Received {
+    Bytes(usize),
+    /// The client has closed its sending side.
+    End,
+    /// There is nothing for now.
+    Nothing,
+    Failed,
 }
 
-impl<H: Handler> Future for ConnectionTask<H> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        self.shard.catch(|| self.turn(cx)).unwrap_or(Poll::Ready(()))
-    }
-}
-
-impl<H: Handler> ConnectionTask<H> {
-    fn turn(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let core = &mut *self.shard.core.borrow_mut();
-        let step = Turn { core, handler: &self.shard.handler, key: self.key }.run(cx);
-        if let Step::Over = step {
-            let Some(connection) = core.table.get(self.key) else { return Poll::Ready(()) };
+/// Gives a connection its turn.
+pub(super) fn take<H: Handler>(shard: &Shard<H>, key: Key) {
+    let core = &mut *shard.core.borrow_mut();
+    match (Turn { core, handler: &shard.handler, key }).run() {
+        Step::Over => {
+            let Some(connection) = core.table.get(key) else { return };
             let (id, reason) = (connection.id, connection.closing.unwrap_or(CloseReason::Reset));
             // The handler has not heard of a connection whose request opened nothing.
             if connection.encoding.is_some() {
-                let mut scope = Scope { core, key: self.key, id };
-                self.shard.handler.borrow_mut().on_close(&mut Context::new(id, &mut scope), reason);
+                let mut scope = Scope { core, key, id };
+                shard.handler.borrow_mut().on_close(&mut Context::new(id, &mut scope), reason);
             }
-            core.remove(self.key);
-            core.metrics.tasks.sub(1);
+            core.remove(key);
         }
-        core.flush_dirty();
-        match step {
-            Step::Over => Poll::Ready(()),
-            Step::Go | Step::Wait => Poll::Pending,
-        }
+        Step::Go | Step::Again => core.wake(key),
+        Step::Wait => core.watch(key),
     }
+    core.flush_dirty();
 }
 
-/// One run of a connection's task.
+/// One turn of a connection.
 struct Turn<'a, H> {
     core: &'a mut Core,
     handler: &'a RefCell<H>,
@@ -84,75 +75,28 @@ impl<H: Handler> Turn<'_, H> {
         self.core.table.get_mut(self.key)
     }
 
-    fn run(&mut self, cx: &mut TaskContext<'_>) -> Step {
+    fn run(&mut self) -> Step {
         let Some(connection) = self.connection() else { return Step::Over };
-        if !connection.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            connection.waker = Some(cx.waker().clone());
-        }
-        if let step @ (Step::Wait | Step::Over) = self.write(cx) {
-            return step;
+        // A connection that is only slow is read on all the same.
+        if std::mem::take(&mut connection.writable) && connection.blocked && !connection.abort {
+            self.core.resume(self.key);
         }
         for _ in 0..READS_PER_TURN {
             let Some(connection) = self.connection() else { return Step::Over };
             if connection.abort {
                 return Step::Over;
             }
-            let step = if connection.closing.is_some() { self.finish(cx) } else { self.read(cx) };
-            if let Step::Wait | Step::Over = step {
+            let step = if connection.closing.is_some() { self.finish() } else { self.read() };
+            if !matches!(step, Step::Go) {
                 return step;
             }
         }
         // Others get their turn before this connection goes on.
-        cx.waker().wake_by_ref();
-        Step::Wait
-    }
-
-    /// Writes what the socket did not take before. A connection that is only slow is read on all the same.
-    fn write(&mut self, cx: &mut TaskContext<'_>) -> Step {
-        while self.connection().is_some_and(|connection| connection.blocked && !connection.abort) {
-            let mut buffer = self.core.pool.take_gather();
-            let outcome = self.write_some(cx, buffer.as_bytes_mut());
-            self.core.pool.give_back_gather(buffer);
-            match outcome {
-                Poll::Pending => break,
-                Poll::Ready(Ok(true)) => {
-                    if let Some(connection) = self.connection() {
-                        connection.blocked = false;
-                    }
-                    self.core.flush(self.key);
-                }
-                Poll::Ready(Ok(false)) => {}
-                Poll::Ready(Err(_)) => self.core.abort(self.key, CloseReason::Reset),
-            }
-        }
-        Step::Go
-    }
-
-    /// Writes once through the runtime's stream, which has the ring wake this task when the socket is writable.
-    /// `Ready(true)`: the socket took all that it was given.
-    fn write_some(&mut self, cx: &mut TaskContext<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<bool>> {
-        let Some(connection) = self.core.table.get_mut(self.key) else { return Poll::Ready(Ok(true)) };
-        let Some(outbox) = &mut connection.outbox else { return Poll::Ready(Ok(true)) };
-        let bytes = outbox.gather(buffer);
-        if bytes.is_empty() {
-            return Poll::Ready(Ok(true));
-        }
-        let len = bytes.len();
-        match Pin::new(&mut connection.stream).poll_write(cx, bytes) {
-            Poll::Ready(Ok(sent)) => {
-                let written = outbox.advance(sent);
-                connection.count_written(written, self.core.wheel.now());
-                self.core.count_written(written);
-                self.core.report_gaps(self.key);
-                Poll::Ready(Ok(sent == len))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
+        Step::Again
     }
 
     /// One step of an open connection: one `recv`, and what came in.
-    fn read(&mut self, cx: &mut TaskContext<'_>) -> Step {
+    fn read(&mut self) -> Step {
         let room = self.core.settings.reply_bytes_max;
         if !self.core.has_reply_room(self.key, room) {
             return self.pause();
@@ -168,21 +112,21 @@ impl<H: Handler> Turn<'_, H> {
             return self.go_unless_paused();
         }
         let mut buffer = self.core.pool.take_read();
-        let Some(connection) = self.core.table.get_mut(self.key) else { return Step::Over };
-        let outcome = Pin::new(&mut connection.stream).poll_read(cx, buffer.as_bytes_mut());
-        let step = match outcome {
-            Poll::Pending => Step::Wait,
-            Poll::Ready(Ok(0)) => {
-                connection.eof = true;
+        let step = match self.recv(buffer.as_bytes_mut()) {
+            Received::Nothing => Step::Wait,
+            Received::End => {
+                if let Some(connection) = self.connection() {
+                    connection.eof = true;
+                }
                 self.core.close(self.key, CloseReason::ClientClosed);
                 Step::Go
             }
-            Poll::Ready(Ok(n)) => {
+            Received::Bytes(n) => {
                 self.core.metrics.bytes_in.add(n as u64);
                 self.receive(&mut buffer.as_bytes_mut()[..n]);
                 self.go_unless_paused()
             }
-            Poll::Ready(Err(_)) => {
+            Received::Failed => {
                 self.core.abort(self.key, CloseReason::Reset);
                 Step::Over
             }
@@ -191,7 +135,31 @@ impl<H: Handler> Turn<'_, H> {
         step
     }
 
-    /// Stops reading until the outbox, or the queue of publishes, has room again. What they wait for wakes the task.
+    /// Reads once, if there may be something to read.
+    fn recv(&mut self, buffer: &mut [u8]) -> Received {
+        let Some(connection) = self.core.table.get_mut(self.key) else { return Received::Failed };
+        if !connection.readable {
+            return Received::Nothing;
+        }
+        let room = buffer.len();
+        match rustix::net::recv(connection.socket.as_fd(), buffer, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Received::End,
+            Ok((_, n)) => {
+                // A read that did not fill the buffer has emptied the socket, and what comes later is reported; but
+                // the end of a stream that was reported together with its last bytes is not reported again.
+                connection.readable = n == room || connection.hangup;
+                Received::Bytes(n)
+            }
+            Err(Errno::AGAIN) => {
+                connection.readable = false;
+                Received::Nothing
+            }
+            Err(Errno::INTR) => Received::Bytes(0),
+            Err(_) => Received::Failed,
+        }
+    }
+
+    /// Stops reading until the outbox, or the queue of publishes, has room again. What they wait for wakes the connection.
     fn pause(&mut self) -> Step {
         if let Some(connection) = self.connection() {
             connection.paused = true;
@@ -430,7 +398,7 @@ impl<H: Handler> Turn<'_, H> {
 
     /// One step of a closing connection: write what waits, shut the sending side, wait for the client to close
     /// its own.
-    fn finish(&mut self, cx: &mut TaskContext<'_>) -> Step {
+    fn finish(&mut self) -> Step {
         self.core.flush(self.key);
         let Some(connection) = self.connection() else { return Step::Over };
         connection.held = None;
@@ -445,11 +413,10 @@ impl<H: Handler> Turn<'_, H> {
         }
         self.core.start_linger(self.key);
         let mut buffer = self.core.pool.take_read();
-        let Some(connection) = self.core.table.get_mut(self.key) else { return Step::Over };
-        let step = match Pin::new(&mut connection.stream).poll_read(cx, buffer.as_bytes_mut()) {
-            Poll::Pending => Step::Wait,
-            Poll::Ready(Ok(0) | Err(_)) => Step::Over,
-            Poll::Ready(Ok(_)) => Step::Go,
+        let step = match self.recv(buffer.as_bytes_mut()) {
+            Received::Nothing => Step::Wait,
+            Received::End | Received::Failed => Step::Over,
+            Received::Bytes(_) => Step::Go,
         };
         self.core.pool.give_back_read(buffer);
         step

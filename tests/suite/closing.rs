@@ -158,7 +158,7 @@ fn five_thousand_clients_that_close_at_once_leave_nothing_behind() {
     const CLIENTS: usize = 5_000;
     const MARGIN_BYTES: u64 = 2 << 20;
     let mut program = Program::serve(["--shards", "2", "--report-every", "200ms"]);
-    let all_gone = |line: &str| line.contains("connections=0 (0+0) ") && line.contains(" tasks=0 ");
+    let all_gone = |line: &str| line.contains("connections=0 (0+0) ") && line.contains(" polls=0 ");
     // What is opened and taken with the first connections belongs to the server, not to them.
     let mut first = program.client(Framing::Line);
     assert!(first.is_served());

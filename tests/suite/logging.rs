@@ -27,7 +27,7 @@ fn the_status_line_tells_the_connections_of_each_shard() {
     let (total, by_shard) = counts(&line).expect("numbers");
     assert_eq!((total, by_shard.iter().sum()), (64, 64), "{line}");
     assert!(by_shard.iter().all(|count| *count > 0), "{line}");
-    for part in [" in=", " out=", " tasks=64 ", " resident=", " bytes/connection="] {
+    for part in [" in=", " out=", " polls=64 ", " resident=", " bytes/connection="] {
         assert!(line.contains(part), "`{part}` is missing in: {line}");
     }
 }

@@ -105,12 +105,12 @@ impl Fixture {
         all.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Waits until `count` connections are open, and as many tasks run.
+    /// Waits until `count` connections are open, and as many polls are armed.
     #[track_caller]
     pub(crate) fn wait_for_connections(&self, count: usize) {
         let gauges = || {
             let connections = self.sum(|shard| shard.connections.get());
-            (self.conn_count(), connections, self.sum(|shard| shard.tasks.get()))
+            (self.conn_count(), connections, self.sum(|shard| shard.polls.get()))
         };
         wait_until(&format!("{count} connections are open"), || gauges() == (count, count as u64, count as u64));
     }

@@ -1,0 +1,166 @@
+//! Which connections have something to do, and the tasks that find it out and give each its turn.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use glommio::io::BufferedFile;
+
+use crate::config::{MESH_RETRY_MS, TURNS_PER_BATCH};
+use crate::handler::Handler;
+use crate::shard::core::Core;
+use crate::shard::readiness::{Interest, Report};
+use crate::shard::table::Key;
+use crate::shard::{Shard, turn};
+use crate::sys;
+
+/// Connections that wait for their turn, in the order in which they came. Each is in it once, as its row says.
+#[derive(Default)]
+pub(super) struct TurnQueue {
+    keys: VecDeque<Key>,
+    runner: Option<Waker>,
+}
+
+impl TurnQueue {
+    fn push(&mut self, key: Key) {
+        self.keys.push_back(key);
+        if let Some(runner) = self.runner.take() {
+            runner.wake();
+        }
+    }
+
+    fn pop(&mut self) -> Option<Key> {
+        let key = self.keys.pop_front();
+        if self.keys.is_empty() {
+            // After a moment in which all were busy.
+            self.keys.shrink_to(TURNS_PER_BATCH);
+        }
+        key
+    }
+
+    fn poll_nonempty(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if !self.keys.is_empty() {
+            return Poll::Ready(());
+        }
+        self.runner = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Core {
+    /// Gives a connection a turn soon.
+    pub(crate) fn wake(&mut self, key: Key) {
+        if let Some(connection) = self.table.get_mut(key)
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.turns.push(key);
+        }
+    }
+
+    /// The connection whose turn it is.
+    fn next_turn(&mut self) -> Option<Key> {
+        loop {
+            let key = self.turns.pop()?;
+            // Others have gone meanwhile.
+            if let Some(connection) = self.table.get_mut(key) {
+                connection.queued = false;
+                return Some(key);
+            }
+        }
+    }
+
+    /// Has the ring report what the connection waits for, unless it does so already.
+    pub(super) fn watch(&mut self, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        // What is known to be there is read before more is asked for.
+        if !connection.watches_read && !connection.readable {
+            connection.watches_read = true;
+            self.metrics.polls.add(1);
+            self.readiness.watch(Interest::Read(key), connection.socket.as_fd());
+        }
+        if !connection.watches_write && connection.blocked {
+            connection.watches_write = true;
+            self.metrics.polls.add(1);
+            self.readiness.watch(Interest::Write(key), connection.socket.as_fd());
+        }
+    }
+
+    /// Takes in what the ring has reported; whether there was anything.
+    fn take_reports(&mut self) -> bool {
+        let mut reports = std::mem::take(&mut self.reports);
+        self.readiness.collect(&mut reports);
+        let any = !reports.is_empty();
+        for report in reports.drain(..) {
+            self.take_report(report);
+        }
+        self.reports = reports;
+        any
+    }
+
+    fn take_report(&mut self, report: Report) {
+        match report.interest {
+            Interest::Accept(number) => self.listeners.report(number, report.armed),
+            Interest::Read(key) => {
+                if let Some(connection) = self.table.get_mut(key) {
+                    connection.readable = true;
+                    connection.hangup |= report.hangup;
+                    connection.watches_read = report.armed;
+                    self.metrics.polls.sub(u64::from(!report.armed));
+                    // A connection that is read no further for now is woken by what it waits for.
+                    if !connection.paused || connection.closing.is_some() {
+                        self.wake(key);
+                    }
+                }
+            }
+            Interest::Write(key) => {
+                if let Some(connection) = self.table.get_mut(key) {
+                    connection.writable = true;
+                    connection.watches_write = report.armed;
+                    self.metrics.polls.sub(u64::from(!report.armed));
+                    self.wake(key);
+                }
+            }
+        }
+    }
+
+    /// Hands to the ring what is to be watched from now on. What it does not take, for want of memory or because
+    /// reports wait to be collected, it is handed again.
+    pub(super) fn submit_polls(&mut self) {
+        if let Err(error) = self.readiness.submit() {
+            tracing::debug!(%error, "the ring takes no polls for now");
+        }
+    }
+}
+
+/// Gives each connection that waits for one its turn, for as long as the shard runs.
+pub(super) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
+    loop {
+        poll_fn(|cx| shard.core.borrow_mut().turns.poll_nonempty(cx)).await;
+        for _ in 0..TURNS_PER_BATCH {
+            let Some(key) = shard.core.borrow_mut().next_turn() else { break };
+            turn::take(&shard, key);
+        }
+        shard.core.borrow_mut().submit_polls();
+        glommio::yield_if_needed().await;
+    }
+}
+
+/// Collects what the ring reports, for as long as the shard runs. `signal` becomes readable when there is something.
+pub(super) async fn collect<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
+    const COUNTER_BYTES: usize = size_of::<u64>();
+    let signal: BufferedFile = sys::from_fd(signal);
+    loop {
+        while shard.core.borrow_mut().take_reports() {
+            glommio::yield_if_needed().await;
+        }
+        shard.core.borrow_mut().submit_polls();
+        if let Err(error) = signal.read_at(0, COUNTER_BYTES).await {
+            tracing::error!(%error, "waiting for the ring's signal failed");
+            glommio::timer::sleep(Duration::from_millis(MESH_RETRY_MS)).await;
+        }
+    }
+}
