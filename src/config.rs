@@ -54,6 +54,13 @@ pub(crate) const RINGS_LOCKED_BYTES: u64 = 3 * (RING_DEPTH * (64 + 2 * 16) + POO
 /// Bytes of locked memory without which an executor does not start (glommio's own minimum).
 pub(crate) const MEMLOCK_BYTES_MIN: u64 = 512 * KIB as u64;
 
+/// Connections that a shard may have more than the one with the fewest before it hands new ones over: so many, and one
+/// in [`UNEVEN_SHARE`] of its own. The kernel spreads clients by chance; handing each over would cost more than it gains.
+pub(crate) const UNEVEN_CONNECTIONS: usize = 8;
+
+/// See [`UNEVEN_CONNECTIONS`].
+pub(crate) const UNEVEN_SHARE: usize = 64;
+
 /// Sockets that one ring of a shard's own watches; further ones go to further rings. To cancel a poll, the kernel walks
 /// one of the ring's chains of polls, and there are 256 of them at the most.
 pub(crate) const POLLS_PER_RING: usize = 16_384;

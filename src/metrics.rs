@@ -84,8 +84,10 @@ pub struct ShardMetrics {
     pub pool_misses: Counter,
     /// Gauge: polls that are armed on the sockets of connections: one for each, and a second for one that is blocked.
     pub polls: Counter,
-    /// Connections accepted.
+    /// Connections taken in.
     pub accepted: Counter,
+    /// Connections accepted here and handed over to a shard that had fewer.
+    pub handed_over: Counter,
     /// Connections refused because `max_connections` were open.
     pub refused_full: Counter,
     /// Connections refused because the process had more memory than `max_memory`.

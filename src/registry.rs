@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sharded_slab::{Config as SlabConfig, DefaultConfig, Slab};
 
-use crate::config::Config;
+use crate::config::{Config, UNEVEN_CONNECTIONS, UNEVEN_SHARE};
 use crate::message::ConnId;
 use crate::rate::{Rate, SharedBucket};
 use crate::shard::table::Key;
@@ -62,6 +62,8 @@ impl Row {
 pub(crate) struct Registry {
     slab: Slab<Row, Rows>,
     open: AtomicUsize,
+    /// By shard: how many of them are its own, or on their way to it.
+    placed: Box<[AtomicUsize]>,
     max: usize,
     /// Resident bytes of the process, as last read by a shard.
     resident: AtomicU64,
@@ -80,11 +82,12 @@ pub(crate) enum Refusal {
 }
 
 impl Registry {
-    /// A registry that admits `max` connections at a time, within the limits of `config`.
-    pub(crate) fn new(max: usize, config: &Config) -> Self {
+    /// A registry of `shards` shards that admits `max` connections at a time, within the limits of `config`.
+    pub(crate) fn new(shards: usize, max: usize, config: &Config) -> Self {
         Registry {
             slab: Slab::new_with_config(),
             open: AtomicUsize::new(0),
+            placed: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             max,
             resident: AtomicU64::new(0),
             resident_max: (config.max_memory > 0).then_some(config.max_memory as u64),
@@ -134,8 +137,24 @@ impl Registry {
         self.resident.store(bytes, Ordering::Relaxed);
     }
 
-    /// Gives a place back that [`Registry::admit`] gave.
-    pub(crate) fn release(&self) {
+    /// Says which shard an admitted connection shall go to that shard `own` has accepted: `own`, or the one with the
+    /// fewest if that has clearly fewer. Counts it there.
+    pub(crate) fn place(&self, own: usize) -> usize {
+        let loads = self.placed.iter().map(|placed| placed.load(Ordering::Relaxed));
+        let shard = lightest(own, loads).unwrap_or(own);
+        self.placed[shard].fetch_add(1, Ordering::Relaxed);
+        shard
+    }
+
+    /// Counts a connection for shard `to` that was placed on shard `from`.
+    pub(crate) fn replace(&self, from: usize, to: usize) {
+        self.placed[from].fetch_sub(1, Ordering::Relaxed);
+        self.placed[to].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives back what [`Registry::admit`] and [`Registry::place`] gave.
+    pub(crate) fn release(&self, shard: usize) {
+        self.placed[shard].fetch_sub(1, Ordering::Relaxed);
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -157,6 +176,13 @@ impl Registry {
     }
 }
 
+/// The shard with the fewest connections, if it has so many fewer than shard `own` that a connection is better there.
+fn lightest(own: usize, loads: impl Iterator<Item = usize> + Clone) -> Option<usize> {
+    let have = loads.clone().nth(own)?;
+    let (shard, fewest) = loads.enumerate().min_by_key(|(_, load)| *load)?;
+    (have > fewest + UNEVEN_CONNECTIONS + fewest / UNEVEN_SHARE).then_some(shard)
+}
+
 /// Ids are the slab's keys plus one, so that none is 0.
 fn slab_key(id: ConnId) -> Option<usize> {
     usize::try_from(id.as_u64().checked_sub(1)?).ok()
@@ -171,8 +197,33 @@ mod tests {
     }
 
     #[test]
+    fn connections_go_to_the_lightest_shard_once_the_difference_counts() {
+        let at_least = UNEVEN_CONNECTIONS + 1;
+        assert_eq!(lightest(0, [at_least - 1, 5, 0].into_iter()), None);
+        assert_eq!(lightest(0, [at_least, 5, 0].into_iter()), Some(2));
+        assert_eq!(lightest(2, [at_least, 5, 0].into_iter()), None);
+        assert_eq!(lightest(0, [64_000 + 1_000 + at_least - 1, 64_000].into_iter()), None);
+        assert_eq!(lightest(0, [64_000 + 1_000 + at_least, 64_000].into_iter()), Some(1));
+        assert_eq!(lightest(0, [7].into_iter()), None);
+    }
+
+    #[test]
+    fn however_the_kernel_spreads_them_no_shard_has_many_more_than_another() {
+        let registry = Registry::new(3, 10_000, &Config::default());
+        for number in 0..9_000 {
+            registry.admit().unwrap();
+            // Shard 0 accepts most of them, and shard 2 none.
+            registry.place(usize::from(number % 10 == 0));
+        }
+        let loads: Vec<usize> = registry.placed.iter().map(|placed| placed.load(Ordering::Relaxed)).collect();
+        assert_eq!(loads.iter().sum::<usize>(), 9_000);
+        let (most, fewest) = (loads.iter().max().unwrap(), loads.iter().min().unwrap());
+        assert!(*most as f64 <= *fewest as f64 * 1.05, "{loads:?}");
+    }
+
+    #[test]
     fn an_id_of_a_closed_connection_never_reaches_a_later_one() {
-        let registry = Registry::new(10, &Config::default());
+        let registry = Registry::new(2, 10, &Config::default());
         let first = registry.insert(row(1)).unwrap();
         assert_eq!(registry.get(first).unwrap().peer().to_string(), "192.0.2.1:99");
         registry.remove(first);
@@ -186,7 +237,7 @@ mod tests {
 
     #[test]
     fn numbers_that_name_nothing_find_nothing() {
-        let registry = Registry::new(10, &Config::default());
+        let registry = Registry::new(2, 10, &Config::default());
         let id = registry.insert(row(1)).unwrap().as_u64();
         for number in [0, 2, id + 1, id ^ (1 << 63), id ^ (1 << 40), u64::MAX] {
             if number != id {
@@ -197,21 +248,22 @@ mod tests {
 
     #[test]
     fn places_are_counted_exactly_over_threads() {
-        let registry = Registry::new(1000, &Config::default());
+        let registry = Registry::new(2, 1000, &Config::default());
         let taken: usize = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 (0..4).map(|_| scope.spawn(|| (0..500).filter(|_| registry.admit().is_ok()).count())).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!((taken, registry.open()), (1000, 1000));
-        registry.release();
+        registry.place(1);
+        registry.release(1);
         assert_eq!(registry.admit(), Ok(()));
         assert_eq!(registry.admit(), Err(Refusal::Full));
     }
 
     #[test]
     fn nobody_is_admitted_while_there_is_too_much_memory_in_use() {
-        let registry = Registry::new(10, &Config { max_memory: 1 << 20, ..Config::default() });
+        let registry = Registry::new(2, 10, &Config { max_memory: 1 << 20, ..Config::default() });
         registry.note_resident((1 << 20) + 1);
         assert_eq!(registry.admit(), Err(Refusal::Memory));
         registry.note_resident(1 << 20);

@@ -112,7 +112,7 @@ impl Server {
         let (sockets, listen) = listener::bind(&config, shards)?;
 
         let config = Arc::new(config);
-        let registry = Arc::new(Registry::new(max_connections, &config));
+        let registry = Arc::new(Registry::new(shards, max_connections, &config));
         let mesh = MeshBuilder::full(shards, config.mesh_queue);
         let (events_to, events) = mpsc::channel();
         let mut ends = Vec::new();

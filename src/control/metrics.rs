@@ -84,6 +84,9 @@ metrics! {
     "corecast_accepts_total"
         "Connections accepted."
         Source::Counter(|shard| shard.accepted.get()),
+    "corecast_handovers_total"
+        "Connections that the shard accepted and handed over to one that had fewer."
+        Source::Counter(|shard| shard.handed_over.get()),
     "corecast_accept_errors_total"
         "Calls of accept that failed for want of file descriptors or memory."
         Source::Counter(|shard| shard.accept_errors.get()),

@@ -131,6 +131,8 @@ shard_stats! {
     polls,
     /// Connections accepted.
     accepted,
+    /// Connections accepted and handed over to a shard that had fewer.
+    handed_over,
     /// `accept` calls that failed for want of file descriptors or memory.
     accept_errors,
     /// Times that a client was read more slowly since it sent more than `message_rate`.

@@ -203,7 +203,7 @@ impl Core {
         }
         self.topics.remove_connection(key);
         self.registry.remove(connection.id);
-        self.registry.release();
+        self.registry.release(self.index);
         let reason = connection.closing.unwrap_or(CloseReason::Reset);
         self.metrics.closed[reason as usize].add(1);
         self.metrics.connections.set(self.table.len() as u64);

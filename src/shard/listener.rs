@@ -20,6 +20,7 @@ use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS};
 use crate::handler::{Context, Handler};
 use crate::registry::Refusal;
 use crate::shard::core::Core;
+use crate::shard::mailbox::Client;
 use crate::shard::readiness::Interest;
 use crate::shard::scope::Scope;
 use crate::shard::{Shard, guarded};
@@ -219,7 +220,7 @@ async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, fr
         match accept_one(&socket) {
             Ok((client, peer)) => {
                 backoff = Duration::from_millis(first);
-                if let Err(refusal) = admit(&shard, client, peer, framing)
+                if let Err(refusal) = admit(&shard, Client { socket: client, peer, framing })
                     && let Some(count) = refusals.another()
                 {
                     tracing::warn!(count, "connections refused: {refusal}");
@@ -255,28 +256,49 @@ fn is_about_one_connection(error: Errno) -> bool {
     matches!(error, Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM)
 }
 
-/// Takes a connection in, or closes it and says why.
-fn admit<H: Handler>(shard: &Shard<H>, socket: OwnedFd, peer: SocketAddr, framing: Framing) -> Result<(), String> {
+/// Has a client taken in, here or by a shard that has fewer, or closes its connection and says why.
+fn admit<H: Handler>(shard: &Shard<H>, mut client: Client) -> Result<(), String> {
+    {
+        let core = &mut *shard.core.borrow_mut();
+        if let Err(refusal) = core.registry.admit() {
+            return Err(match refusal {
+                Refusal::Full => {
+                    core.metrics.refused_full.add(1);
+                    format!("as many as allowed are open ({})", core.registry.max())
+                }
+                Refusal::Memory => {
+                    core.metrics.refused_memory.add(1);
+                    "the process has more memory in use than max_memory".into()
+                }
+            });
+        }
+        let place = core.registry.place(core.index);
+        if place != core.index {
+            match core.mesh.hand_over(place, client) {
+                Ok(()) => {
+                    core.metrics.handed_over.add(1);
+                    return Ok(());
+                }
+                // A shard that is behind gets no more to do.
+                Err(returned) => client = returned,
+            }
+            core.registry.replace(place, core.index);
+        }
+    }
+    take_in(shard, client)
+}
+
+/// Takes a client in that the registry has admitted and placed here, or closes its connection and says why.
+pub(super) fn take_in<H: Handler>(shard: &Shard<H>, client: Client) -> Result<(), String> {
     let core = &mut *shard.core.borrow_mut();
     if core.draining {
+        core.registry.release(core.index);
         core.metrics.refused_draining.add(1);
         return Err("the server is draining".into());
     }
-    if let Err(refusal) = core.registry.admit() {
-        return Err(match refusal {
-            Refusal::Full => {
-                core.metrics.refused_full.add(1);
-                format!("as many as allowed are open ({})", core.registry.max())
-            }
-            Refusal::Memory => {
-                core.metrics.refused_memory.add(1);
-                "the process has more memory in use than max_memory".into()
-            }
-        });
-    }
-    let encoding = Encoding::of(framing);
-    let (key, id) = core.add(socket, peer, encoding).inspect_err(|_| {
-        core.registry.release();
+    let encoding = Encoding::of(client.framing);
+    let (key, id) = core.add(client.socket, client.peer, encoding).inspect_err(|_| {
+        core.registry.release(core.index);
         core.metrics.refused_full.add(1);
     })?;
     if encoding.is_some() {

@@ -5,26 +5,39 @@
 //! too, a publish is refused to its publisher.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use glommio::channels::channel_mesh::Senders;
 
-use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
+use crate::config::{Config, Framing, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
 use crate::message::{CloseReason, ConnId, Publish, Topic};
 use crate::shard::query::Query;
 use crate::shard::table::{Key, Table};
 use crate::shard::topics::Members;
 
 /// What one shard says to another.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum ShardMsg {
     /// The sender's number: the first message of each lane, since the mesh numbers its peers in its own way.
     Hello { shard: usize },
     /// A message to deliver.
     Publish(Publish),
+    /// A client that the sender has accepted and the receiver shall serve, since it has fewer.
+    Client(Client),
     /// The sender has begun to drain: all it published before is ahead of this in the lane.
     Draining,
+}
+
+/// An admitted client that no shard has taken in yet.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: SocketAddr,
+    /// The framing of the address that it came to.
+    pub(crate) framing: Framing,
 }
 
 /// What the rest of the process says to a shard.
@@ -228,7 +241,7 @@ struct Backlog {
 fn payload_bytes(message: &ShardMsg) -> usize {
     match message {
         ShardMsg::Publish(publish) => publish.payload.len(),
-        ShardMsg::Hello { .. } | ShardMsg::Draining => 0,
+        ShardMsg::Hello { .. } | ShardMsg::Client(_) | ShardMsg::Draining => 0,
     }
 }
 
@@ -278,6 +291,17 @@ impl Mesh {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Sends a client to a shard, unless something waits for that shard already; then it is given back.
+    pub(crate) fn hand_over(&mut self, shard: usize, client: Client) -> Result<(), Client> {
+        if !self.backlogs[shard].queue.is_empty() {
+            return Err(client);
+        }
+        match self.try_send(shard, ShardMsg::Client(client)) {
+            Some(ShardMsg::Client(client)) => Err(client),
+            _ => Ok(()),
         }
     }
 

@@ -202,6 +202,11 @@ async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: ConnectedReceiv
                 poll_fn(|cx| shard.core.borrow_mut().publishes.poll_room(cx)).await;
                 shard.core.borrow_mut().enqueue(publish);
             }
+            ShardMsg::Client(client) => {
+                if let Err(refusal) = listener::take_in(&shard, client) {
+                    tracing::debug!("a connection that another shard handed over was refused: {refusal}");
+                }
+            }
             ShardMsg::Draining => shard.core.borrow_mut().draining_peers += 1,
             ShardMsg::Hello { .. } => {}
         }

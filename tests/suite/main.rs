@@ -2,6 +2,7 @@
 
 mod support;
 
+mod balance;
 mod buffers;
 mod clients;
 mod closing;

@@ -8,8 +8,9 @@ use super::reading::{Limit, Snapshot};
 use crate::config::{Config, SHARDS_MAX};
 use crate::host;
 
-/// Process memory of one idle subscribed connection in bytes: the goal that the server is built for.
-pub(super) const PROCESS_BYTES: u64 = 1_024;
+/// Process memory of one idle subscribed connection in bytes, generously: it is about a quarter of a kilobyte, and a
+/// connection that is not idle has buffers.
+pub(super) const PROCESS_BYTES: u64 = 512;
 
 /// Kernel memory of one idle TCP connection in bytes: its socket (2.4 KB), inode, file and directory entry (1.2 KB), and
 /// the ring's request that waits for it (0.4 KB), as /proc/slabinfo shows them on a 64-bit Linux 6. Data that waits in

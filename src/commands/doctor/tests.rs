@@ -154,7 +154,7 @@ fn memory_is_reckoned_by_connection_and_names_what_is_missing() {
     let diagnosis = diagnose(&host, Some(1_000_000));
     assert_eq!(diagnosis.bounds[0].resource, "memory");
     assert_eq!(diagnosis.bounds[0].allows, ((1 << 30) - (32 << 20)) / (PROCESS_BYTES + KERNEL_BYTES));
-    assert!(commands(&diagnosis, "memory")[0].contains("3.8 GiB more"), "{:?}", diagnosis.bounds[0]);
+    assert!(commands(&diagnosis, "memory")[0].contains("3.3 GiB more"), "{:?}", diagnosis.bounds[0]);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn the_tightest_group_of_version_two_counts_and_its_cache_does_not() {
     assert_eq!(host.cgroup.cpus, Some(2.5));
     let diagnosis = diagnose(&host, Some(1_000_000));
     assert_eq!(diagnosis.shards, 2, "the server rounds the quota down");
-    assert_eq!(allows(&diagnosis, "cgroup-memory"), ((1 << 30) - 100_000_000 - (32 << 20)) / 5_120);
+    assert_eq!(allows(&diagnosis, "cgroup-memory"), ((1 << 30) - 100_000_000 - (32 << 20)) / 4_608);
     let command = &commands(&diagnosis, "cgroup-memory")[0];
     assert!(command.starts_with("systemctl set-property corecast.service MemoryMax="), "{command}");
     assert!(commands(&diagnosis, "cgroup-cpu")[0].contains("CPUQuota="));
@@ -236,8 +236,8 @@ fn in_a_container_the_commands_are_its_runtimes() {
     assert_eq!(host.cgroup.memory_left, Some(100 << 20));
     let diagnosis = diagnose(&host, Some(100_000));
     assert!(commands(&diagnosis, "open-files")[0].starts_with("docker run --ulimit nofile=120000:120000"));
-    // 100,000 connections of 5 KiB, and 32 MiB for the server.
-    assert_eq!(commands(&diagnosis, "cgroup-memory")[0], "docker run --memory 521m …");
+    // 100,000 connections of 4.5 KiB, and 32 MiB for the server.
+    assert_eq!(commands(&diagnosis, "cgroup-memory")[0], "docker run --memory 472m …");
     assert_eq!(diagnosis.bounds[0].resource, "open-files");
 }
 

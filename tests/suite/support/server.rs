@@ -64,7 +64,8 @@ impl Fixture {
         listen.unwrap_or_else(|| panic!("the server does not listen on {framing}")).addr
     }
 
-    /// Connects until a connection lands on `shard`. Nobody else may connect meanwhile.
+    /// Connects until a connection lands on `shard`. Nobody else may connect meanwhile, and the shard must not have
+    /// clearly more connections than others: then all that come are handed over to those.
     pub(crate) fn client_on(&self, shard: usize, framing: Framing) -> Client {
         loop {
             let (landed, client) = self.placed_client(framing);
@@ -75,7 +76,7 @@ impl Fixture {
     }
 
     /// Connects, and finds out which shard took the connection. Nobody else may connect meanwhile.
-    fn placed_client(&self, framing: Framing) -> (usize, Client) {
+    pub(crate) fn placed_client(&self, framing: Framing) -> (usize, Client) {
         let accepted = |handle: &ServerHandle| handle.stats().map(|shard| shard.accepted.get()).collect::<Vec<_>>();
         let before = accepted(self);
         let client = self.client(framing);
