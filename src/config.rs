@@ -40,16 +40,9 @@ pub(crate) const POOL_ALLOCATOR_BYTES: usize = 64 * KIB;
 pub(crate) const POOL_ARENA_BYTES: usize =
     POOL_READ_BUFFERS * READ_BUFFER_BYTES + POOL_GATHER_BUFFERS * GATHER_BUFFER_BYTES + POOL_ALLOCATOR_BYTES;
 
-/// Entries of each of an executor's rings. The kernel sizes a ring's table of armed polls by it, and walks a chain of
-/// that table at each wake-up: with shallow rings and many connections, waking up is what an idle server does.
-pub(crate) const RING_DEPTH: usize = 4_096;
-
-/// Entries where little memory may be locked.
-pub(crate) const RING_DEPTH_SMALL: usize = 512;
-
-/// Bytes that an executor locks with deep rings on kernels that count them (before 5.12): three rings of 64 bytes a
-/// submission and twice 16 bytes a completion, and the arena registered with each of them.
-pub(crate) const RINGS_LOCKED_BYTES: u64 = 3 * (RING_DEPTH * (64 + 2 * 16) + POOL_ARENA_BYTES) as u64;
+/// Entries of each of an executor's rings. They carry the shard's timers and signals; what its sockets report goes
+/// through rings of its own.
+pub(crate) const RING_DEPTH: usize = 128;
 
 /// Bytes of locked memory without which an executor does not start (glommio's own minimum).
 pub(crate) const MEMLOCK_BYTES_MIN: u64 = 512 * KIB as u64;

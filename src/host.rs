@@ -7,9 +7,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
-use crate::config::{
-    FDS_CONTROL, FDS_PER_SHARD, FDS_RESERVED, MEMLOCK_BYTES_MIN, RING_DEPTH, RING_DEPTH_SMALL, RINGS_LOCKED_BYTES,
-};
+use crate::config::{FDS_CONTROL, FDS_PER_SHARD, FDS_RESERVED, MEMLOCK_BYTES_MIN};
 use crate::sys;
 
 /// Why the server can't run on this host.
@@ -158,15 +156,6 @@ pub(crate) fn check_memlock(limit: Option<u64>) -> Result<(), HostError> {
     match limit {
         Some(have) if have < MEMLOCK_BYTES_MIN => Err(HostError::Memlock { have, need: MEMLOCK_BYTES_MIN }),
         _ => Ok(()),
-    }
-}
-
-/// Entries that the rings of so many executors may have within the limit on locked memory.
-pub(crate) fn ring_depth(shards: usize) -> usize {
-    let needed = RINGS_LOCKED_BYTES * shards as u64;
-    match getrlimit(Resource::Memlock).current {
-        Some(limit) if limit < needed => RING_DEPTH_SMALL,
-        _ => RING_DEPTH,
     }
 }
 

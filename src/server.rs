@@ -9,7 +9,7 @@ use glommio::channels::channel_mesh::MeshBuilder;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use thiserror::Error;
 
-use crate::config::{Config, ConfigError, Framing, Listen, POOL_ARENA_BYTES, SHARDS_MAX};
+use crate::config::{Config, ConfigError, Framing, Listen, POOL_ARENA_BYTES, RING_DEPTH, SHARDS_MAX};
 use crate::handle::{ServerHandle, ShardEnd};
 use crate::handler::Handler;
 use crate::host::{self, HostError};
@@ -245,7 +245,6 @@ where
     M: Fn(usize) -> H + Send + 'static,
 {
     let index = start.index;
-    let ring_depth = host::ring_depth(start.mesh.nr_peers());
     let failed = |error: glommio::GlommioError<()>| StartError::Shard { shard: index, reason: error.to_string() };
     let mut placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     if let Some(cpu) = cpu
@@ -257,7 +256,7 @@ where
     LocalExecutorBuilder::new(placement)
         .name(&format!("shard-{index}"))
         .io_memory(POOL_ARENA_BYTES)
-        .ring_depth(ring_depth)
+        .ring_depth(RING_DEPTH)
         .spawn(move || async move {
             // A panic that unwinds through the executor would leave its thread hanging.
             let handler = std::panic::catch_unwind(AssertUnwindSafe(|| make(index)));

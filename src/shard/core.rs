@@ -1,8 +1,8 @@
 //! The state of one shard: its connections come, go, and run out of time.
 //!
 //! What is written to them stands in `outgoing`, what is published in `publish`, what a handler may do in `scope`: all
-//! of them are parts of [`Core`]. Everything here runs on the shard's own core and none of it waits. The tasks around it (accept, fan-out, the
-//! connections themselves) borrow it for the length of one step.
+//! of them are parts of [`Core`]. Everything here runs on the shard's own core and none of it waits. The tasks around it
+//! (accept, fan-out, the connections' turns) borrow it for the length of one step.
 
 use std::io;
 use std::net::SocketAddr;
