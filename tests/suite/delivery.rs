@@ -26,27 +26,25 @@ fn subscribe(client: &mut Client, topic: &str) {
     assert_eq!(client.ask(format!("SUB {topic}")), format!("OK SUB {topic}"));
 }
 
-#[test]
-fn one_publishers_messages_reach_subscribers_on_all_shards_in_order_once_each() {
-    const MESSAGES: usize = 5_000;
-    let server = Fixture::hub(roomy());
-    let mut subscribers = everywhere(&server, 3);
+/// Has one publisher on each shard in turn publish numbers to subscribers on all of them.
+fn publish_in_order(server: &Fixture, messages: usize) {
+    let mut subscribers = everywhere(server, 3);
     subscribers.iter_mut().for_each(|client| subscribe(client, "news"));
     for (shard, framing) in PLAIN.into_iter().enumerate() {
         let publisher = server.client_on(shard, framing);
         std::thread::scope(|scope| {
             for client in &mut subscribers {
                 scope.spawn(|| {
-                    for n in 0..MESSAGES {
+                    for n in 0..messages {
                         client.expect(&format!("MSG news {n}"));
                     }
                     client.expect_nothing();
                 });
             }
             let (mut sender, mut receiver) = (publisher.clone(), publisher);
-            scope.spawn(move || (0..MESSAGES).for_each(|n| sender.send(format!("PUB news {n}"))));
+            scope.spawn(move || (0..messages).for_each(|n| sender.send(format!("PUB news {n}"))));
             scope.spawn(move || {
-                for n in 0..MESSAGES {
+                for n in 0..messages {
                     let answer = receiver.recv();
                     assert!(answer.starts_with("OK PUB "), "message {n}: {answer}");
                 }
@@ -54,6 +52,20 @@ fn one_publishers_messages_reach_subscribers_on_all_shards_in_order_once_each() 
         });
     }
     assert_eq!(server.drops(), []);
+}
+
+#[test]
+fn one_publishers_messages_reach_subscribers_on_all_shards_in_order_once_each() {
+    publish_in_order(&Fixture::hub(roomy()), 5_000);
+}
+
+#[test]
+fn messages_that_wait_for_a_full_queue_between_shards_stay_in_order() {
+    let server = Fixture::hub(Config { mesh_queue: 1, ..roomy() });
+    publish_in_order(&server, 1_000);
+    let waited = server.sum(|shard| shard.mesh_full.get());
+    assert!(waited > 100, "the test has messages wait: {waited} did");
+    wait_until("none waits any more", || server.sum(|shard| shard.mesh_backlog.get()) == 0);
 }
 
 #[test]
@@ -338,6 +350,29 @@ fn a_shutdown_delivers_what_was_published_before_it() {
     for client in &mut clients {
         for n in 0..500 {
             client.expect(&format!("ALL {n}"));
+        }
+        client.expect("BYE drain");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn a_shutdown_right_behind_a_clients_publishes_waits_for_them_on_all_shards() {
+    const MESSAGES: usize = 500;
+    // The other shard is told to drain while most of the messages wait for their way to it.
+    let server = Fixture::hub(Config { mesh_queue: 8, ..roomy() });
+    let mut subscribers = everywhere(&server, 50);
+    subscribers.iter_mut().for_each(|client| subscribe(client, "news"));
+    let mut publisher = server.client(Framing::Line);
+    publisher.send_raw((0..MESSAGES).flat_map(|n| publisher.frame(format!("PUB news {n}"))).collect::<Vec<_>>());
+    for _ in 0..MESSAGES {
+        let answer = publisher.recv();
+        assert!(answer.starts_with("OK PUB "), "{answer}");
+    }
+    server.shutdown();
+    for client in &mut subscribers {
+        for n in 0..MESSAGES {
+            client.expect(&format!("MSG news {n}"));
         }
         client.expect("BYE drain");
         client.expect_end();
