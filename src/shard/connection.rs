@@ -114,7 +114,9 @@ impl Connection {
     }
 
     pub(crate) fn count_written(&mut self, written: Written, now: Tick) {
-        self.last_write = now;
+        if written.bytes > 0 {
+            self.last_write = now;
+        }
         self.sent = self.sent.saturating_add(written.messages as u32);
     }
 

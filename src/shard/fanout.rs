@@ -1,9 +1,10 @@
-//! Delivery: from a shard's queue of publishes into the outboxes of its connections.
+//! Delivery: from a shard's queue of publishes to its connections, through their outboxes or straight to their sockets.
 //!
 //! A batch of publishes is delivered together. Publishes that follow each other to the same recipients go
 //! recipient by recipient, so that each socket is written once for all of them. The work is cut into slices, with
 //! a chance for other tasks between them; per connection, order is the order of the queue.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use crate::message::{DropReason, Publish, Target, Topic};
 use crate::receipt::ShardReceipt;
 use crate::shard::Shard;
 use crate::shard::core::Core;
+use crate::shard::direct::Joined;
 use crate::shard::mailbox::{Delivery, Job, Recipients};
 use crate::shard::outbox::{Frame, Tally};
 use crate::shard::publish::answer;
@@ -28,6 +30,11 @@ struct Run {
     first_write: Option<Instant>,
     last_write: Option<Instant>,
     written: u64,
+    /// By encoding, once a connection needs it: all messages in one piece; `None`: they can't be written so.
+    joined: [OnceCell<Option<Joined>>; Encoding::ALL.len()],
+    /// Connections that were written directly, and those that took all, which the messages have not been told of yet.
+    direct: u64,
+    direct_whole: u64,
 }
 
 /// One publish with its frames: one for each encoding, made when the first connection of that encoding needs it.
@@ -71,7 +78,9 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
             while let Some(Job::Deliver(next)) = jobs.next_if(|next| run.takes(next)) {
                 run.messages.push(Message::new(next.publish, next.policy));
             }
-            run.deliver(&shard).await;
+            // A small run is written with what follows it, each socket once for all. A large one is not kept waiting.
+            let direct = jobs.peek().is_none() || run.recipients.slots() >= FANOUT_SLICE;
+            run.deliver(&shard, direct).await;
             runs.push(run);
         }
         let core = &mut *shard.core.borrow_mut();
@@ -90,7 +99,16 @@ impl Run {
     fn new(first: Delivery) -> Self {
         let Delivery { publish, policy, recipients } = first;
         let messages = vec![Message::new(publish, policy)];
-        Run { recipients, messages, first_write: None, last_write: None, written: 0 }
+        Run {
+            recipients,
+            messages,
+            first_write: None,
+            last_write: None,
+            written: 0,
+            joined: Default::default(),
+            direct: 0,
+            direct_whole: 0,
+        }
     }
 
     /// Whether the job that comes next may be delivered together with this run.
@@ -98,9 +116,10 @@ impl Run {
         matches!(job, Job::Deliver(next) if self.recipients.same_as(&next.recipients))
     }
 
-    /// Queues the messages for all recipients, a slice at a time. What the last slices left unwritten is written at
-    /// the end of the batch, where more may have joined it.
-    async fn deliver<H: Handler>(&mut self, shard: &Shard<H>) {
+    /// Delivers the messages to all recipients, a slice at a time: with `direct` straight to the sockets of those for
+    /// whom nothing waits. What the last slices left unwritten is written at the end of the batch, where more may have
+    /// joined it.
+    async fn deliver<H: Handler>(&mut self, shard: &Shard<H>, direct: bool) {
         let slots = self.recipients.slots();
         let mut from = 0;
         while from < slots {
@@ -108,14 +127,15 @@ impl Run {
             {
                 let core = &mut *shard.core.borrow_mut();
                 for index in from..to {
-                    if let Some(key) = self.recipients.at(&core.table, index) {
-                        self.deliver_to(core, key);
+                    let Some(key) = self.recipients.at(&core.table, index) else { continue };
+                    if !(direct && self.write_to(core, key)) {
+                        self.queue_for(core, key);
                     }
                 }
                 if core.dirty() >= FANOUT_SLICE {
                     core.flush_dirty();
-                    self.note_writes();
                 }
+                self.note_writes();
             }
             from = to;
             glommio::yield_if_needed().await;
@@ -123,7 +143,7 @@ impl Run {
     }
 
     /// Queues the messages for one connection, if it is still there.
-    fn deliver_to(&mut self, core: &mut Core, key: Key) {
+    fn queue_for(&mut self, core: &mut Core, key: Key) {
         let Some(encoding) = core.table.get(key).and_then(|connection| connection.encoding) else { return };
         for message in &mut self.messages {
             match message.rendered(core, encoding) {
@@ -138,7 +158,24 @@ impl Run {
         }
     }
 
+    /// Writes all messages to a connection for which nothing waits; `false`: they must go through its outbox.
+    fn write_to(&mut self, core: &mut Core, key: Key) -> bool {
+        let Some(encoding) = core.idle_encoding(key) else { return false };
+        let messages = &mut self.messages;
+        let joined = self.joined[encoding as usize].get_or_init(|| join(messages, core, encoding));
+        let Some(joined) = joined else { return false };
+        self.direct += 1;
+        self.direct_whole += u64::from(core.write_directly(key, joined));
+        true
+    }
+
+    /// Follows what has been written since it was last called.
     fn note_writes(&mut self) {
+        let (direct, whole) = (std::mem::take(&mut self.direct), std::mem::take(&mut self.direct_whole));
+        for message in &mut self.messages {
+            message.matched += direct;
+            message.tally.count_written(whole);
+        }
         let written = self.messages.iter().map(|message| message.tally.written()).sum();
         if written > self.written {
             self.written = written;
@@ -168,6 +205,18 @@ impl Run {
             }
         }
     }
+}
+
+/// The messages as connections of `encoding` read them; `None`: some can't be sent to those, or it is too much.
+fn join(messages: &mut [Message], core: &Core, encoding: Encoding) -> Option<Joined> {
+    let mut joined = Joined::default();
+    for message in messages {
+        let Rendered::Frame(frame) = message.rendered(core, encoding) else { return None };
+        if !joined.push(frame, message.policy) {
+            return None;
+        }
+    }
+    Some(joined)
 }
 
 impl Message {

@@ -3,6 +3,7 @@
 pub(crate) mod buffers;
 pub(crate) mod connection;
 pub(crate) mod core;
+mod direct;
 mod drain;
 mod fanout;
 pub(crate) mod listener;

@@ -1,6 +1,6 @@
 //! From a message to the socket: into a connection's outbox, under the slow-consumer policy, and out of it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -52,6 +52,14 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Queues the rest of a pushed message of which the socket took `written` bytes; nothing else waits.
+    pub(super) fn push_begun(&mut self, key: Key, frame: &Rc<Frame>, written: usize) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        outbox.push_begun(frame, written);
+        count_queued(&self.metrics, (0, 0), (outbox.len(), outbox.bytes()));
     }
 
     /// Notes that a pushed message can't be carried to a connection at all.
@@ -186,30 +194,28 @@ impl Core {
             }
             let bytes = outbox.gather(buffer);
             let len = bytes.len();
-            self.metrics.sends.add(1);
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match rustix::net::send(connection.socket.as_fd(), bytes, flags) {
-                Ok(sent) => {
-                    let written = outbox.advance(sent);
-                    connection.count_written(written, self.wheel.now());
-                    self.count_written(written);
-                    if sent < len {
-                        return Ok(false);
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(errno) => return Err(errno),
+            let taken = send(&self.metrics, connection.socket.as_fd(), bytes)?;
+            let written = outbox.advance(taken);
+            connection.count_written(written, self.wheel.now());
+            self.count_written(written);
+            if taken < len {
+                return Ok(false);
             }
         }
     }
 
+    /// Counts what was written from an outbox.
     pub(crate) fn count_written(&self, written: Written) {
+        self.count_sent(written);
+        self.metrics.queued_messages.sub(written.messages as u64);
+        self.metrics.queued_bytes.sub(written.bytes as u64);
+    }
+
+    /// Counts what was written, from wherever.
+    pub(super) fn count_sent(&self, written: Written) {
         self.metrics.messages_out.add(written.messages as u64);
         self.metrics.delivered.add(written.pushes as u64);
         self.metrics.bytes_out.add(written.bytes as u64);
-        self.metrics.queued_messages.sub(written.messages as u64);
-        self.metrics.queued_bytes.sub(written.bytes as u64);
     }
 
     /// Queues a notice for each gap that has room now; whether there was one.
@@ -261,7 +267,7 @@ impl Core {
     }
 
     /// The socket took less than it was given: from here on its room is waited for.
-    fn blocked(&mut self, key: Key) {
+    pub(super) fn blocked(&mut self, key: Key) {
         let now = self.wheel.now();
         if let Some(connection) = self.table.get_mut(key) {
             connection.blocked = true;
@@ -286,6 +292,18 @@ impl Core {
         if self.spare.len() < FANOUT_SLICE {
             outbox.clear();
             self.spare.push(outbox);
+        }
+    }
+}
+
+/// Gives bytes to a socket and says how many it took: none, if it has no room. It never waits.
+pub(super) fn send(metrics: &ShardMetrics, socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    loop {
+        metrics.sends.add(1);
+        match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(0),
+            outcome => return outcome,
         }
     }
 }

@@ -69,6 +69,25 @@ fn messages_that_wait_for_a_full_queue_between_shards_stay_in_order() {
 }
 
 #[test]
+fn messages_of_several_topics_and_to_all_keep_their_order_within_a_batch() {
+    const MESSAGES: usize = 600;
+    let server = Fixture::hub(roomy());
+    let mut subscribers = everywhere(&server, 2);
+    for client in &mut subscribers {
+        ["a", "b"].iter().for_each(|topic| subscribe(client, topic));
+    }
+    let mut publisher = server.client(Framing::Line);
+    let verbs = ["PUB a", "PUB b", "CAST"];
+    let sent: Vec<u8> = (0..MESSAGES).flat_map(|n| publisher.frame(format!("{} {n}", verbs[n / 3 % 3]))).collect();
+    publisher.send_raw(sent);
+    for client in &mut subscribers {
+        for n in 0..MESSAGES {
+            client.expect(&format!("{} {n}", ["MSG a", "MSG b", "ALL"][n / 3 % 3]));
+        }
+    }
+}
+
+#[test]
 fn publishes_from_outside_reach_all_shards_in_order() {
     const MESSAGES: usize = 2_000;
     let server = Fixture::hub(roomy());

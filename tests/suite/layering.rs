@@ -17,8 +17,8 @@ fn level(module: &str) -> Option<u8> {
         "echo" | "shard/table" | "shard/outbox" | "shard/timeouts" | "shard/topics" => 2,
         _ if within(module, "hub") => 2,
         "shard" | "shard/core" | "shard/connection" | "shard/listener" | "shard/mailbox" | "shard/fanout"
-        | "shard/drain" | "shard/buffers" | "shard/outgoing" | "shard/publish" | "shard/query" | "shard/scope"
-        | "shard/turn" | "shard/readiness" | "shard/runner" | "registry" => 3,
+        | "shard/drain" | "shard/buffers" | "shard/outgoing" | "shard/direct" | "shard/publish" | "shard/query"
+        | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/runner" | "registry" => 3,
         "handle" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
         "cli" | "main" | "plane" | "serve" | "lib" => 5,

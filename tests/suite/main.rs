@@ -23,6 +23,7 @@ mod layering;
 mod library;
 mod limits;
 mod logging;
+mod partial;
 mod readme;
 mod slow;
 mod sse;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use corecast::{CloseReason, Config, DropReason, Framing, SlowConsumer, Target};
 
+use futures_lite::future::block_on;
+
 use crate::support::{Client, Fixture, PLAIN, config, wait_until};
 
 const MESSAGES: usize = 200;
@@ -167,6 +169,38 @@ fn keep_latest_keeps_the_newest_of_each_topic() {
         assert!(got.len() < MESSAGES / 2, "{got:?}");
         assert_eq!(caught.missed_for(DropReason::Superseded), MESSAGES - got.len());
         caught.hold_against(&scene.server, MESSAGES);
+    }
+}
+
+#[test]
+fn a_burst_of_which_the_socket_takes_a_part_is_accounted_for_under_every_policy() {
+    const BURST: usize = 32;
+    for policy in [SlowConsumer::Skip, SlowConsumer::DropOldest, SlowConsumer::KeepLatest] {
+        for framing in PLAIN {
+            let config = Config { queue_messages_max: 16, ..narrow(policy) };
+            let server = Fixture::hub(config);
+            let mut client = server.narrow_client(framing);
+            assert_eq!(client.ask("SUB even odd"), "OK SUB even odd");
+            let (mut caught, mut published) = (Caught::default(), 0);
+            for round in 1..=10 {
+                // One topic a burst, so that the burst is one run of messages.
+                let burst: Vec<_> = (published..published + 2 * BURST).filter(|n| n % 2 == round % 2).collect();
+                published += 2 * BURST;
+                let receipts: Vec<_> = burst.iter().map(|n| server.publish(topic(*n), text(*n)).unwrap()).collect();
+                for receipt in receipts {
+                    let receipt = block_on(receipt.receipt());
+                    assert_eq!(receipt.matched, 1);
+                    assert_eq!(receipt.written + receipt.queued + receipt.dropped(), 1);
+                }
+                // Every other time it has read all, so that nothing waits for it.
+                while round % 2 == 0 && caught.numbers.len() + caught.missed() < round * BURST {
+                    caught.take(&client.recv());
+                }
+            }
+            client.expect_nothing();
+            caught.hold_against(&server, published / 2);
+            assert!(caught.missed() > 0, "the bursts are too much for it");
+        }
     }
 }
 
