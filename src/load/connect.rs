@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::LoadError;
 use super::clock::ns;
 use super::latency::Latency;
 use super::plan::Plan;
@@ -27,7 +28,7 @@ const RETRIES: u8 = 3;
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Time for a connect and the server's first answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// SO_RCVBUF of a connection that is to stall, in bytes.
 const SMALL_BUFFER_BYTES: usize = 4_096;
@@ -231,6 +232,17 @@ pub(super) fn open(plan: &Plan, index: usize, has_small_buffer: bool) -> io::Res
     match socket.connect(&plan.target.into()) {
         Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
         _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+/// Passes the error of a first connect on, unless it says that there is no server to be measured.
+pub(super) fn unless_nobody_is_there(plan: &Plan, error: io::Error) -> Result<io::Error, LoadError> {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut};
+    match error.kind() {
+        ConnectionRefused | HostUnreachable | NetworkUnreachable | PermissionDenied | TimedOut => {
+            Err(LoadError::Unreachable { target: plan.target, source: error, flags: plan.server_flags() })
+        }
+        _ => Ok(error),
     }
 }
 

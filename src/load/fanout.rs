@@ -17,7 +17,7 @@ use super::tally::{Arrival, Tally};
 const LAST_SAMPLES_MAX: u32 = 1 << 20;
 
 /// The topic under which a server reports gaps of many topics together.
-const ANY_TOPIC: &[u8] = b"*";
+pub(super) const ANY_TOPIC: &[u8] = b"*";
 
 /// Checks and measures what subscribers get.
 pub(super) struct Fanout {
@@ -62,12 +62,13 @@ pub(super) struct FanoutConn {
 
 impl Fanout {
     pub(super) fn new(plan: &Arc<Plan>, fanout: &FanoutPlan) -> Fanout {
-        let noted = fanout.messages.div_ceil(last_stride(fanout.messages));
+        let publish = &fanout.publish;
+        let noted = publish.messages.div_ceil(last_stride(publish.messages));
         Fanout {
             plan: plan.clone(),
             fanout: fanout.clone(),
-            subscriber: Subscriber::new(plan, &fanout.topic),
-            template: Template::new(plan.dialect.publishing(), "", fanout.message_bytes),
+            subscriber: Subscriber::new(plan, &publish.topic),
+            template: Template::new(plan.dialect.publishing(), "", publish.message_bytes),
             is_settling: false,
             result: FanoutResult { last_ns: vec![0; noted as usize], ..FanoutResult::default() },
             accounted: 0,
@@ -77,11 +78,11 @@ impl Fanout {
 
     fn delivered(&mut self, conn: &mut FanoutConn, topic: &[u8], payload: &[u8], now: u64) {
         let stamp = Stamp::parse(payload).filter(|stamp| stamp.run == self.plan.run);
-        let Some(stamp) = stamp.filter(|_| topic == self.fanout.topic.as_bytes()) else {
+        let Some(stamp) = stamp.filter(|_| topic == self.fanout.publish.topic.as_bytes()) else {
             self.result.foreign += 1;
             return;
         };
-        if stamp.seq >= self.fanout.messages {
+        if stamp.seq >= self.fanout.publish.messages {
             self.result.corrupted += 1;
             return;
         }
@@ -96,7 +97,7 @@ impl Fanout {
         self.result.received += 1;
         self.result.last_delivery_ns = now;
         self.accounted += 1;
-        let stride = last_stride(self.fanout.messages);
+        let stride = last_stride(self.fanout.publish.messages);
         if stamp.seq.is_multiple_of(stride) {
             let last = &mut self.result.last_ns[(stamp.seq / stride) as usize];
             *last = latency.max(*last).max(1);
@@ -131,7 +132,7 @@ impl Scenario for Fanout {
         }
         match Reply::parse(message) {
             Reply::Message { topic, payload } if link.is_ready() => self.delivered(conn, topic, payload, now),
-            Reply::Gap { topic, count } if topic == self.fanout.topic.as_bytes() || topic == ANY_TOPIC => {
+            Reply::Gap { topic, count } if topic == self.fanout.publish.topic.as_bytes() || topic == ANY_TOPIC => {
                 conn.tally.gap(count);
                 self.accounted += count;
                 self.result.gap_notices += 1;

@@ -1,8 +1,8 @@
-//! The load generator: `corecast load idle|echo|fanout`.
+//! The load generator: `corecast load idle|echo|fanout|churn`.
 //!
 //! A command becomes a plan (`plan`); the coordinator (`run`) leads the threads through the phases of the run.
 //! Each thread is a poll loop over its share of the connections (`worker`). What is measured stands in a scenario
-//! (`idle`, `echo`, `fanout`); which bytes are spoken stands in the dialect (`client`).
+//! (`idle`, `echo`, `fanout`); a churn, whose connections come and go, has a poll loop of its own (`churn`). Which bytes are spoken stands in the dialect (`client`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use signal_hook::flag;
 
 use crate::config::{bytes_from_text, duration_from_text};
 
+mod churn;
 mod client;
 mod clock;
 mod connect;
@@ -37,12 +38,14 @@ mod subscriber;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod time_range;
 mod turns;
 mod worker;
 
 pub use client::Framing as LoadFraming;
 pub use error::LoadError;
 pub use sources::SourceIps;
+pub use time_range::TimeRange;
 
 /// What to measure.
 #[derive(Clone, Debug, Subcommand)]
@@ -62,6 +65,13 @@ pub enum LoadCommand {
     /// sent. The exit code is 0 if every subscriber got every message once and in order, or was told by a
     /// GAP what it missed.
     Fanout(FanoutArgs),
+    /// Connect, subscribe, stay a while, leave, again and again.
+    ///
+    /// Connects are begun at --rate, whatever the server does, and one that is late counts from when it was
+    /// due. With --publish-rate the server must run with `--client-publish`. The exit code is 0 if every
+    /// connect succeeded, no connection was lost before its time, each clean end was answered, and every
+    /// subscriber got each message of its stay once and in order, or was told by a GAP what it missed.
+    Churn(ChurnArgs),
 }
 
 /// Options of every kind of load.
@@ -81,6 +91,9 @@ pub struct LoadArgs {
     /// Connects per second; without it as many as the server takes.
     #[arg(long, value_name = "CONNECTS/S")]
     pub rate: Option<f64>,
+    /// Spread the connects evenly over this time.
+    #[arg(long, value_name = "TIME", value_parser = duration_from_text, conflicts_with = "rate")]
+    pub ramp: Option<Duration>,
     /// How long to measure once all are connected.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration_from_text)]
     pub duration: Duration,
@@ -145,6 +158,36 @@ pub struct FanoutArgs {
     /// Percentage of subscribers that stop reading once they have subscribed. They are reported apart.
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub stalled_percent: f64,
+}
+
+/// Options of `load churn`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    mut_arg("connections", |arg| arg.help("Connections that may be open at a time")),
+    mut_arg("rate", |arg| arg.help("Connects per second [default: 100]")),
+    mut_arg("duration", |arg| arg.help("How long to go on connecting")),
+    mut_arg("ramp", |arg| arg.hide(true))
+)]
+pub struct ChurnArgs {
+    /// What all kinds of load share.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// The topic to subscribe and to publish to; by default one that no other run uses.
+    #[arg(long, value_name = "NAME")]
+    pub topic: Option<String>,
+    /// How long a connection stays once it has subscribed: one time, or the shortest and the longest, which
+    /// are then spread evenly.
+    #[arg(long, value_name = "TIME[-TIME]", default_value = "500ms-1500ms")]
+    pub stay: TimeRange,
+    /// Percentage of connections that end with a reset in place of a clean shutdown.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub abrupt_percent: f64,
+    /// Publishes per second to all who are there; 0: none.
+    #[arg(long, value_name = "R", default_value_t = 0.0)]
+    pub publish_rate: f64,
+    /// Bytes of each message's payload, at least 32.
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = bytes_from_text)]
+    pub message_size: usize,
 }
 
 /// How a run ended that could be carried through.

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::client::{Dialect, Framing};
 use super::payload::{STAMP_BYTES, STAMP_IDS, STAMP_NS_MAX};
-use super::{LoadArgs, LoadCommand, LoadError, SourceIps};
+use super::{LoadArgs, LoadCommand, LoadError, SourceIps, TimeRange};
 
 /// File descriptors that the process needs besides connections.
 const FDS_RESERVED: u64 = 64;
@@ -26,6 +26,12 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const BURST_MAX: u32 = 100_000;
 
+/// Connects per second of a churn that names no rate.
+const CHURN_RATE: f64 = 100.0;
+
+/// How long the kernel keeps a port to itself after the connection on it was closed (TIME_WAIT).
+const PORT_REST: Duration = Duration::from_secs(60);
+
 /// Part of the stamp's clock that connecting and settling may use up.
 const CLOCK_RESERVE: Duration = Duration::from_secs(6 * 60 * 60);
 
@@ -35,6 +41,7 @@ const DURATION_MAX: Duration = Duration::from_nanos(STAMP_NS_MAX).saturating_sub
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) target: SocketAddr,
+    /// Connections to make; of a churn, those that may be open at a time.
     pub(super) connections: usize,
     /// Connects per second over all threads.
     pub(super) connect_rate: Option<f64>,
@@ -57,28 +64,102 @@ pub(super) enum Load {
     Idle { topic: String },
     Echo { message_bytes: usize },
     Fanout(FanoutPlan),
+    Churn(ChurnPlan),
+}
+
+/// What a publisher sends.
+#[derive(Clone, Debug)]
+pub(super) struct PublishPlan {
+    pub(super) topic: String,
+    pub(super) message_bytes: usize,
+    /// Bursts per second.
+    pub(super) rate: f64,
+    /// Messages of a burst.
+    pub(super) burst: u32,
+    /// Messages of the whole run if nothing ends it early.
+    pub(super) messages: u32,
 }
 
 /// The plan of a fan-out.
 #[derive(Clone, Debug)]
 pub(super) struct FanoutPlan {
-    pub(super) topic: String,
-    pub(super) message_bytes: usize,
-    /// Bursts per second.
-    pub(super) publish_rate: f64,
-    /// Messages of a burst.
-    pub(super) burst: u32,
+    pub(super) publish: PublishPlan,
     pub(super) stalled_percent: f64,
-    /// Messages of the whole run if nothing ends it early.
-    pub(super) messages: u32,
+}
+
+/// The plan of a churn.
+#[derive(Clone, Debug)]
+pub(super) struct ChurnPlan {
+    pub(super) topic: String,
+    /// Connects per second over all threads, each at its time.
+    pub(super) rate: f64,
+    pub(super) stay: TimeRange,
+    pub(super) abrupt_percent: f64,
+    /// What is published meanwhile, if anything.
+    pub(super) publish: Option<PublishPlan>,
+}
+
+impl PublishPlan {
+    fn new(topic: String, message_bytes: usize, rate: f64, burst: u32, duration: Duration) -> Result<Self, LoadError> {
+        let message_bytes = check_message_size(message_bytes)?;
+        let rate = positive("--publish-rate", rate, "0.001", 0.001, 1e6)?;
+        let burst = in_range("--burst", burst, 1, BURST_MAX)?;
+        let messages = count_messages(rate, burst, duration)?;
+        Ok(PublishPlan { topic, message_bytes, rate, burst, messages })
+    }
+
+    /// When burst `turn` is due, of a load that began at `begin_ns`.
+    pub(super) fn due_ns(&self, begin_ns: u64, turn: u32) -> u64 {
+        begin_ns + (f64::from(turn) * (1e9 / self.rate)) as u64
+    }
+
+    /// The first message that was due after `now`. None of those from it on was sent before.
+    pub(super) fn first_after(&self, begin_ns: u64, now: u64) -> u32 {
+        let mut turn = (now.saturating_sub(begin_ns) as f64 * self.rate / 1e9) as u32;
+        while self.due_ns(begin_ns, turn) <= now {
+            turn += 1;
+        }
+        turn.saturating_mul(self.burst).min(self.messages)
+    }
+}
+
+impl ChurnPlan {
+    /// When connect `number` is due, of a load that began at `begin_ns`.
+    pub(super) fn due_ns(&self, begin_ns: u64, number: u64) -> u64 {
+        begin_ns + (number as f64 * (1e9 / self.rate)) as u64
+    }
+
+    /// How long connection `number` stays, in nanoseconds: the range is covered evenly, and neighbours differ.
+    pub(super) fn stay_ns(&self, number: u64) -> u64 {
+        // Multiples of the golden ratio, of which only the fraction counts, spread evenly however many there are.
+        let fraction = (number as f64 * 0.618_033_988_749_895).fract();
+        let (first, last) = (self.stay.first.as_nanos() as f64, self.stay.last.as_nanos() as f64);
+        (first + (last - first) * fraction) as u64
+    }
+
+    /// Whether connection `number` ends with a reset; the share is spread evenly over all of them.
+    pub(super) fn is_abrupt(&self, number: u64) -> bool {
+        is_in_share(number, self.abrupt_percent)
+    }
+
+    /// Connections that are open at a time if the server answers at once.
+    fn open_at_a_time(&self) -> f64 {
+        let mean = (self.stay.first + self.stay.last).as_secs_f64() / 2.0;
+        self.rate * mean
+    }
 }
 
 impl FanoutPlan {
     /// Whether subscriber `index` stops reading; the share is spread evenly over all of them.
     pub(super) fn is_stalled(&self, index: usize) -> bool {
-        let until = |index: usize| (index as f64 * self.stalled_percent / 100.0).floor();
-        until(index + 1) > until(index)
+        is_in_share(index as u64, self.stalled_percent)
     }
+}
+
+/// Whether `number` is among the `percent` of all numbers, spread evenly.
+fn is_in_share(number: u64, percent: f64) -> bool {
+    let until = |number: u64| (number as f64 * percent / 100.0).floor();
+    until(number + 1) > until(number)
 }
 
 impl Plan {
@@ -97,16 +178,26 @@ impl Plan {
                 (args.load, Load::Echo { message_bytes: check_message_size(args.message_size)? })
             }
             LoadCommand::Fanout(args) => {
+                let (topic, duration) = (topic(args.topic)?, args.load.duration);
                 let plan = FanoutPlan {
-                    topic: topic(args.topic)?,
-                    message_bytes: check_message_size(args.message_size)?,
-                    publish_rate: positive("--publish-rate", args.publish_rate, "0.001", 0.001, 1e6)?,
-                    burst: in_range("--burst", args.burst, 1, BURST_MAX)?,
+                    publish: PublishPlan::new(topic, args.message_size, args.publish_rate, args.burst, duration)?,
                     stalled_percent: positive("--stalled-percent", args.stalled_percent, "0", 0.0, 100.0)?,
-                    messages: 0,
                 };
-                let messages = count_messages(&plan, args.load.duration)?;
-                (args.load, Load::Fanout(FanoutPlan { messages, ..plan }))
+                (args.load, Load::Fanout(plan))
+            }
+            LoadCommand::Churn(args) => {
+                let (topic, duration) = (topic(args.topic)?, args.load.duration);
+                let publish = (args.publish_rate != 0.0)
+                    .then(|| PublishPlan::new(topic.clone(), args.message_size, args.publish_rate, 1, duration));
+                let plan = ChurnPlan {
+                    topic,
+                    rate: positive("--rate", args.load.rate.unwrap_or(CHURN_RATE), "0.1", 0.1, 1e7)?,
+                    stay: args.stay,
+                    abrupt_percent: positive("--abrupt-percent", args.abrupt_percent, "0", 0.0, 100.0)?,
+                    publish: publish.transpose()?,
+                };
+                check_churn(&plan, &args.load)?;
+                (args.load, Load::Churn(plan))
             }
         };
         let plan = Plan::common(args, run, load)?;
@@ -134,9 +225,14 @@ impl Plan {
                 allowed: "an event stream goes one way, so nothing can be echoed; use line, length or ws".into(),
             });
         }
-        let connect_rate = match args.rate {
-            Some(rate) => Some(positive("--rate", rate, "0.1", 0.1, 1e7)?),
-            None => None,
+        let connect_rate = match (args.rate, args.ramp) {
+            (Some(rate), _) => Some(positive("--rate", rate, "0.1", 0.1, 1e7)?),
+            (None, Some(ramp)) if !ramp.is_zero() => Some(args.connections as f64 / ramp.as_secs_f64()),
+            (None, _) => None,
+        };
+        let addresses_used = match &load {
+            Load::Churn(churn) => args.connections + (churn.rate * PORT_REST.as_secs_f64()) as usize,
+            _ => args.connections,
         };
         if let Some(sources) = args.source_ips.filter(|sources| sources.is_ipv4() != target.is_ipv4()) {
             return Err(LoadError::Argument {
@@ -150,7 +246,7 @@ impl Plan {
             connections: args.connections,
             connect_rate,
             duration: args.duration,
-            sources: args.source_ips.or_else(|| SourceIps::spread(target.ip(), args.connections)),
+            sources: args.source_ips.or_else(|| SourceIps::spread(target.ip(), addresses_used)),
             threads: args.threads.min(args.connections),
             dialect: Dialect { framing: args.framing },
             json: args.json,
@@ -166,9 +262,15 @@ impl Plan {
         let what = match self.load {
             Load::Idle { .. } => "",
             Load::Echo { .. } => " --app echo",
-            Load::Fanout(_) => " --client-publish",
+            Load::Churn(ChurnPlan { publish: None, .. }) => "",
+            Load::Fanout(_) | Load::Churn(_) => " --client-publish",
         };
         format!("--listen {}={}{what}", self.dialect.framing.listen_name(), self.target)
+    }
+
+    /// Whether connections are made while the load is on, rather than before.
+    pub(super) fn connects_under_load(&self) -> bool {
+        matches!(self.load, Load::Churn(_))
     }
 
     /// Connection numbers of thread `index`: shares that differ by one at the most.
@@ -242,8 +344,34 @@ fn resolve(target: &str) -> Result<SocketAddr, LoadError> {
     addresses.next().ok_or_else(|| failed(std::io::Error::other("the name has no address")))
 }
 
-fn count_messages(plan: &FanoutPlan, duration: Duration) -> Result<u32, LoadError> {
-    let messages = (duration.as_secs_f64() * plan.publish_rate).ceil().max(1.0) * f64::from(plan.burst);
+/// What a churn needs beyond the ranges of its options.
+fn check_churn(plan: &ChurnPlan, args: &LoadArgs) -> Result<(), LoadError> {
+    if args.ramp.is_some() {
+        return Err(LoadError::Argument {
+            option: "--ramp",
+            value: crate::config::duration_to_text(args.ramp.unwrap_or_default()),
+            allowed: "a churn connects at its --rate from the beginning; leave --ramp out".into(),
+        });
+    }
+    let open = plan.open_at_a_time();
+    if open > args.connections as f64 {
+        return Err(LoadError::Argument {
+            option: "--connections",
+            value: args.connections.to_string(),
+            allowed: format!(
+                "{} connects/s that stay for {} make {:.0} connections at a time; give {:.0} or more, and some to spare",
+                plan.rate,
+                plan.stay,
+                open.ceil(),
+                (open * 1.2).ceil()
+            ),
+        });
+    }
+    Ok(())
+}
+
+fn count_messages(rate: f64, burst: u32, duration: Duration) -> Result<u32, LoadError> {
+    let messages = (duration.as_secs_f64() * rate).ceil().max(1.0) * f64::from(burst);
     if messages >= f64::from(u32::MAX) {
         return Err(LoadError::Argument {
             option: "--duration",
@@ -295,7 +423,7 @@ mod tests {
 
     #[test]
     fn the_defaults_make_a_plan() {
-        for kind in ["idle", "echo", "fanout"] {
+        for kind in ["idle", "echo", "fanout", "churn"] {
             let plan = plan(kind).unwrap();
             assert_eq!((plan.connections, plan.duration), (1_000, Duration::from_secs(10)));
             assert_eq!(plan.target.to_string(), "127.0.0.1:8888");
@@ -322,6 +450,10 @@ mod tests {
             ("fanout --publish-rate 0", "--publish-rate is 0; it must be from 0.001"),
             ("fanout --burst 0", "--burst is 0; it must be from 1"),
             ("fanout --stalled-percent 101", "--stalled-percent is 101; it must be from 0 to 100"),
+            ("churn --abrupt-percent -1", "--abrupt-percent is -1; it must be from 0"),
+            ("churn --publish-rate -1", "--publish-rate is -1; it must be from 0.001"),
+            ("churn --ramp 10s", "--ramp is 10s; a churn connects at its --rate"),
+            ("churn --rate 5000", "--connections is 1000; 5000 connects/s that stay for 500ms-1s 500ms make 5000 conn"),
             ("fanout --duration 10h --publish-rate 1000000", "--duration is 10h; at this --publish-rate"),
         ] {
             let error = plan(line).unwrap_err();
@@ -356,6 +488,6 @@ mod tests {
         let Load::Fanout(plan) = plan("fanout --stalled-percent 10").unwrap().load else { unreachable!() };
         let stalled: Vec<_> = (0..30).filter(|&index| plan.is_stalled(index)).collect();
         assert_eq!(stalled, [9, 19, 29]);
-        assert_eq!((plan.messages, plan.burst), (10, 1));
+        assert_eq!((plan.publish.messages, plan.publish.burst), (10, 1));
     }
 }

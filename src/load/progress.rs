@@ -47,9 +47,13 @@ impl Progress {
             Load::Idle { .. } => "holding",
             Load::Echo { .. } => "echoing",
             Load::Fanout(_) => "publishing",
+            Load::Churn(_) => "churning",
         };
         self.bar.set_prefix(what);
-        self.line(&format!("{what} for {:?} on {} connections", plan.duration, totals.links.ready));
+        self.line(&match &plan.load {
+            Load::Churn(churn) => format!("{what} for {:?} at {} connects/s", plan.duration, churn.rate),
+            _ => format!("{what} for {:?} on {} connections", plan.duration, totals.links.ready),
+        });
     }
 
     /// `rate` is what came per second since the last tick.

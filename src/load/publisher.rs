@@ -1,4 +1,4 @@
-//! The publisher of a fan-out: one connection of its own that sends on time, whatever the server does.
+//! The publisher of a run: one connection of its own that sends on time, whatever the server does.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use super::client::{Dialect, Reply, readable, split_word};
 use super::clock::{Clock, ns};
 use super::latency::Latency;
 use super::payload::{STAMP_IDS, Stamp, Template};
-use super::plan::{FanoutPlan, Plan};
+use super::plan::{Plan, PublishPlan};
 use super::shared::Shared;
 
 /// Time for the connect and for the answer to the probe.
@@ -36,7 +36,7 @@ const LOOK_STEP: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Publisher {
     plan: Arc<Plan>,
-    fanout: FanoutPlan,
+    publish: PublishPlan,
     stream: TcpStream,
     dialect: Dialect,
     template: Template,
@@ -44,6 +44,8 @@ pub(super) struct Publisher {
     last_sent_ns: u64,
     unsent: Vec<u8>,
     tail: Vec<u8>,
+    /// The number behind the last message that the server accepted.
+    accepted: u32,
     result: PublisherResult,
 }
 
@@ -78,22 +80,23 @@ impl PublisherResult {
 
 impl Publisher {
     /// Connects, and publishes once before anyone listens, to see whether the server allows it.
-    pub(super) fn connect(plan: &Arc<Plan>, fanout: &FanoutPlan, now: u64) -> Result<Publisher, LoadError> {
+    pub(super) fn connect(plan: &Arc<Plan>, publish: &PublishPlan, now: u64) -> Result<Publisher, LoadError> {
         let unreachable = |source| LoadError::Unreachable { target: plan.target, source, flags: plan.server_flags() };
         let stream = TcpStream::connect_timeout(&plan.target, PROBE_TIMEOUT).map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         let dialect = plan.dialect.publishing();
-        let head = dialect.publish_head(&fanout.topic);
+        let head = dialect.publish_head(&publish.topic);
         let mut publisher = Publisher {
             plan: plan.clone(),
-            fanout: fanout.clone(),
+            publish: publish.clone(),
             stream,
             dialect,
-            template: Template::new(dialect, &head, fanout.message_bytes),
+            template: Template::new(dialect, &head, publish.message_bytes),
             ping: dialect.ping(),
             last_sent_ns: now,
             unsent: Vec::new(),
             tail: Vec::new(),
+            accepted: 0,
             result: PublisherResult::default(),
         };
         publisher.probe().map_err(|error| match error {
@@ -139,7 +142,7 @@ impl Publisher {
                     _ => {
                         return Err(ProbeError::Load(LoadError::WrongServer {
                             target: self.plan.target,
-                            sent: self.dialect.publish_head(&self.fanout.topic) + "…",
+                            sent: self.dialect.publish_head(&self.publish.topic) + "…",
                             said: readable(message),
                             flags: self.plan.server_flags(),
                         }));
@@ -178,14 +181,13 @@ impl Publisher {
         // set, the lateness tells.
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let settle_ns = ns(self.plan.settle_timeout);
-        let interval_ns = 1e9 / self.fanout.publish_rate;
         let mut turn = 0_u32;
         let mut buffer = vec![0; READ_BUFFER_BYTES];
         let mut progress = (0, 0, clock.now());
         loop {
             let now = clock.now();
-            let due = begin_ns + (f64::from(turn) * interval_ns) as u64;
-            let has_more = self.result.published < self.fanout.messages && !shared.is_cut_short();
+            let due = self.publish.due_ns(begin_ns, turn);
+            let has_more = self.result.published < self.publish.messages && !shared.is_cut_short();
             let has_room = self.unsent.len() < UNSENT_BYTES_MAX;
             if has_more && has_room && due <= now {
                 self.queue_burst(due, now);
@@ -197,6 +199,7 @@ impl Publisher {
                 shared.cut_short();
                 break;
             }
+            shared.accepted.store(self.accepted, Ordering::Release);
             shared.published.store(self.result.published.into(), Ordering::Relaxed);
             shared.refused.store(self.result.refused_count, Ordering::Relaxed);
             if !has_more && self.result.answered == self.result.published {
@@ -219,7 +222,7 @@ impl Publisher {
     }
 
     fn queue_burst(&mut self, due: u64, now: u64) {
-        for _ in 0..self.fanout.burst {
+        for _ in 0..self.publish.burst {
             let stamp = Stamp { run: self.plan.run, source: 0, seq: self.result.published, at_ns: due };
             self.unsent.extend_from_slice(self.template.stamp(stamp));
             self.result.published += 1;
@@ -258,7 +261,10 @@ impl Publisher {
             Err(_) => return Ok(Err("not a message in this framing".into())),
         } {
             match Reply::parse(&self.tail[used..][range]) {
-                Reply::Published => self.result.answered += 1,
+                Reply::Published => {
+                    self.result.answered += 1;
+                    self.accepted = self.result.answered;
+                }
                 Reply::Error(error) if split_word(error).0 == b"busy" => {
                     self.result.refuse_next();
                     self.result.answered += 1;

@@ -9,18 +9,19 @@ use mio::{Poll, Waker};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::LoadError;
+use super::churn::ChurnWorker;
 use super::clock::{Clock, ns};
 use super::connect::{ConnectStats, Reasons};
 use super::echo::Echo;
 use super::fanout::Fanout;
 use super::idle::Idle;
-use super::plan::{FanoutPlan, Load, Plan};
+use super::plan::{Load, Plan, PublishPlan};
 use super::progress::Progress;
 use super::publisher::{Publisher, PublisherResult};
 use super::report::{self, Report};
 use super::scenario::Scenario;
 use super::shared::{LinkCounts, Phase, Shared, Totals};
-use super::worker::{WAKE, Worker, WorkerResult};
+use super::worker::{Post, WAKE, Worker, WorkerResult};
 
 /// How often the coordinator looks at the figures.
 const LOOK_STEP: Duration = Duration::from_millis(100);
@@ -53,41 +54,71 @@ pub(super) struct Run<R> {
 
 /// Carries out a plan. `interrupted` ends it early.
 pub(super) fn execute(plan: Plan, interrupted: &AtomicBool) -> Result<Report, LoadError> {
-    let plan = Arc::new(plan);
+    let plan = &Arc::new(plan);
     match &plan.load {
         Load::Idle { topic } => {
-            let run = Coordinator::start(&plan, None, || Idle::new(&plan, topic))?.lead(interrupted)?;
-            Ok(report::idle::report(&plan, run))
+            let topic = topic.clone();
+            let run = steady(plan, None, interrupted, move |plan| Idle::new(plan, &topic))?;
+            Ok(report::idle::report(plan, run))
         }
         Load::Echo { message_bytes } => {
-            let run = Coordinator::start(&plan, None, || Echo::new(&plan, *message_bytes))?.lead(interrupted)?;
-            Ok(report::echo::report(&plan, *message_bytes, run))
+            let message_bytes = *message_bytes;
+            let run = steady(plan, None, interrupted, move |plan| Echo::new(plan, message_bytes))?;
+            Ok(report::echo::report(plan, message_bytes, run))
         }
         Load::Fanout(fanout) => {
-            let run = Coordinator::start(&plan, Some(fanout), || Fanout::new(&plan, fanout))?.lead(interrupted)?;
-            Ok(report::fanout::report(&plan, fanout, run))
+            let own = fanout.clone();
+            let run = steady(plan, Some(&fanout.publish), interrupted, move |plan| Fanout::new(plan, &own))?;
+            Ok(report::fanout::report(plan, fanout, run))
+        }
+        Load::Churn(churn) => {
+            let own = churn.clone();
+            let work = move |post| ChurnWorker::new(post, &own)?.run();
+            let run = Coordinator::start(plan, churn.publish.as_ref(), nothing_is_outstanding, work)?;
+            Ok(report::churn::report(plan, churn, run.lead(interrupted)?))
         }
     }
 }
 
-struct Coordinator<S: Scenario> {
+/// A run in which the connections are made first and then stay.
+fn steady<S: Scenario>(
+    plan: &Arc<Plan>,
+    publish: Option<&PublishPlan>,
+    interrupted: &AtomicBool,
+    scenario: impl Fn(&Arc<Plan>) -> S + Clone + Send + 'static,
+) -> Result<Run<S::Result>, LoadError> {
+    let work = move |post: Post| {
+        let scenario = scenario(&post.plan);
+        Worker::new(post, scenario).run()
+    };
+    Coordinator::start(plan, publish, S::is_settled, work)?.lead(interrupted)
+}
+
+struct Coordinator<R> {
     plan: Arc<Plan>,
     shared: Arc<Shared>,
     clock: Clock,
     progress: Progress,
     wakers: Vec<Waker>,
-    workers: Vec<JoinHandle<Result<WorkerResult<S::Result>, LoadError>>>,
+    workers: Vec<JoinHandle<Result<WorkerResult<R>, LoadError>>>,
     publisher: Option<Publisher>,
     publishing: Option<JoinHandle<Result<PublisherResult, LoadError>>>,
+    /// Whether all that is under way is in.
+    is_settled: fn(&Totals) -> bool,
 }
 
-impl<S: Scenario> Coordinator<S> {
-    /// Starts the threads; they begin to connect at once.
-    fn start(plan: &Arc<Plan>, fanout: Option<&FanoutPlan>, scenario: impl Fn() -> S) -> Result<Self, LoadError> {
+impl<R: Send + 'static> Coordinator<R> {
+    /// Starts the threads, each of which does `work`; they begin to connect at once.
+    fn start(
+        plan: &Arc<Plan>,
+        publish: Option<&PublishPlan>,
+        is_settled: fn(&Totals) -> bool,
+        work: impl FnOnce(Post) -> Result<WorkerResult<R>, LoadError> + Clone + Send + 'static,
+    ) -> Result<Self, LoadError> {
         let clock = Clock::start();
         let progress = Progress::new(plan.quiet);
         // Before anything else, because it shows whether the server does what the run needs.
-        let publisher = fanout.map(|fanout| Publisher::connect(plan, fanout, clock.now())).transpose()?;
+        let publisher = publish.map(|publish| Publisher::connect(plan, publish, clock.now())).transpose()?;
         let mut coordinator = Coordinator {
             plan: plan.clone(),
             shared: Arc::new(Shared::new(plan.threads, progress.is_live())),
@@ -97,12 +128,14 @@ impl<S: Scenario> Coordinator<S> {
             workers: Vec::with_capacity(plan.threads),
             publisher,
             publishing: None,
+            is_settled,
         };
         for index in 0..plan.threads {
             let poll = Poll::new().map_err(LoadError::system("make a poll loop"))?;
             let waker = Waker::new(poll.registry(), WAKE).map_err(LoadError::system("make a waker"))?;
-            let worker = Worker::new(index, plan.clone(), coordinator.shared.clone(), clock, poll, scenario());
-            let thread = spawn(format!("load-{index}"), move || worker.run());
+            let post = Post { index, plan: plan.clone(), shared: coordinator.shared.clone(), clock, poll };
+            let work = work.clone();
+            let thread = spawn(format!("load-{index}"), move || work(post));
             coordinator.wakers.push(waker);
             coordinator.workers.push(thread.inspect_err(|_| coordinator.enter(Phase::Stopping))?);
         }
@@ -110,13 +143,12 @@ impl<S: Scenario> Coordinator<S> {
     }
 
     /// Leads the run through its phases.
-    fn lead(mut self, interrupted: &AtomicBool) -> Result<Run<S::Result>, LoadError> {
-        self.progress.connecting(&self.plan);
+    fn lead(mut self, interrupted: &AtomicBool) -> Result<Run<R>, LoadError> {
         let is_connected = self.connect(interrupted);
         let cpu_begin_ns = cpu_ns();
         let mut begin_ns = None;
         let mut held_ns = 0;
-        if is_connected && self.shared.totals().links.ready > 0 {
+        if is_connected {
             let begin = self.clock.now();
             begin_ns = Some(begin);
             self.begin_load(begin)?;
@@ -148,7 +180,7 @@ impl<S: Scenario> Coordinator<S> {
         run.publisher = self.publishing.map(join).transpose()?;
         if run.links.ready == 0 && !run.is_interrupted {
             return Err(LoadError::NothingConnected {
-                connections: self.plan.connections,
+                connections: run.attempts(&self.plan),
                 target: self.plan.target,
                 kinds: run.connects.failures.to_string(),
                 framing: self.plan.dialect.framing.name(),
@@ -159,6 +191,10 @@ impl<S: Scenario> Coordinator<S> {
 
     /// Waits until every connection is ready or given up; `false` if the run ended before.
     fn connect(&mut self, interrupted: &AtomicBool) -> bool {
+        if self.plan.connects_under_load() {
+            return !self.is_over(interrupted);
+        }
+        self.progress.connecting(&self.plan);
         loop {
             let totals = self.shared.totals();
             self.progress.connected(&totals);
@@ -166,7 +202,7 @@ impl<S: Scenario> Coordinator<S> {
                 return false;
             }
             if totals.links.ready + totals.links.given_up == self.plan.connections as u64 {
-                return true;
+                return totals.links.ready > 0;
             }
             if let Some(publisher) = &mut self.publisher {
                 publisher.keep_alive(self.clock.now());
@@ -177,6 +213,7 @@ impl<S: Scenario> Coordinator<S> {
 
     fn begin_load(&mut self, begin_ns: u64) -> Result<(), LoadError> {
         self.progress.running(&self.plan, &self.shared.totals());
+        self.shared.set_begin(begin_ns);
         self.enter(Phase::Running);
         if let Some(publisher) = self.publisher.take() {
             let (shared, clock) = (self.shared.clone(), self.clock);
@@ -194,7 +231,7 @@ impl<S: Scenario> Coordinator<S> {
             let now = self.clock.now();
             let elapsed_ns = now - begin_ns;
             let totals = self.shared.totals();
-            let is_empty = totals.links.closed == totals.links.ready;
+            let is_empty = !self.plan.connects_under_load() && totals.links.closed == totals.links.ready;
             if elapsed_ns >= duration_ns || is_empty || self.is_over(interrupted) {
                 if elapsed_ns < duration_ns {
                     self.shared.cut_short();
@@ -219,7 +256,7 @@ impl<S: Scenario> Coordinator<S> {
         let (mut last, mut last_ns) = (progress(&self.shared.totals()), self.clock.now());
         loop {
             let (totals, now) = (self.shared.totals(), self.clock.now());
-            if S::is_settled(&totals) {
+            if (self.is_settled)(&totals) {
                 thread::sleep(GRACE);
                 return;
             }
@@ -253,13 +290,20 @@ impl<S: Scenario> Coordinator<S> {
     }
 }
 
+/// Whether nothing waits for its answer.
+fn nothing_is_outstanding(totals: &Totals) -> bool {
+    totals.counts.outstanding == 0
+}
+
 impl<R> Run<R> {
+    /// Connections that were to be made.
+    pub(super) fn attempts(&self, plan: &Plan) -> usize {
+        if plan.connects_under_load() { (self.links.ready + self.links.given_up) as usize } else { plan.connections }
+    }
+
     fn add(&mut self, worker: WorkerResult<R>) {
         self.connects.merge(worker.connects);
-        self.links.connected += worker.links.connected;
-        self.links.ready += worker.links.ready;
-        self.links.given_up += worker.links.given_up;
-        self.links.closed += worker.links.closed;
+        self.links += worker.links;
         self.closed.merge(worker.closed);
         self.stalled_closed += worker.stalled_closed;
         self.scenarios.push(worker.scenario);

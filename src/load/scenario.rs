@@ -64,13 +64,11 @@ pub(super) trait Scenario: Send + 'static {
 }
 
 /// Cuts `bytes` into messages and passes each on; returns why to close the connection, if so.
-pub(super) fn deliver<S: Scenario>(
+pub(super) fn deliver(
     dialect: Dialect,
-    scenario: &mut S,
     link: &mut Link,
-    conn: &mut S::Conn,
     bytes: &[u8],
-    now: u64,
+    mut message: impl FnMut(&mut Link, &[u8]) -> Result<Step, LoadError>,
 ) -> Result<Option<String>, LoadError> {
     let mut held = std::mem::take(&mut link.tail);
     let bytes = if held.is_empty() {
@@ -86,7 +84,7 @@ pub(super) fn deliver<S: Scenario>(
             Ok(None) => break,
             Err(BadFrame) => return Ok(Some("not a message in this framing".into())),
         };
-        match scenario.message(link, conn, &bytes[used..][range], now)? {
+        match message(link, &bytes[used..][range])? {
             Step::Stay => {}
             Step::Ready => link.stage = Stage::Ready,
             Step::Close(reason) => return Ok(Some(reason)),
@@ -110,28 +108,9 @@ mod tests {
     use crate::load::client::Framing;
 
     /// Notes every message.
-    struct Notes(Vec<Vec<u8>>);
-
-    impl Scenario for Notes {
-        type Conn = ();
-        type Result = ();
-
-        fn conn(&self, _index: usize) {}
-        fn greet(&mut self, _link: &mut Link, _conn: &mut (), _now: u64) {}
-        fn message(&mut self, _: &mut Link, _: &mut (), message: &[u8], _: u64) -> Result<Step, LoadError> {
-            self.0.push(message.to_vec());
-            Ok(if message == b"BYE" { Step::Close("bye".into()) } else { Step::Stay })
-        }
-        fn keep_alive(&mut self, _link: &mut Link, _conn: &mut (), _now: u64) {}
-        fn enter(&mut self, _phase: Phase) {}
-        fn closed(&mut self, _link: &Link, _conn: &mut ()) {}
-        fn counts(&self) -> Counts {
-            Counts::default()
-        }
-        fn p99_ns(&self) -> u64 {
-            0
-        }
-        fn finish(self, _conns: impl Iterator<Item = ((), bool)>) {}
+    fn note(notes: &mut Vec<Vec<u8>>, message: &[u8]) -> Result<Step, LoadError> {
+        notes.push(message.to_vec());
+        Ok(if message == b"BYE" { Step::Close("bye".into()) } else { Step::Stay })
     }
 
     #[test]
@@ -142,11 +121,13 @@ mod tests {
             let bytes = messages.map(|message| dialect.encode(message)).concat();
             for first in 0..=bytes.len() {
                 for second in first..=bytes.len() {
-                    let (mut notes, mut link) = (Notes(Vec::new()), Link::default());
+                    let (mut notes, mut link) = (Vec::new(), Link::default());
                     for piece in [&bytes[..first], &bytes[first..second], &bytes[second..]] {
-                        assert!(deliver(dialect, &mut notes, &mut link, &mut (), piece, 0).unwrap().is_none());
+                        let closed =
+                            deliver(dialect, &mut link, piece, |_, message| note(&mut notes, message)).unwrap();
+                        assert!(closed.is_none());
                     }
-                    assert_eq!(notes.0, messages, "{framing:?} cut at {first} and {second}");
+                    assert_eq!(notes, messages, "{framing:?} cut at {first} and {second}");
                     assert_eq!(link.tail.capacity(), 0);
                 }
             }
@@ -156,8 +137,8 @@ mod tests {
     #[test]
     fn what_comes_behind_a_close_is_not_looked_at() {
         let dialect = Dialect { framing: Framing::Line };
-        let (mut notes, mut link) = (Notes(Vec::new()), Link::default());
-        let reason = deliver(dialect, &mut notes, &mut link, &mut (), b"BYE\nmore\n", 0).unwrap();
-        assert_eq!((reason.as_deref(), notes.0.len()), (Some("bye"), 1));
+        let (mut notes, mut link) = (Vec::new(), Link::default());
+        let reason = deliver(dialect, &mut link, b"BYE\nmore\n", |_, message| note(&mut notes, message)).unwrap();
+        assert_eq!((reason.as_deref(), notes.len()), (Some("bye"), 1));
     }
 }

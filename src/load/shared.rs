@@ -1,6 +1,6 @@
 //! What the threads of a run tell each other: the phase downwards, figures upwards.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::thread::Thread;
 
 /// Where the run stands.
@@ -29,6 +29,8 @@ pub(super) struct Gauges {
     given_up: AtomicU64,
     /// Ready connections that were closed.
     closed: AtomicU64,
+    /// Ready connections that left as they were to.
+    left: AtomicU64,
     received: AtomicU64,
     accounted: AtomicU64,
     listening: AtomicU64,
@@ -44,6 +46,18 @@ pub(super) struct LinkCounts {
     pub(super) ready: u64,
     pub(super) given_up: u64,
     pub(super) closed: u64,
+    /// Of a churn: those that ended as planned.
+    pub(super) left: u64,
+}
+
+impl std::ops::AddAssign for LinkCounts {
+    fn add_assign(&mut self, other: LinkCounts) {
+        self.connected += other.connected;
+        self.ready += other.ready;
+        self.given_up += other.given_up;
+        self.closed += other.closed;
+        self.left += other.left;
+    }
 }
 
 /// What a scenario has come to, for progress and to know when all is in.
@@ -78,6 +92,10 @@ pub(super) struct Shared {
     coordinator: Thread,
     pub(super) published: AtomicU64,
     pub(super) refused: AtomicU64,
+    /// The number behind the last message that the server has accepted from the publisher.
+    pub(super) accepted: AtomicU32,
+    /// When the load began, in nanoseconds of the run's clock.
+    begin_ns: AtomicU64,
     pub(super) publisher_done: AtomicBool,
     /// Whether the run ends before its time.
     cut_short: AtomicBool,
@@ -94,6 +112,8 @@ impl Shared {
             coordinator: std::thread::current(),
             published: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            accepted: AtomicU32::new(0),
+            begin_ns: AtomicU64::new(0),
             publisher_done: AtomicBool::new(false),
             cut_short: AtomicBool::new(false),
             shows_progress,
@@ -111,6 +131,16 @@ impl Shared {
 
     pub(super) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// When the load began; 0 before it did.
+    pub(super) fn begin_ns(&self) -> u64 {
+        self.begin_ns.load(Ordering::Relaxed)
+    }
+
+    /// Set before the phase in which the load is on.
+    pub(super) fn set_begin(&self, begin_ns: u64) {
+        self.begin_ns.store(begin_ns, Ordering::Relaxed);
     }
 
     pub(super) fn is_cut_short(&self) -> bool {
@@ -132,6 +162,7 @@ impl Shared {
         gauges.connected.store(links.connected, Ordering::Relaxed);
         gauges.given_up.store(links.given_up, Ordering::Relaxed);
         gauges.closed.store(links.closed, Ordering::Relaxed);
+        gauges.left.store(links.left, Ordering::Relaxed);
         gauges.ready.store(links.ready, Ordering::Release);
     }
 
@@ -164,6 +195,7 @@ impl Shared {
             totals.links.connected += gauges.connected.load(Ordering::Relaxed);
             totals.links.given_up += gauges.given_up.load(Ordering::Relaxed);
             totals.links.closed += gauges.closed.load(Ordering::Relaxed);
+            totals.links.left += gauges.left.load(Ordering::Relaxed);
             totals.counts.outstanding += gauges.outstanding.load(Ordering::Acquire);
             totals.counts.received += gauges.received.load(Ordering::Relaxed);
             totals.counts.listening += gauges.listening.load(Ordering::Relaxed);

@@ -5,6 +5,8 @@ use std::ops::Range;
 /// What one subscriber has received, in a few bytes as long as nothing is wrong.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
+    /// The first number that it looks at.
+    first: u32,
     /// The sequence number that comes next if nothing is amiss.
     next: u32,
     /// Only there once something is amiss.
@@ -63,6 +65,11 @@ impl std::ops::AddAssign for Verdict {
 }
 
 impl Tally {
+    /// The tally of a subscriber that is to get the messages from `first` on.
+    pub(super) fn starting_at(first: u32) -> Tally {
+        Tally { first, next: first, trouble: None }
+    }
+
     /// Takes note of message `seq`.
     pub(super) fn receive(&mut self, seq: u32) -> Arrival {
         if seq == self.next {
@@ -97,7 +104,17 @@ impl Tally {
 
     fn delivered(&self) -> u64 {
         let holes = self.trouble.as_ref().map_or(0, |trouble| total(&trouble.holes));
-        u64::from(self.next) - holes
+        u64::from(self.next - self.first) - holes
+    }
+
+    /// The number behind the last one that came.
+    pub(super) fn end(&self) -> u32 {
+        self.next
+    }
+
+    /// Whether nothing is amiss so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.trouble.is_none()
     }
 
     /// Judges, when `published` messages have been sent of which `refused` (in rising order) were refused.
@@ -114,12 +131,13 @@ impl Tally {
         if published > self.next {
             missing.push(self.next..published);
         }
+        let span = self.first..published.max(self.next);
         let rightly_missing = overlap(&missing, refused);
         let wanting = total(&missing) - rightly_missing;
         verdict.reported = wanting.min(gap_count);
         verdict.lost = wanting - verdict.reported;
         verdict.over_reported = gap_count - verdict.reported;
-        verdict.unexpected = total(refused) - rightly_missing;
+        verdict.unexpected = overlap(&[span], refused) - rightly_missing;
         verdict
     }
 }

@@ -32,6 +32,15 @@ const READS_PER_TURN: usize = 16;
 /// How often the live percentile is worked out, if anyone looks at it.
 const P99_STEP: Duration = Duration::from_millis(200);
 
+/// What each thread of a run is given.
+pub(super) struct Post {
+    pub(super) index: usize,
+    pub(super) plan: Arc<Plan>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) poll: Poll,
+}
+
 /// A thread's connections and all that drives them.
 pub(super) struct Worker<S: Scenario> {
     index: usize,
@@ -70,15 +79,9 @@ pub(super) struct WorkerResult<R> {
 }
 
 impl<S: Scenario> Worker<S> {
-    /// For thread `index` of the plan.
-    pub(super) fn new(
-        index: usize,
-        plan: Arc<Plan>,
-        shared: Arc<Shared>,
-        clock: Clock,
-        poll: Poll,
-        scenario: S,
-    ) -> Worker<S> {
+    /// For one thread of the plan.
+    pub(super) fn new(post: Post, scenario: S) -> Worker<S> {
+        let Post { index, plan, shared, clock, poll } = post;
         let slot = |number| Slot { link: Link::default(), conn: scenario.conn(number) };
         let slots: Vec<_> = plan.share(index).map(slot).collect();
         let now = clock.now();
@@ -265,7 +268,10 @@ impl<S: Scenario> Worker<S> {
             };
             let now = self.clock.now();
             let was_ready = link.is_ready();
-            let close = deliver(self.plan.dialect, &mut self.scenario, link, conn, &self.buffer[..count], now)?;
+            let scenario = &mut self.scenario;
+            let close = deliver(self.plan.dialect, link, &self.buffer[..count], |link, message| {
+                scenario.message(link, conn, message, now)
+            })?;
             if link.is_ready() && !was_ready {
                 self.connector.ready(link.began_ns, now);
                 self.links.ready += 1;
@@ -300,17 +306,10 @@ impl<S: Scenario> Worker<S> {
 
     /// A connection failed with an error. If no connection ever came about, there is no server to be measured.
     fn lost_to(&mut self, index: usize, error: io::Error) -> Result<(), LoadError> {
-        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut};
-        let is_nobody_there = matches!(
-            error.kind(),
-            ConnectionRefused | HostUnreachable | NetworkUnreachable | PermissionDenied | TimedOut
-        );
-        if is_nobody_there && self.slots[index].link.stage == Stage::Connecting && !self.shared.has_connected() {
-            return Err(LoadError::Unreachable {
-                target: self.plan.target,
-                source: error,
-                flags: self.plan.server_flags(),
-            });
+        if self.slots[index].link.stage == Stage::Connecting && !self.shared.has_connected() {
+            let error = connect::unless_nobody_is_there(&self.plan, error)?;
+            self.lost(index, connect::reason(&error));
+            return Ok(());
         }
         self.lost(index, connect::reason(&error));
         Ok(())

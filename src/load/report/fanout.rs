@@ -70,11 +70,12 @@ pub(in crate::load) fn report(plan: &Plan, fanout: &FanoutPlan, mut run: Run<Fan
 }
 
 fn settings(plan: &Plan, fanout: &FanoutPlan) -> Section {
+    let publish = &fanout.publish;
     let mut settings = settings_section(plan);
-    settings.add("topic", "topic", Value::Text(fanout.topic.clone()));
-    settings.add("message_bytes", "message size", Value::Bytes(fanout.message_bytes));
-    settings.add("publish_per_s", "publishes", Value::PerSecond(fanout.publish_rate));
-    settings.count("burst", "messages of a publish", fanout.burst.into());
+    settings.add("topic", "topic", Value::Text(publish.topic.clone()));
+    settings.add("message_bytes", "message size", Value::Bytes(publish.message_bytes));
+    settings.add("publish_per_s", "publishes", Value::PerSecond(publish.rate));
+    settings.count("burst", "messages of a publish", publish.burst.into());
     settings.add("stalled_percent", "stalled share", Value::Text(format!("{} %", fanout.stalled_percent)));
     settings
 }

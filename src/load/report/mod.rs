@@ -11,6 +11,7 @@
 //! | `idle` | `held_s`, `closed`, `closed_reasons` (counts by reason), `pings`, `pings_unanswered`, `ping_us_*` |
 //! | `echo` | `round_trips`, `round_trips_per_s`, `rtt_us_*`, `unanswered`, `corrupted`, `duplicated`, `closed`, `closed_reasons` |
 //! | `fanout` | `published`, `refused`, `publish_late_us_*`, `subscribers`, `expected`, `delivered`, `delivered_per_s`, `latency_us_*`, `last_recipient_us_*`, `lost`, `gaps_reported`, `gap_notices`, `gaps_over_reported`, `duplicated`, `reordered`, `corrupted`, `unexpected`, `foreign`, `closed`, `closed_reasons`, `stalled`, `stalled_closed` |
+//! | `churn` | `begun`, `begun_per_s`, `begun_late_us_*`, `not_begun`, `left_clean`, `left_abrupt`, `not_closed`, `close_us_*`, and those of `fanout` that tell of messages |
 //! | `client` | `cpu_s`, `cpu_us_per_message` |
 
 use std::fmt;
@@ -26,6 +27,7 @@ use super::latency::Latency;
 use super::plan::Plan;
 use super::run::Run;
 
+pub(super) mod churn;
 pub(super) mod echo;
 pub(super) mod fanout;
 pub(super) mod idle;
@@ -114,7 +116,7 @@ impl Report {
         }
         if run.links.given_up > 0 {
             let failures = &run.connects.failures;
-            problems.push(format!("{} of {} connections failed ({failures})", run.links.given_up, plan.connections));
+            problems.push(format!("{} of {} connections failed ({failures})", run.links.given_up, run.attempts(plan)));
         }
         if run.links.closed > 0 {
             problems.push(format!("{} connections were lost ({})", run.links.closed, run.closed));

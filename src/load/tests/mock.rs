@@ -41,6 +41,8 @@ pub(super) enum Fault {
     /// Closes one subscriber.
     CloseOne,
     CloseAfterSubscribe,
+    /// Does not close when a client has shut down.
+    KeepOpen,
     /// Closes that many connections before it serves one.
     RefuseFirst(u32),
 }
@@ -117,6 +119,10 @@ impl Hub {
                 }
                 received += 1;
             }
+        }
+        if self.fault != Fault::KeepOpen {
+            // The subscribers hold the stream, too. A client that has broken off is gone already.
+            let _ = stream.shutdown(Shutdown::Both);
         }
     }
 

@@ -212,6 +212,101 @@ fn stalled_subscribers_are_reported_apart() {
     assert_eq!((figures.count("fanout", "stalled_closed"), figures.count("fanout", "closed")), (1, 0));
 }
 
+const CHURN: &str = "churn --connections 100 --duration 400ms --message-size 64";
+
+#[test]
+fn churn_connects_at_its_rate_and_leaves_in_both_ways() {
+    for framing in Framing::PLAIN {
+        let mock = Mock::start(framing, App::Hub, Fault::None);
+        let line = format!(
+            "{CHURN} --rate 200 --stay 100ms-300ms --threads 2 --abrupt-percent 25 --framing {}",
+            framing.name()
+        );
+        let figures = Figures::of(&line, &mock);
+        assert!(figures.is_ok(), "{}", figures.problems());
+        assert_eq!((figures.count("churn", "begun"), figures.count("connect", "ready")), (80, 80));
+        assert_eq!((figures.count("churn", "left_clean"), figures.count("churn", "left_abrupt")), (60, 20));
+        assert!(figures.0["churn"]["close_us_p50"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn churn_counts_every_message_of_each_stay() {
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::None);
+    let figures =
+        Figures::of(&format!("{CHURN} --rate 200 --stay 100ms-300ms --publish-rate 100 --abrupt-percent 10"), &mock);
+    assert!(figures.is_ok(), "{}", figures.problems());
+    assert_eq!((figures.count("churn", "published"), figures.count("churn", "lost")), (40, 0));
+    // 80 stays of 200 ms on average, cut at the end of the run.
+    assert!(figures.count("churn", "delivered") > 300, "{}", figures.0);
+}
+
+#[test]
+fn churn_fails_on_loss_duplicates_disorder_and_changes() {
+    for (fault, key) in [
+        (Fault::Lose, "lost"),
+        (Fault::Duplicate, "duplicated"),
+        (Fault::Reorder, "reordered"),
+        (Fault::Corrupt, "corrupted"),
+    ] {
+        let mock = Mock::start(Framing::Line, App::Hub, fault);
+        // The first subscriber is there when the fourth message is published, 120 ms after the begin.
+        let figures = Figures::of(&format!("{CHURN} --rate 200 --publish-rate 25 --stay 350ms"), &mock);
+        assert!(!figures.is_ok(), "{fault:?}");
+        for other in ["lost", "duplicated", "reordered", "corrupted"] {
+            assert_eq!(figures.count("churn", other), u64::from(other == key), "{fault:?}: {other}");
+        }
+    }
+}
+
+#[test]
+fn churn_expects_neither_refused_messages_nor_those_of_a_gap() {
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::Busy);
+    let figures = Figures::of(&format!("{CHURN} --rate 200 --publish-rate 25 --stay 350ms"), &mock);
+    assert!(figures.is_ok(), "{}", figures.problems());
+    assert_eq!(figures.count("churn", "refused"), 1);
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::LoseWithGap);
+    let figures = Figures::of(&format!("{CHURN} --rate 200 --publish-rate 25 --stay 350ms"), &mock);
+    assert!(figures.is_ok(), "{}", figures.problems());
+    assert_eq!((figures.count("churn", "lost"), figures.count("churn", "gaps_reported")), (0, 1));
+}
+
+#[test]
+fn churn_fails_if_a_connection_fails_is_lost_or_is_not_closed() {
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::RefuseFirst(3));
+    let figures = Figures::of(&format!("{CHURN} --rate 50 --stay 100ms"), &mock);
+    assert!(!figures.is_ok());
+    assert_eq!((figures.count("connect", "failed"), figures.count("connect", "ready")), (3, 17));
+
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::CloseAfterSubscribe);
+    let figures = Figures::of(&format!("{CHURN} --rate 50 --stay 100ms"), &mock);
+    assert!(!figures.is_ok());
+    assert_eq!((figures.count("churn", "closed"), figures.count("churn", "left_clean")), (20, 0));
+
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::KeepOpen);
+    let figures = Figures::of(&format!("{CHURN} --rate 50 --stay 100ms"), &mock);
+    assert!(!figures.is_ok());
+    assert_eq!(figures.count("churn", "not_closed"), 20);
+}
+
+#[test]
+fn churn_tells_of_connects_that_found_no_place() {
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::None);
+    // 20 a second that stay for half a second need 10 places, and the ends need some more.
+    let figures = Figures::of("churn --rate 20 --connections 10 --stay 500ms --duration 1s --publish-rate 2", &mock);
+    let (begun, not_begun) = (figures.count("churn", "begun"), figures.count("churn", "not_begun"));
+    assert_eq!((begun + not_begun, not_begun > 0), (20, !figures.is_ok()), "{}", figures.0);
+}
+
+#[test]
+fn a_ramp_spreads_the_connects() {
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::None);
+    let figures = Figures::of("idle --connections 20 --ramp 200ms --duration 1ms", &mock);
+    assert!(figures.is_ok());
+    let rate = figures.0["connect"]["connects_per_s"].as_f64().unwrap();
+    assert!(rate <= 105.3, "19 pauses of 10 ms make at most 105.3/s, but it was {rate}/s");
+}
+
 #[test]
 fn a_server_that_can_not_be_used_is_named_with_the_remedy() {
     let refused = |line: &str, mock: &Mock| {
@@ -237,7 +332,7 @@ fn an_unreachable_target_is_named_with_the_remedy() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let addr = socket.local_addr().unwrap().as_socket().unwrap();
-    for line in ["idle", "echo --threads 2", FANOUT] {
+    for line in ["idle", "echo --threads 2", FANOUT, "churn"] {
         let text = execute(line, addr).unwrap_err().to_string();
         let start = format!("cannot connect to {addr}: Connection refused");
         assert!(text.starts_with(&start) && text.contains("corecast serve --listen line="), "{text}");

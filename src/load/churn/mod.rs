@@ -1,0 +1,44 @@
+//! Churn: subscribers that come, stay a while and leave, at a rate that the server has no say in.
+//!
+//! What a subscriber must get is judged by its visit (`visit`); the poll loop that leads visitors in and out is the
+//! worker (`worker`).
+
+mod visit;
+mod worker;
+
+pub(super) use visit::{Judged, Visit};
+pub(super) use worker::ChurnWorker;
+
+use super::latency::Latency;
+
+/// What one thread has seen.
+#[derive(Debug, Default)]
+pub(super) struct ChurnResult {
+    /// Connects that were begun.
+    pub(super) begun: u64,
+    /// Connects that were due but not begun, because as many connections were open as may be.
+    pub(super) not_begun: u64,
+    /// How long after they were due connects were begun.
+    pub(super) begun_late: Latency,
+    /// Connections that ended with a shutdown that the server answered with its own.
+    pub(super) left_clean: u64,
+    /// Connections that ended with a reset.
+    pub(super) left_abrupt: u64,
+    /// Connections whose shutdown the server did not answer.
+    pub(super) not_closed: u64,
+    /// From the shutdown to the server's own.
+    pub(super) close: Latency,
+    /// Messages that came for the first time.
+    pub(super) received: u64,
+    /// From the moment they were due to their arrival.
+    pub(super) latency: Latency,
+    /// When the last one came, in nanoseconds of the run's clock.
+    pub(super) last_delivery_ns: u64,
+    pub(super) gap_notices: u64,
+    /// Messages whose stamp or filler is not what was sent.
+    pub(super) corrupted: u64,
+    /// Messages of other publishers or other topics.
+    pub(super) foreign: u64,
+    /// What the visits that are over got.
+    pub(super) judged: Judged,
+}

@@ -1,0 +1,97 @@
+//! The figures of `load churn`.
+
+use super::{FULL, Report, SHORT, Section, Value, settings_section};
+use crate::load::churn::ChurnResult;
+use crate::load::plan::{ChurnPlan, Plan};
+use crate::load::run::Run;
+use crate::load::tally::Verdict;
+
+/// Sums the threads' results up and judges every visit.
+pub(in crate::load) fn report(plan: &Plan, churn: &ChurnPlan, mut run: Run<ChurnResult>) -> Report {
+    let publisher = run.publisher.take().unwrap_or_default();
+    let mut verdict = Verdict::default();
+    let mut sum = ChurnResult::default();
+    for result in &run.scenarios {
+        verdict += result.judged.verdict(&publisher.refused);
+        sum.begun += result.begun;
+        sum.not_begun += result.not_begun;
+        sum.begun_late.merge(&result.begun_late);
+        sum.left_clean += result.left_clean;
+        sum.left_abrupt += result.left_abrupt;
+        sum.not_closed += result.not_closed;
+        sum.close.merge(&result.close);
+        sum.received += result.received;
+        sum.latency.merge(&result.latency);
+        sum.last_delivery_ns = sum.last_delivery_ns.max(result.last_delivery_ns);
+        sum.gap_notices += result.gap_notices;
+        sum.corrupted += result.corrupted;
+        sum.foreign += result.foreign;
+        sum.judged.unjudged += result.judged.unjudged;
+    }
+
+    let mut own = Section::new("churn");
+    own.count("begun", "connects begun", sum.begun);
+    if run.held_ns > 0 {
+        own.add("begun_per_s", "connects begun", Value::PerSecond(sum.begun as f64 * 1e9 / run.held_ns as f64));
+    }
+    own.latency("begun_late_us", "begun late by", &sum.begun_late, SHORT);
+    own.count("not_begun", "due but not begun", sum.not_begun);
+    own.count("left_clean", "left cleanly", sum.left_clean);
+    own.count("left_abrupt", "left by a reset", sum.left_abrupt);
+    own.count("not_closed", "shutdown not answered", sum.not_closed);
+    own.latency("close_us", "shutdown answered", &sum.close, SHORT);
+    own.count("closed", "closed", run.links.closed);
+    own.reasons("closed_reasons", "closed by reason", &run.closed);
+    if churn.publish.is_some() {
+        own.count("published", "published", publisher.published.into());
+        own.count("refused", "refused (ERR busy)", publisher.refused_count);
+        own.latency("publish_late_us", "published late by", &publisher.lateness, SHORT);
+        own.count("delivered", "delivered", sum.received);
+        let span_ns = run.begin_ns.and_then(|begin| sum.last_delivery_ns.checked_sub(begin)).filter(|&ns| ns > 0);
+        if let Some(span_ns) = span_ns {
+            let rate = sum.received as f64 * 1e9 / span_ns as f64;
+            own.add("delivered_per_s", "delivered per second", Value::PerSecond(rate));
+        }
+        own.latency("latency_us", "latency", &sum.latency, FULL);
+        own.count("lost", "lost", verdict.lost);
+        own.count("gaps_reported", "missing, told by GAP", verdict.reported);
+        own.count("gap_notices", "GAP notices", sum.gap_notices);
+        own.count("gaps_over_reported", "told by GAP, not missing", verdict.over_reported);
+        own.count("duplicated", "duplicated", verdict.duplicated);
+        own.count("reordered", "reordered", verdict.reordered);
+        own.count("corrupted", "corrupted", sum.corrupted);
+        own.count("unexpected", "delivered though refused", verdict.unexpected);
+        own.count("foreign", "of other publishers", sum.foreign);
+    }
+
+    let mut report = Report::new(plan, &run, settings(plan, churn), own, sum.received);
+    report.problem(
+        sum.not_begun,
+        "connects were due but not begun, because --connections were open; give more, or a lower --rate",
+    );
+    report.problem(sum.not_closed, "connections were shut down, which the server did not answer");
+    report.problem(verdict.lost, "deliveries were lost without a GAP");
+    report.problem(verdict.duplicated, "deliveries came twice");
+    report.problem(verdict.reordered, "deliveries came out of order");
+    report.problem(sum.corrupted, "deliveries were not what was published");
+    report.problem(verdict.unexpected, "deliveries came although their publish was refused");
+    report.problem(sum.judged.unjudged, "visits missed messages and were too many to be judged");
+    report.problem(u64::from(publisher.published - publisher.answered), "publishes had no answer");
+    if let Some(reason) = publisher.closed {
+        report.problems.push(format!("the publisher's connection was lost ({reason})"));
+    }
+    report
+}
+
+fn settings(plan: &Plan, churn: &ChurnPlan) -> Section {
+    let mut settings = settings_section(plan);
+    settings.add("topic", "topic", Value::Text(churn.topic.clone()));
+    settings.add("connect_per_s", "connects", Value::PerSecond(churn.rate));
+    settings.add("stay", "stay", Value::Text(churn.stay.to_string()));
+    settings.add("abrupt_percent", "abrupt share", Value::Text(format!("{} %", churn.abrupt_percent)));
+    if let Some(publish) = &churn.publish {
+        settings.add("message_bytes", "message size", Value::Bytes(publish.message_bytes));
+        settings.add("publish_per_s", "publishes", Value::PerSecond(publish.rate));
+    }
+    settings
+}
