@@ -14,6 +14,7 @@ use super::LoadError;
 use super::clock::ns;
 use super::latency::Latency;
 use super::plan::Plan;
+use super::timeline::{Spans, Timeline};
 
 /// Connections under way over all threads; less than any usual backlog.
 const UNDER_WAY_MAX: usize = 512;
@@ -83,6 +84,8 @@ pub(super) struct ConnectStats {
     pub(super) first_begin_ns: Option<u64>,
     /// When the last connection became ready.
     pub(super) last_ready_ns: u64,
+    /// The first answers, by the time when they came.
+    pub(super) over_time: Timeline<Spans>,
 }
 
 impl ConnectStats {
@@ -92,6 +95,14 @@ impl ConnectStats {
         self.failures.merge(other.failures);
         self.first_begin_ns = [self.first_begin_ns, other.first_begin_ns].into_iter().flatten().min();
         self.last_ready_ns = self.last_ready_ns.max(other.last_ready_ns);
+        self.over_time.merge(other.over_time);
+    }
+
+    /// A connection whose connect began, or was due, at `began_ns` became ready.
+    pub(super) fn ready(&mut self, began_ns: u64, now: u64) {
+        self.ready.record(now - began_ns);
+        self.over_time.at(now).record(now - began_ns);
+        self.last_ready_ns = now;
     }
 }
 
@@ -191,8 +202,7 @@ impl Connector {
 
     /// A connection that was begun became ready.
     pub(super) fn ready(&mut self, began: u64, now: u64) {
-        self.stats.ready.record(now - began);
-        self.stats.last_ready_ns = now;
+        self.stats.ready(began, now);
         self.finished();
     }
 

@@ -10,6 +10,7 @@ use super::payload::{Stamp, Template};
 use super::plan::Plan;
 use super::scenario::{Scenario, Step};
 use super::shared::{Counts, Phase};
+use super::timeline::{Arrivals, Timeline};
 
 /// Sends and compares.
 pub(super) struct Echo {
@@ -39,6 +40,8 @@ pub(super) struct EchoResult {
     /// Messages that did not come back although the connection is open.
     pub(super) unanswered: u64,
     pub(super) rtt: Latency,
+    /// Round trips, by the time when they ended.
+    pub(super) over_time: Timeline<Arrivals>,
 }
 
 /// A connection's message under way.
@@ -136,6 +139,7 @@ impl Scenario for Echo {
         match conn.waits {
             Waits::Load { sent_ns } if self.is_expected(conn, sent_ns, message) => {
                 self.result.rtt.record(now - sent_ns);
+                self.result.over_time.at(now).spans.record(now - sent_ns);
                 self.result.round_trips += 1;
                 self.outstanding -= 1;
                 conn.waits = Waits::Nothing;

@@ -121,8 +121,10 @@ pub enum LoadError {
         error: String,
     },
     /// The result can't be written to the file.
-    #[error("cannot write the result to --json {path}: {source}", path = path.display())]
-    Json {
+    #[error("cannot write the result to {option} {path}: {source}", path = path.display())]
+    Output {
+        /// The option as it is typed.
+        option: &'static str,
         /// The file.
         path: PathBuf,
         /// What the kernel said.

@@ -12,6 +12,7 @@ use super::scenario::{Scenario, Step};
 use super::shared::{Counts, Phase, Totals};
 use super::subscriber::Subscriber;
 use super::tally::{Arrival, Tally};
+use super::timeline::{Arrivals, Timeline};
 
 /// Messages whose last recipient is noted; of more of them, every second, third … one.
 const LAST_SAMPLES_MAX: u32 = 1 << 20;
@@ -38,6 +39,8 @@ pub(super) struct FanoutResult {
     pub(super) received: u64,
     /// From the moment they were due to their arrival.
     pub(super) latency: Latency,
+    /// Deliveries, by the time when they came.
+    pub(super) over_time: Timeline<Arrivals>,
     /// The longest latency of each noted message, in nanoseconds; 0 if none came.
     pub(super) last_ns: Vec<u64>,
     /// When the last one came, in nanoseconds of the run's clock.
@@ -94,6 +97,7 @@ impl Fanout {
         }
         let latency = now.saturating_sub(stamp.at_ns);
         self.result.latency.record(latency);
+        self.result.over_time.at(now).spans.record(latency);
         self.result.received += 1;
         self.result.last_delivery_ns = now;
         self.accounted += 1;
@@ -136,6 +140,7 @@ impl Scenario for Fanout {
                 conn.tally.gap(count);
                 self.accounted += count;
                 self.result.gap_notices += 1;
+                self.result.over_time.at(now).dropped += count;
             }
             Reply::Gap { .. } | Reply::Pong => {}
             reply => {

@@ -8,6 +8,7 @@ use super::plan::Plan;
 use super::scenario::{Scenario, Step};
 use super::shared::{Counts, Phase};
 use super::subscriber::Subscriber;
+use super::timeline::{Arrivals, Timeline};
 
 /// Holds connections.
 pub(super) struct Idle {
@@ -26,6 +27,8 @@ pub(super) struct IdleResult {
     /// Pings without an answer on connections that are open.
     pub(super) unanswered: u64,
     pub(super) rtt: Latency,
+    /// Answered pings, by the time of the answer.
+    pub(super) over_time: Timeline<Arrivals>,
 }
 
 /// An idle connection.
@@ -64,6 +67,7 @@ impl Scenario for Idle {
                     self.outstanding -= 1;
                     self.result.answered += 1;
                     self.result.rtt.record(now - pinged_ns);
+                    self.result.over_time.at(now).spans.record(now - pinged_ns);
                 }
                 Ok(Step::Stay)
             }

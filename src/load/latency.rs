@@ -8,6 +8,9 @@ const NS_MIN: u64 = 64;
 /// Longer spans count as this one, in nanoseconds (10 minutes).
 const NS_MAX: u64 = 600_000_000_000;
 
+/// Points of the curve for each halving of the distance to the maximum.
+const CURVE_STEPS: u32 = 8;
+
 /// Significant decimal digits.
 const DIGITS: u8 = 3;
 
@@ -37,6 +40,16 @@ impl Latency {
 
     pub(super) fn max(&self) -> u64 {
         self.0.max()
+    }
+
+    /// Points of the curve of percentiles: quantile and nanoseconds, closer together towards the end.
+    pub(super) fn curve(&self) -> Vec<(f64, u64)> {
+        let steps = self.0.iter_quantiles(CURVE_STEPS);
+        steps.map(|step| (step.quantile_iterated_to(), step.value_iterated_to().min(self.0.max()))).collect()
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

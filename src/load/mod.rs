@@ -22,9 +22,11 @@ mod connect;
 mod echo;
 mod error;
 mod fanout;
+mod html;
 mod idle;
 mod latency;
 mod link;
+mod machine;
 mod payload;
 mod plan;
 mod progress;
@@ -39,6 +41,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod time_range;
+mod timeline;
 mod turns;
 mod worker;
 
@@ -110,6 +113,9 @@ pub struct LoadArgs {
     /// Also write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Also write a page with plots to this file, as HTML. It needs nothing else to be looked at.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Show no progress.
     #[arg(long, short)]
     pub quiet: bool,
@@ -209,18 +215,24 @@ impl Outcome {
     }
 }
 
-/// Runs a load, prints the result to stdout, and writes it to the JSON file if one was asked for.
+/// Runs a load, prints the result to stdout, and writes it to the files that were asked for.
 ///
 /// # Errors
 /// The command can't be used, the server can't be reached or doesn't offer what the load needs, or the
 /// result can't be written.
 pub fn run(command: LoadCommand) -> Result<Outcome, LoadError> {
     let plan = plan::Plan::new(command)?;
-    let json = plan.json.as_deref().map(report::JsonFile::create).transpose()?;
+    let create = |option, path: &Option<PathBuf>| {
+        path.as_deref().map(|path| report::OutputFile::create(option, path)).transpose()
+    };
+    let (json, html) = (create("--json", &plan.json)?, create("--html", &plan.html)?);
     let report = run::execute(plan, &*interrupts()?)?;
     println!("{report}");
     if let Some(json) = json {
-        json.write(&report)?;
+        json.write(&format!("{:#}\n", report.to_json()))?;
+    }
+    if let Some(html) = html {
+        html.write(&html::page(&report, &html::Origin::here()))?;
     }
     Ok(Outcome { problems: report.problems })
 }

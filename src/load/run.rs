@@ -21,6 +21,7 @@ use super::publisher::{Publisher, PublisherResult};
 use super::report::{self, Report};
 use super::scenario::Scenario;
 use super::shared::{LinkCounts, Phase, Shared, Totals};
+use super::timeline::{Sample, Timeline};
 use super::worker::{Post, WAKE, Worker, WorkerResult};
 
 /// How often the coordinator looks at the figures.
@@ -50,6 +51,10 @@ pub(super) struct Run<R> {
     /// CPU time of this process from the begin of the load on.
     pub(super) cpu_ns: u64,
     pub(super) is_interrupted: bool,
+    /// What the coordinator saw, by time.
+    pub(super) samples: Timeline<Sample>,
+    /// When the threads were told to stop.
+    pub(super) end_ns: u64,
 }
 
 /// Carries out a plan. `interrupted` ends it early.
@@ -105,6 +110,29 @@ struct Coordinator<R> {
     publishing: Option<JoinHandle<Result<PublisherResult, LoadError>>>,
     /// Whether all that is under way is in.
     is_settled: fn(&Totals) -> bool,
+    samples: Samples,
+}
+
+/// What the coordinator has seen, by time.
+#[derive(Default)]
+struct Samples {
+    timeline: Timeline<Sample>,
+    /// When it was looked last.
+    last_ns: u64,
+    published: u64,
+    connects: u64,
+}
+
+impl Samples {
+    fn take(&mut self, now: u64, totals: &Totals) {
+        // What has come since the last look came then rather than now.
+        *self.timeline.at(self.last_ns) += Sample {
+            published: totals.published - self.published,
+            connects: totals.links.ready - self.connects,
+            open: Some(totals.links.open()),
+        };
+        (self.last_ns, self.published, self.connects) = (now, totals.published, totals.links.ready);
+    }
 }
 
 impl<R: Send + 'static> Coordinator<R> {
@@ -129,6 +157,7 @@ impl<R: Send + 'static> Coordinator<R> {
             publisher,
             publishing: None,
             is_settled,
+            samples: Samples::default(),
         };
         for index in 0..plan.threads {
             let poll = Poll::new().map_err(LoadError::system("make a poll loop"))?;
@@ -158,6 +187,7 @@ impl<R: Send + 'static> Coordinator<R> {
             self.settle();
         }
         let cpu_ns = cpu_ns() - cpu_begin_ns;
+        let end_ns = self.clock.now();
         self.shared.cut_short();
         self.enter(Phase::Stopping);
         self.progress.done();
@@ -173,6 +203,8 @@ impl<R: Send + 'static> Coordinator<R> {
             held_ns,
             cpu_ns,
             is_interrupted: interrupted.load(Ordering::Relaxed),
+            samples: self.samples.timeline,
+            end_ns,
         };
         for worker in self.workers {
             run.add(join(worker)?);
@@ -196,7 +228,7 @@ impl<R: Send + 'static> Coordinator<R> {
         }
         self.progress.connecting(&self.plan);
         loop {
-            let totals = self.shared.totals();
+            let totals = self.look();
             self.progress.connected(&totals);
             if self.is_over(interrupted) {
                 return false;
@@ -230,7 +262,7 @@ impl<R: Send + 'static> Coordinator<R> {
         loop {
             let now = self.clock.now();
             let elapsed_ns = now - begin_ns;
-            let totals = self.shared.totals();
+            let totals = self.look();
             let is_empty = !self.plan.connects_under_load() && totals.links.closed == totals.links.ready;
             if elapsed_ns >= duration_ns || is_empty || self.is_over(interrupted) {
                 if elapsed_ns < duration_ns {
@@ -243,7 +275,9 @@ impl<R: Send + 'static> Coordinator<R> {
                 self.progress.tick(Duration::from_nanos(elapsed_ns), rate, &totals);
                 (shown_ns, shown) = (now, totals.counts.received);
             }
-            thread::park_timeout(LOOK_STEP.min(Duration::from_nanos(duration_ns - elapsed_ns)));
+            // A look at each full second keeps what was published in it apart from the next.
+            let second_ns = 1_000_000_000 - now % 1_000_000_000;
+            thread::park_timeout(LOOK_STEP.min(Duration::from_nanos(second_ns.min(duration_ns - elapsed_ns))));
         }
     }
 
@@ -255,7 +289,7 @@ impl<R: Send + 'static> Coordinator<R> {
         };
         let (mut last, mut last_ns) = (progress(&self.shared.totals()), self.clock.now());
         loop {
-            let (totals, now) = (self.shared.totals(), self.clock.now());
+            let (totals, now) = (self.look(), self.clock.now());
             if (self.is_settled)(&totals) {
                 thread::sleep(GRACE);
                 return;
@@ -268,6 +302,13 @@ impl<R: Send + 'static> Coordinator<R> {
             }
             thread::park_timeout(SETTLE_STEP);
         }
+    }
+
+    /// Looks at the figures, and notes what they have come to meanwhile.
+    fn look(&mut self) -> Totals {
+        let totals = self.shared.totals();
+        self.samples.take(self.clock.now(), &totals);
+        totals
     }
 
     fn enter(&self, phase: Phase) {

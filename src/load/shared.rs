@@ -50,6 +50,14 @@ pub(super) struct LinkCounts {
     pub(super) left: u64,
 }
 
+impl LinkCounts {
+    /// Connections that are open and answered now.
+    pub(super) fn open(&self) -> u64 {
+        // The figures of a running thread are not read at one instant.
+        self.ready.saturating_sub(self.closed + self.left)
+    }
+}
+
 impl std::ops::AddAssign for LinkCounts {
     fn add_assign(&mut self, other: LinkCounts) {
         self.connected += other.connected;

@@ -10,6 +10,7 @@ pub(super) use visit::{Judged, Visit};
 pub(super) use worker::ChurnWorker;
 
 use super::latency::Latency;
+use super::timeline::{Arrivals, Timeline};
 
 /// What one thread has seen.
 #[derive(Debug, Default)]
@@ -32,6 +33,8 @@ pub(super) struct ChurnResult {
     pub(super) received: u64,
     /// From the moment they were due to their arrival.
     pub(super) latency: Latency,
+    /// Deliveries, by the time when they came.
+    pub(super) over_time: Timeline<Arrivals>,
     /// When the last one came, in nanoseconds of the run's clock.
     pub(super) last_delivery_ns: u64,
     pub(super) gap_notices: u64,

@@ -409,8 +409,7 @@ impl ChurnWorker {
             let (dialect, bytes) = (self.post.plan.dialect, &self.buffer[..count]);
             let close = deliver(dialect, link, bytes, |link, message| visitors.message(link, visitor, message, now))?;
             if link.is_ready() && !was_ready {
-                self.connects.ready.record(now - *due_ns);
-                self.connects.last_ready_ns = now;
+                self.connects.ready(*due_ns, now);
                 self.links.ready += 1;
                 let leave_ns = if self.phase == Phase::Running { now + self.churn.stay_ns(*number) } else { now };
                 link.began_ns = leave_ns;
@@ -561,6 +560,7 @@ impl Visitors {
             Reply::Gap { topic, count } if topic == self.churn.topic.as_bytes() || topic == ANY_TOPIC => {
                 visitor.visit.gap(count);
                 self.result.gap_notices += 1;
+                self.result.over_time.at(now).dropped += count;
             }
             Reply::Gap { .. } | Reply::Pong => {}
             reply => {
@@ -590,7 +590,9 @@ impl Visitors {
             self.result.corrupted += 1;
         }
         if visitor.visit.receive(stamp.seq) != Arrival::Duplicate {
-            self.result.latency.record(now.saturating_sub(stamp.at_ns));
+            let latency = now.saturating_sub(stamp.at_ns);
+            self.result.latency.record(latency);
+            self.result.over_time.at(now).spans.record(latency);
             self.result.received += 1;
             self.result.last_delivery_ns = now;
         }

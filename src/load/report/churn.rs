@@ -32,7 +32,7 @@ pub(in crate::load) fn report(plan: &Plan, churn: &ChurnPlan, mut run: Run<Churn
     let mut own = Section::new("churn");
     own.count("begun", "connects begun", sum.begun);
     if run.held_ns > 0 {
-        own.add("begun_per_s", "connects begun", Value::PerSecond(sum.begun as f64 * 1e9 / run.held_ns as f64));
+        own.add("begun_per_s", "connects per second", Value::PerSecond(sum.begun as f64 * 1e9 / run.held_ns as f64));
     }
     own.latency("begun_late_us", "begun late by", &sum.begun_late, SHORT);
     own.count("not_begun", "due but not begun", sum.not_begun);
@@ -65,6 +65,8 @@ pub(in crate::load) fn report(plan: &Plan, churn: &ChurnPlan, mut run: Run<Churn
     }
 
     let mut report = Report::new(plan, &run, settings(plan, churn), own, sum.received);
+    report.over_time(run.scenarios.iter().map(|result| &result.over_time));
+    report.distribution("latency", &sum.latency);
     report.problem(
         sum.not_begun,
         "connects were due but not begun, because --connections were open; give more, or a lower --rate",

@@ -31,6 +31,8 @@ pub(in crate::load) fn report(plan: &Plan, message_bytes: usize, run: Run<EchoRe
     own.count("closed", "closed", run.links.closed);
     own.reasons("closed_reasons", "closed by reason", &run.closed);
     let mut report = Report::new(plan, &run, settings, own, sum.round_trips);
+    report.over_time(run.scenarios.iter().map(|result| &result.over_time));
+    report.distribution("round trip", &sum.rtt);
     report.problem(sum.unanswered, "messages did not come back");
     report.problem(sum.corrupted, "messages came back changed");
     report.problem(sum.duplicated, "messages came back twice");

@@ -57,6 +57,8 @@ pub(in crate::load) fn report(plan: &Plan, fanout: &FanoutPlan, mut run: Run<Fan
     own.count("stalled_closed", "stalled and closed", run.stalled_closed);
 
     let mut report = Report::new(plan, &run, settings(plan, fanout), own, sum.received);
+    report.over_time(run.scenarios.iter().map(|result| &result.over_time));
+    report.distribution("latency", &sum.latency);
     report.problem(verdict.lost, "deliveries were lost without a GAP");
     report.problem(verdict.duplicated, "deliveries came twice");
     report.problem(verdict.reordered, "deliveries came out of order");

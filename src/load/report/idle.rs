@@ -23,6 +23,8 @@ pub(in crate::load) fn report(plan: &Plan, run: Run<IdleResult>) -> Report {
     own.count("pings_unanswered", "pings unanswered", unanswered);
     own.latency("ping_us", "ping", &rtt, SHORT);
     let mut report = Report::new(plan, &run, settings_section(plan), own, 0);
+    report.over_time(run.scenarios.iter().map(|result| &result.over_time));
+    report.distribution("ping", &rtt);
     report.problem(unanswered, "pings had no answer");
     report
 }

@@ -12,11 +12,12 @@
 //! | `echo` | `round_trips`, `round_trips_per_s`, `rtt_us_*`, `unanswered`, `corrupted`, `duplicated`, `closed`, `closed_reasons` |
 //! | `fanout` | `published`, `refused`, `publish_late_us_*`, `subscribers`, `expected`, `delivered`, `delivered_per_s`, `latency_us_*`, `last_recipient_us_*`, `lost`, `gaps_reported`, `gap_notices`, `gaps_over_reported`, `duplicated`, `reordered`, `corrupted`, `unexpected`, `foreign`, `closed`, `closed_reasons`, `stalled`, `stalled_closed` |
 //! | `churn` | `begun`, `begun_per_s`, `begun_late_us_*`, `not_begun`, `left_clean`, `left_abrupt`, `not_closed`, `close_us_*`, and those of `fanout` that tell of messages |
+//! | `series` | `slot_s`, and a list each, a value for each slot or null: `time_s`, `latency_us_*`, `delivered_per_s`, `dropped_per_s`, `published_per_s`, `connections`, `connects_per_s`, `connect_us_*` |
 //! | `client` | `cpu_s`, `cpu_us_per_message` |
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
@@ -26,11 +27,15 @@ use super::connect::Reasons;
 use super::latency::Latency;
 use super::plan::Plan;
 use super::run::Run;
+use super::timeline::{Arrivals, Timeline};
 
 pub(super) mod churn;
 pub(super) mod echo;
 pub(super) mod fanout;
 pub(super) mod idle;
+mod series;
+
+pub(super) use series::{Column, Series};
 
 /// A figure, in the unit that its table row and its JSON key are made from.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,23 +50,27 @@ pub(super) enum Value {
 }
 
 #[derive(Clone, Debug)]
-struct Figure {
-    key: String,
-    label: String,
-    value: Value,
+pub(super) struct Figure {
+    pub(super) key: String,
+    pub(super) label: String,
+    pub(super) value: Value,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Section {
-    name: &'static str,
-    figures: Vec<Figure>,
+    pub(super) name: &'static str,
+    pub(super) figures: Vec<Figure>,
 }
 
 /// The result of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
-    scenario: &'static str,
-    sections: Vec<Section>,
+    pub(super) scenario: &'static str,
+    pub(super) sections: Vec<Section>,
+    /// What was measured by time.
+    pub(super) series: Series,
+    /// Whole distributions, with what they are of.
+    pub(super) distributions: Vec<(&'static str, Latency)>,
     /// What went wrong, a sentence each; empty if all went well.
     pub(super) problems: Vec<String>,
 }
@@ -122,7 +131,21 @@ impl Report {
             problems.push(format!("{} connections were lost ({})", run.links.closed, run.closed));
         }
         let sections = vec![settings, connect_section(run), own, client_section(run, messages)];
-        Report { scenario, sections, problems }
+        let mut report = Report { scenario, sections, series: Series::new(run), distributions: Vec::new(), problems };
+        report.distribution("first answer", &run.connects.ready);
+        report
+    }
+
+    /// Adds what the threads received, by time.
+    pub(super) fn over_time<'a>(&mut self, timelines: impl Iterator<Item = &'a Timeline<Arrivals>>) {
+        timelines.for_each(|timeline| self.series.add(timeline));
+    }
+
+    /// Adds a whole distribution, if there is one; the first one is what the run is about.
+    pub(super) fn distribution(&mut self, label: &'static str, latency: &Latency) {
+        if !latency.is_empty() {
+            self.distributions.insert(0, (label, latency.clone()));
+        }
     }
 
     /// Adds a problem if `count` is not 0; the text comes behind the number.
@@ -141,6 +164,7 @@ impl Report {
             let figures = section.figures.iter().map(|figure| (figure.key.clone(), figure.value.to_json()));
             object.insert(section.name.into(), Json::Object(figures.collect()));
         }
+        object.insert("series".into(), self.series.to_json());
         Json::Object(object)
     }
 }
@@ -227,7 +251,7 @@ pub(super) fn time_text(ns: f64) -> String {
 }
 
 /// A number with its thousands apart.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -260,24 +284,23 @@ impl fmt::Display for Report {
     }
 }
 
-/// The file for the result, opened before the run so that a bad path does not cost one.
-pub(super) struct JsonFile {
+/// A file for the result, opened before the run so that a bad path does not cost one.
+pub(super) struct OutputFile {
+    option: &'static str,
     path: PathBuf,
     file: File,
 }
 
-impl JsonFile {
-    pub(super) fn create(path: &Path) -> Result<JsonFile, LoadError> {
-        let file = File::create(path).map_err(|source| LoadError::Json { path: path.to_owned(), source })?;
-        Ok(JsonFile { path: path.to_owned(), file })
+impl OutputFile {
+    /// For the path that `option` gave.
+    pub(super) fn create(option: &'static str, path: &Path) -> Result<OutputFile, LoadError> {
+        let failed = |source| LoadError::Output { option, path: path.to_owned(), source };
+        Ok(OutputFile { option, path: path.to_owned(), file: File::create(path).map_err(failed)? })
     }
 
-    pub(super) fn write(mut self, report: &Report) -> Result<(), LoadError> {
-        let mut write = || -> io::Result<()> {
-            serde_json::to_writer_pretty(&mut self.file, &report.to_json())?;
-            self.file.write_all(b"\n")
-        };
-        write().map_err(|source| LoadError::Json { path: self.path.clone(), source })
+    pub(super) fn write(mut self, text: &str) -> Result<(), LoadError> {
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|source| LoadError::Output { option: self.option, path: self.path, source })
     }
 }
 

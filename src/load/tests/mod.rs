@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::plan::Plan;
 use super::report::Report;
-use super::{LoadCommand, LoadError, run};
+use super::{LoadCommand, LoadError, html, run};
 use crate::load::client::Framing;
 use mock::{App, Fault, Mock};
 
@@ -296,6 +296,51 @@ fn churn_tells_of_connects_that_found_no_place() {
     let figures = Figures::of("churn --rate 20 --connections 10 --stay 500ms --duration 1s --publish-rate 2", &mock);
     let (begun, not_begun) = (figures.count("churn", "begun"), figures.count("churn", "not_begun"));
     assert_eq!((begun + not_begun, not_begun > 0), (20, !figures.is_ok()), "{}", figures.0);
+}
+
+#[test]
+fn the_page_shows_verdict_plots_figures_and_command_and_needs_nothing_else() {
+    let origin = html::Origin { command: "corecast load 'a <b>'".into(), ..html::Origin::here() };
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::None);
+    let line = format!("{} --rate 100 --stay 100ms --publish-rate 50", CHURN.replace("400ms", "2600ms"));
+    let page = html::page(&execute(&line, mock.addr).unwrap(), &origin);
+    for text in [
+        "✓ All well",
+        "Latency over time",
+        "Messages received",
+        "Messages published",
+        "Connections open",
+        "First answer to a new connection",
+        "Distribution: what share",
+        "No message was dropped.",
+        "corecast load 'a &lt;b&gt;'",
+        "shutdown not answered",
+        env!("CARGO_PKG_VERSION"),
+    ] {
+        assert!(page.contains(text), "no {text:?} in {page}");
+    }
+    // Each plot is there for a wide and for a narrow screen.
+    assert_eq!(page.matches("<svg").count(), 2 * page.matches("<figure>").count());
+    let links = page.matches("://").count() - page.matches("http://www.w3.org/2000/svg").count();
+    assert_eq!((links, page.contains("<script"), page.contains("url(")), (0, false, false));
+
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::Lose);
+    let page = html::page(&execute(FANOUT, mock.addr).unwrap(), &origin);
+    for text in ["✗ Failed", "<li>1 deliveries were lost without a GAP</li>", "too short for a course over time"] {
+        assert!(page.contains(text), "no {text:?} in {page}");
+    }
+}
+
+#[test]
+fn the_json_has_the_course_of_the_run() {
+    let mock = Mock::start(Framing::Line, App::Hub, Fault::None);
+    let figures = Figures::of(&FANOUT.replace("50ms", "1100ms"), &mock);
+    let series = &figures.0["series"];
+    assert_eq!(series["time_s"], serde_json::json!([0.0, 1.0]));
+    for (key, least) in [("delivered_per_s", 1_000.0), ("published_per_s", 50.0), ("connections", 20.0)] {
+        assert!(series[key][0].as_f64().unwrap() >= least, "{key}: {series}");
+    }
+    assert!(series["latency_us_p50"][0].as_f64().unwrap() <= series["latency_us_max"][0].as_f64().unwrap());
 }
 
 #[test]
