@@ -7,14 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use corecast::Framing;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Socket, Type};
 
-use crate::process::{self, TOPIC};
+use super::process::{self, App};
+use super::wire::{TOPIC, Wire};
 
 /// The kernel looks long for a free port once one address has many.
 const CONNECTIONS_PER_ADDRESS: usize = 2_000;
@@ -26,21 +26,26 @@ const CONNECT_BATCH: usize = 500;
 const PAYLOAD_BYTES: usize = 128;
 
 /// After so long without a byte, something is lost.
-const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs as the client. The words: address, app, framing, number of connections. Commands come in by stdin.
+/// Runs as the client. The words: address, app, framing, number of connections, and a number that no other client
+/// has now. Commands come in by stdin.
 pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
     let words: Vec<String> = words.collect();
-    let [addr, app, framing, connections] = &words[..] else { return Err(format!("not a client: {words:?}")) };
+    let [addr, app, wire, connections, number] = &words[..] else { return Err(format!("not a client: {words:?}")) };
     process::settle_on(process::cpus()?.1)?;
     let addr = addr.parse().map_err(|_| format!("`{addr}` is no address"))?;
     let connections = connections.parse().map_err(|_| format!("`{connections}` is no number"))?;
-    let mut client = Client::connect(addr, framing.parse()?, connections, app == "hub")?;
+    let number = number.parse().map_err(|_| format!("`{number}` is no client's number"))?;
+    let mut client = Client::new(addr, wire.parse()?, number)?;
+    client.connect(app.parse()?, connections)?;
     answer(&[]);
     for command in std::io::stdin().lock().lines().map_while(Result::ok) {
-        match command.split_once(' ').map(|(verb, number)| (verb, number.parse())) {
-            Some(("publish", Ok(messages))) => answer(&[client.publish(messages)?]),
-            Some(("echo", Ok(millis))) => answer(&client.echo(Duration::from_millis(millis as u64))?),
+        let words: Vec<&str> = command.split(' ').collect();
+        let numbers: Vec<u64> = words[1..].iter().filter_map(|word| word.parse().ok()).collect();
+        match (words[0], &numbers[..]) {
+            ("publish", [messages]) => answer(&[client.publish(*messages as usize)?]),
+            ("echo", [millis]) => answer(&client.echo(Duration::from_millis(*millis))?),
             _ => return Err(format!("`{command}` is no command")),
         }
     }
@@ -54,7 +59,10 @@ fn answer(numbers: &[u64]) {
 }
 
 struct Client {
-    framing: Framing,
+    addr: SocketAddr,
+    wire: Wire,
+    /// Part of the addresses that it connects from, so that clients don't take each other's ports.
+    number: u8,
     /// The last one is the publisher, where there is one.
     sockets: Vec<OwnedFd>,
     /// By socket: bytes it has got in this round.
@@ -66,45 +74,48 @@ struct Client {
 }
 
 impl Client {
-    /// Opens the connections. Subscribers each subscribe, and one more connection publishes.
-    fn connect(addr: SocketAddr, framing: Framing, connections: usize, subscribe: bool) -> Result<Self, String> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| format!("epoll: {errno}"))?;
-        let mut client = Client {
-            framing,
+    fn new(addr: SocketAddr, wire: Wire, number: u8) -> Result<Self, String> {
+        Ok(Client {
+            addr,
+            wire,
+            number,
             sockets: Vec::new(),
             got: Vec::new(),
-            epoll,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| format!("epoll: {errno}"))?,
             events: Vec::with_capacity(1024),
             buffer: vec![0; 256 * 1024],
             round: 0,
-        };
-        while client.sockets.len() < connections {
-            let from = client.sockets.len();
-            for index in from..connections.min(from + CONNECT_BATCH) {
-                client.open(addr, index)?;
-                if subscribe {
-                    client.send(index, &frame(framing, format!("SUB {TOPIC}").as_bytes()))?;
-                }
-            }
-            if subscribe {
-                let batch = client.sockets.len() - from;
-                client.expect(&frame(framing, format!("OK SUB {TOPIC}").as_bytes()), batch)?;
-            }
-        }
-        if subscribe {
-            client.open(addr, connections)?;
-        }
-        Ok(client)
+        })
     }
 
-    fn open(&mut self, addr: SocketAddr, index: usize) -> Result<(), String> {
+    /// Opens the connections. Those to a hub each subscribe, and one more connection publishes.
+    fn connect(&mut self, app: App, connections: usize) -> Result<(), String> {
+        while self.sockets.len() < connections {
+            let from = self.sockets.len();
+            for index in from..connections.min(from + CONNECT_BATCH) {
+                self.open(index)?;
+                if app == App::Hub {
+                    self.send(index, &self.wire.subscribe())?;
+                }
+            }
+            if app == App::Hub {
+                self.confirm(from)?;
+            }
+        }
+        if app == App::Hub {
+            self.open(connections)?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, index: usize) -> Result<(), String> {
         let group = u8::try_from(index / CONNECTIONS_PER_ADDRESS).map_err(|_| "too many connections")?;
-        let local = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2 + group), 0));
+        let local = SocketAddr::from((Ipv4Addr::new(127, 1, self.number, 1 + group), 0));
         let open = || {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.bind(&local.into())?;
             socket.set_tcp_nodelay(true)?;
-            socket.connect(&addr.into())?;
+            socket.connect(&self.addr.into())?;
             Ok(socket)
         };
         let socket = OwnedFd::from(open().map_err(|error: std::io::Error| format!("connection {index}: {error}"))?);
@@ -115,18 +126,46 @@ impl Client {
         Ok(())
     }
 
+    /// Waits until the connections from the number `from` on are told that they are subscribed.
+    fn confirm(&mut self, from: usize) -> Result<(), String> {
+        let mut answers = vec![Vec::new(); self.sockets.len() - from];
+        let mut missing = answers.len();
+        while missing > 0 {
+            for index in self.wait(PATIENCE)? {
+                let n = self.receive(index)?;
+                let answer = answers.get_mut(index.wrapping_sub(from));
+                let answer = answer.ok_or_else(|| format!("connection {index} got something out of turn"))?;
+                answer.extend_from_slice(&self.buffer[..n]);
+                if n > 0 && self.wire.is_subscribed(answer) {
+                    missing -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn send(&self, index: usize, bytes: &[u8]) -> Result<(), String> {
         send_all(&self.sockets[index], bytes).map_err(|errno| format!("connection {index} can't send: {errno}"))
     }
 
     /// Waits for events; the number of each socket that has something.
-    fn wait(&mut self) -> Result<Vec<usize>, String> {
-        self.events.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&PATIENCE)) {
-            Ok(0) => Err(format!("nothing came for {} s", PATIENCE.tv_sec)),
-            Ok(_) => Ok(self.events.iter().map(|event| event.data.u64() as usize).collect()),
-            Err(Errno::INTR) => Ok(Vec::new()),
-            Err(errno) => Err(format!("epoll: {errno}")),
+    fn wait(&mut self, patience: Duration) -> Result<Vec<usize>, String> {
+        let ready = self.poll(patience)?;
+        if ready.is_empty() { Err(format!("nothing came for {} s", patience.as_secs())) } else { Ok(ready) }
+    }
+
+    /// Waits for events until the time is over.
+    fn poll(&mut self, span: Duration) -> Result<Vec<usize>, String> {
+        let end = Instant::now() + span;
+        loop {
+            self.events.clear();
+            let left = Timespec::try_from(end.saturating_duration_since(Instant::now()));
+            let left = left.map_err(|_| "the time to wait is too long")?;
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&left)) {
+                Ok(_) => return Ok(self.events.iter().map(|event| event.data.u64() as usize).collect()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(format!("epoll: {errno}")),
+            }
         }
     }
 
@@ -152,22 +191,10 @@ impl Client {
         Ok(n)
     }
 
-    /// Waits until the last `count` sockets have got just these bytes.
-    fn expect(&mut self, bytes: &[u8], count: usize) -> Result<(), String> {
-        let mut missing = count * bytes.len();
-        while missing > 0 {
-            for index in self.wait()? {
-                missing -= self.take(index, bytes)?;
-            }
-        }
-        self.got.fill(0);
-        Ok(())
-    }
-
     /// Publishes messages in one write. The nanoseconds until every subscriber has got them, and the publisher its
     /// answers.
     fn publish(&mut self, messages: usize) -> Result<u64, String> {
-        if self.framing != Framing::Line {
+        if self.wire != Wire::Line {
             return Err("messages are published over the line framing alone".into());
         }
         self.round += 1;
@@ -185,7 +212,7 @@ impl Client {
         let started = Instant::now();
         self.send(publisher, publishes.as_bytes())?;
         while missing > 0 || answered(&answers) < messages {
-            for index in self.wait()? {
+            for index in self.wait(PATIENCE)? {
                 if index < publisher {
                     missing -= self.take(index, expected.as_bytes())?;
                 } else {
@@ -206,7 +233,7 @@ impl Client {
 
     /// Sends on every connection, and again on each as soon as its message is back, for so long.
     fn echo(&mut self, span: Duration) -> Result<[u64; 3], String> {
-        let message = frame(self.framing, "x".repeat(PAYLOAD_BYTES - 1).as_bytes());
+        let message = self.wire.frame("x".repeat(PAYLOAD_BYTES - 1).as_bytes());
         let (mut within, mut late) = (0, 0);
         let started = Instant::now();
         for index in 0..self.sockets.len() {
@@ -214,7 +241,7 @@ impl Client {
         }
         let mut took = None;
         while late < self.sockets.len() as u64 {
-            for index in self.wait()? {
+            for index in self.wait(PATIENCE)? {
                 self.take(index, &message)?;
                 if self.got[index] < message.len() {
                     continue;
@@ -241,14 +268,5 @@ pub(crate) fn send_all(socket: impl AsFd, bytes: &[u8]) -> Result<(), Errno> {
         Ok(n) if n == bytes.len() => Ok(()),
         Ok(_) => Err(Errno::AGAIN),
         Err(errno) => Err(errno),
-    }
-}
-
-/// A message as it goes over the wire.
-fn frame(framing: Framing, message: &[u8]) -> Vec<u8> {
-    match framing {
-        Framing::Line => [message, b"\n"].concat(),
-        Framing::Length => [&(message.len() as u32).to_be_bytes(), message].concat(),
-        Framing::Http => unreachable!("the floors are measured over plain framings"),
     }
 }

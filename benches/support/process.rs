@@ -5,19 +5,19 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use corecast::Framing;
 use rustix::process::Signal;
 use rustix::thread::CpuSet;
+
+use super::wire::Wire;
 
 /// First words that make this program one of the processes of a measure.
 pub(crate) const BARE: &str = "--bare";
 pub(crate) const CLIENT: &str = "--client";
 pub(crate) const LEASH: &str = "--leash";
-
-/// The topic that all clients subscribe to.
-pub(crate) const TOPIC: &str = "bench";
 
 /// The CPU for server and floor, and the one for their clients.
 pub(crate) fn cpus() -> Result<(usize, usize), String> {
@@ -60,6 +60,8 @@ fn this_program(role: &str) -> Result<Command, String> {
 pub(crate) enum App {
     Hub,
     Echo,
+    /// Only a floor: it accepts connections, and has them.
+    Hold,
 }
 
 impl App {
@@ -67,7 +69,17 @@ impl App {
         match self {
             App::Hub => "hub",
             App::Echo => "echo",
+            App::Hold => "hold",
         }
+    }
+}
+
+impl FromStr for App {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all = [App::Hub, App::Echo, App::Hold];
+        all.into_iter().find(|app| app.name() == name).ok_or_else(|| format!("`{name}` is no app"))
     }
 }
 
@@ -103,7 +115,8 @@ pub(crate) struct Served {
 
 impl Served {
     /// The server under test, with one shard.
-    pub(crate) fn server(app: App, framing: Framing) -> Result<Self, String> {
+    pub(crate) fn server(app: App, wire: Wire) -> Result<Self, String> {
+        let framing = wire.framing();
         let cpu = cpus()?.0.to_string();
         let mut command = this_program(LEASH)?;
         command.arg(env!("CARGO_BIN_EXE_corecast")).args(["serve", "--app", app.name(), "--shards", "1"]);
@@ -172,6 +185,9 @@ impl Drop for Served {
     }
 }
 
+/// Clients that were started; see [`Client::connect`].
+static CLIENTS: AtomicU8 = AtomicU8::new(0);
+
 /// The process that holds the connections of one side.
 pub(crate) struct Client {
     child: Child,
@@ -181,9 +197,12 @@ pub(crate) struct Client {
 
 impl Client {
     /// Starts a client with so many open connections.
-    pub(crate) fn connect(to: &Served, app: App, framing: Framing, connections: usize) -> Result<Self, String> {
+    pub(crate) fn connect(to: &Served, app: App, wire: Wire, connections: usize) -> Result<Self, String> {
         let mut command = this_program(CLIENT)?;
-        command.args([to.addr.to_string(), app.name().into(), framing.to_string(), connections.to_string()]);
+        // No bench has more than 256 clients at a time, so the number may begin anew.
+        let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        command.args([&to.addr.to_string(), app.name(), wire.name()]);
+        command.args([connections.to_string(), number.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
         let (to, from) = (child.stdin.take().expect("it is piped"), child.stdout.take().expect("it is piped"));

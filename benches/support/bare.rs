@@ -1,0 +1,184 @@
+//! The floors: what the server's work costs when a program does nothing but the system calls.
+//!
+//! Each is one thread with a level-triggered epoll, on the core that the server has in its turn. It writes
+//! `ready: ADDRESS` to stderr once it listens, and ends with the process that started it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SocketFlags};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
+
+use super::client::send_all;
+use super::process::{self, App};
+
+/// The number under which epoll knows the listener; connections have those of their descriptors.
+const LISTENER: u64 = u64::MAX;
+
+const BACKLOG: i32 = 4096;
+
+/// As the server sets it.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Runs as the floor of the app that the first word names.
+pub(crate) fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
+    let app = words.next().unwrap_or_default().parse()?;
+    process::settle_on(process::cpus()?.0)?;
+    let floor = Floor::listen().map_err(|error| format!("can't listen: {error}"))?;
+    match app {
+        App::Hub => floor.run(Hub::default()),
+        App::Echo => floor.run(Echo),
+        App::Hold => floor.run(Hold),
+    }
+}
+
+/// What is done with the bytes that came in on a connection.
+trait Answer {
+    fn answer(&mut self, connections: &Connections, from: usize, bytes: &[u8]) -> Result<(), String>;
+}
+
+/// Sends everything back.
+struct Echo;
+
+impl Answer for Echo {
+    fn answer(&mut self, connections: &Connections, from: usize, bytes: &[u8]) -> Result<(), String> {
+        connections.send(from, bytes)
+    }
+}
+
+/// Has connections, and nothing to say.
+struct Hold;
+
+impl Answer for Hold {
+    fn answer(&mut self, _: &Connections, _: usize, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Subscribes whoever sends `SUB`, answers `PING`, and sends what follows each `PUB` to all subscribers: one `send`
+/// for each socket, however many messages came in at once.
+#[derive(Default)]
+struct Hub {
+    subscribers: Vec<usize>,
+}
+
+impl Answer for Hub {
+    fn answer(&mut self, connections: &Connections, from: usize, bytes: &[u8]) -> Result<(), String> {
+        // The client sends a burst in one write, so that it comes in at once, whole.
+        if !bytes.ends_with(b"\n") {
+            return Err("a read ended within a line, which the floor can't go on with".into());
+        }
+        let (mut answers, mut messages) = (Vec::new(), Vec::new());
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if let Some(rest) = line.strip_prefix(b"PUB") {
+                messages.extend_from_slice(b"MSG");
+                messages.extend_from_slice(rest);
+                answers.extend_from_slice(b"OK PUB\n");
+            } else if line == b"PING\n" {
+                answers.extend_from_slice(b"PONG\n");
+            } else {
+                self.subscribers.push(from);
+                answers.extend_from_slice(b"OK ");
+                answers.extend_from_slice(line);
+            }
+        }
+        if !messages.is_empty() {
+            for subscriber in &self.subscribers {
+                connections.send(*subscriber, &messages)?;
+            }
+        }
+        connections.send(from, &answers)
+    }
+}
+
+/// The open connections by the numbers of their descriptors.
+#[derive(Default)]
+struct Connections(Vec<Option<OwnedFd>>);
+
+impl Connections {
+    fn get(&self, number: usize) -> Option<&OwnedFd> {
+        self.0.get(number)?.as_ref()
+    }
+
+    fn add(&mut self, number: usize, connection: OwnedFd) {
+        if self.0.len() <= number {
+            self.0.resize_with(number + 1, || None);
+        }
+        self.0[number] = Some(connection);
+    }
+
+    fn send(&self, to: usize, bytes: &[u8]) -> Result<(), String> {
+        let Some(connection) = self.get(to) else { return Err("a subscriber is gone".into()) };
+        send_all(connection, bytes).map_err(|errno| format!("a socket does not take its messages: {errno}"))
+    }
+}
+
+struct Floor {
+    listener: Socket,
+    connections: Connections,
+    epoll: OwnedFd,
+}
+
+impl Floor {
+    fn listen() -> std::io::Result<Self> {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        // Connections inherit the options, as the server's do.
+        listener.set_tcp_nodelay(true)?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3);
+        listener.set_tcp_keepalive(&keepalive)?;
+        listener.set_nonblocking(true)?;
+        listener.listen(BACKLOG)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        if let Some(addr) = listener.local_addr()?.as_socket() {
+            eprintln!("ready: {addr}");
+        }
+        Ok(Floor { listener, connections: Connections::default(), epoll })
+    }
+
+    fn run(mut self, mut app: impl Answer) -> Result<(), String> {
+        let mut events: Vec<Event> = Vec::with_capacity(1024);
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(format!("epoll: {errno}")),
+            }
+            for event in &events {
+                let number = event.data.u64();
+                if number == LISTENER {
+                    self.accept().map_err(|errno| format!("can't accept: {errno}"))?;
+                    continue;
+                }
+                let from = number as usize;
+                let Some(connection) = self.connections.get(from) else { continue };
+                match rustix::net::recv(connection, &mut buffer[..], RecvFlags::DONTWAIT) {
+                    Ok((n @ 1.., _)) => app.answer(&self.connections, from, &buffer[..n])?,
+                    Err(Errno::AGAIN | Errno::INTR) => {}
+                    // Closing it takes it out of the epoll too.
+                    Ok(_) | Err(_) => self.connections.0[from] = None,
+                }
+            }
+        }
+    }
+
+    /// Accepts all that wait.
+    fn accept(&mut self) -> Result<(), Errno> {
+        loop {
+            let connection = match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+                Ok(connection) => connection,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(errno) => return Err(errno),
+            };
+            let number = connection.as_raw_fd();
+            epoll::add(&self.epoll, &connection, EventData::new_u64(number as u64), EventFlags::IN)?;
+            self.connections.add(number as usize, connection);
+        }
+    }
+}
