@@ -15,6 +15,7 @@ pub(crate) mod query;
 mod readiness;
 mod runner;
 mod scope;
+mod subscriptions;
 pub(crate) mod table;
 pub(crate) mod timeouts;
 pub(crate) mod topics;

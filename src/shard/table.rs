@@ -1,5 +1,7 @@
 //! The connection table of one shard: rows in pages, found by slot and guarded by a generation.
 
+use std::collections::BTreeSet;
+
 /// Names a row for as long as it is taken. A key of a removed row finds nothing, also when its slot is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
@@ -28,10 +30,59 @@ enum Slot<T> {
     Free { next: u32 },
 }
 
-/// Rows of `T`, inserted and removed in constant time.
-pub(crate) struct Table<T> {
-    pages: Vec<Vec<Slot<T>>>,
+/// Rows that lie together. Their memory goes back when the last one has gone.
+struct Page<T> {
+    slots: Vec<Slot<T>>,
+    /// The first free slot, by its place in the page.
     free: u32,
+    taken: u32,
+}
+
+impl<T> Page<T> {
+    fn new() -> Self {
+        Page { slots: Vec::new(), free: NO_SLOT, taken: 0 }
+    }
+
+    fn has_room(&self) -> bool {
+        (self.taken as usize) < PAGE_ROWS
+    }
+
+    /// Puts a row into the free slot that was used last, or into a new one.
+    fn insert(&mut self, place: u32, taken: Slot<T>) {
+        self.taken += 1;
+        match self.slots.get_mut(place as usize) {
+            Some(slot) => {
+                let Slot::Free { next } = std::mem::replace(slot, taken) else {
+                    unreachable!("the free list holds free slots")
+                };
+                self.free = next;
+            }
+            None => {
+                self.slots.reserve_exact(PAGE_ROWS - self.slots.len());
+                self.slots.push(taken);
+            }
+        }
+    }
+
+    /// The place that the next row gets.
+    fn next(&self) -> u32 {
+        if self.free == NO_SLOT { self.slots.len() as u32 } else { self.free }
+    }
+
+    fn remove(&mut self, place: u32) -> Option<T> {
+        let slot = self.slots.get_mut(place as usize)?;
+        let Slot::Taken { row, .. } = std::mem::replace(slot, Slot::Free { next: self.free }) else { return None };
+        self.free = place;
+        self.taken -= 1;
+        Some(row)
+    }
+}
+
+/// Rows of `T`, inserted and removed in constant time (but for the search among the pages, of which there are few).
+/// New rows go to the lowest page that has room, so that the highest ones empty when there are fewer rows.
+pub(crate) struct Table<T> {
+    pages: Vec<Page<T>>,
+    with_room: BTreeSet<u32>,
     len: usize,
     /// One counter for all slots: a key repeats only after 2^32 rows.
     generation: u32,
@@ -39,7 +90,7 @@ pub(crate) struct Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { pages: Vec::new(), free: NO_SLOT, len: 0, generation: 0 }
+        Table { pages: Vec::new(), with_room: BTreeSet::new(), len: 0, generation: 0 }
     }
 }
 
@@ -49,48 +100,55 @@ impl<T> Table<T> {
         self.len
     }
 
-    /// Slots ever used: each row's slot is below it.
+    /// Each row's slot is below it.
     pub(crate) fn slots(&self) -> u32 {
         let full = self.pages.len().saturating_sub(1) * PAGE_ROWS;
-        (full + self.pages.last().map_or(0, Vec::len)) as u32
+        (full + self.pages.last().map_or(0, |page| page.slots.len())) as u32
     }
 
     /// Makes a row; `make` gets the key that it will have.
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(Key) -> T) -> Key {
+        let number = self.with_room.first().copied().unwrap_or_else(|| {
+            self.pages.push(Page::new());
+            let number = (self.pages.len() - 1) as u32;
+            self.with_room.insert(number);
+            number
+        });
+        let page = &mut self.pages[number as usize];
+        let place = page.next();
         self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        self.len += 1;
-        if self.free != NO_SLOT {
-            let key = Key { slot: self.free, generation };
-            let slot = self.slot_mut(key.slot).expect("the free list holds slots of the table");
-            let Slot::Free { next } = *slot else { unreachable!("the free list holds free slots") };
-            *slot = Slot::Taken { generation, row: make(key) };
-            self.free = next;
-            return key;
-        }
-        if self.pages.last().is_none_or(|page| page.len() == PAGE_ROWS) {
-            self.pages.push(Vec::with_capacity(PAGE_ROWS));
-        }
-        let key = Key { slot: self.slots(), generation };
+        let key = Key { slot: number * PAGE_ROWS as u32 + place, generation: self.generation };
         assert!(key.slot != NO_SLOT, "a shard holds fewer than 2^32 connections");
-        let page = self.pages.last_mut().expect("a page was pushed");
-        page.push(Slot::Taken { generation, row: make(key) });
+        page.insert(place, Slot::Taken { generation: self.generation, row: make(key) });
+        if !page.has_room() {
+            self.with_room.remove(&number);
+        }
+        self.len += 1;
         key
     }
 
     /// Takes a row out.
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        let next = self.free;
-        let slot = self.slot_mut(key.slot).expect("the row was just found");
-        let Slot::Taken { row, .. } = std::mem::replace(slot, Slot::Free { next }) else { unreachable!() };
-        self.free = key.slot;
+        let (number, place) = (key.slot / PAGE_ROWS as u32, key.slot % PAGE_ROWS as u32);
+        let page = &mut self.pages[number as usize];
+        let row = page.remove(place)?;
         self.len -= 1;
+        // The page that the next row goes to keeps its memory, or it would be allocated and freed by turns.
+        let is_next = self.with_room.first().is_none_or(|first| number <= *first);
+        self.with_room.insert(number);
+        if self.pages[number as usize].taken == 0 && !is_next {
+            self.pages[number as usize] = Page::new();
+            while self.pages.last().is_some_and(|page| page.slots.is_empty()) {
+                self.pages.pop();
+                self.with_room.remove(&(self.pages.len() as u32));
+            }
+        }
         Some(row)
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
-        match self.pages.get(key.slot as usize / PAGE_ROWS)?.get(key.slot as usize % PAGE_ROWS)? {
+        match self.slot(key.slot)? {
             Slot::Taken { generation, row } if *generation == key.generation => Some(row),
             _ => None,
         }
@@ -105,14 +163,18 @@ impl<T> Table<T> {
 
     /// The key of the row in a slot, if one is there.
     pub(crate) fn key_at(&self, slot: u32) -> Option<Key> {
-        match self.pages.get(slot as usize / PAGE_ROWS)?.get(slot as usize % PAGE_ROWS)? {
+        match self.slot(slot)? {
             Slot::Taken { generation, .. } => Some(Key { slot, generation: *generation }),
             Slot::Free { .. } => None,
         }
     }
 
+    fn slot(&self, slot: u32) -> Option<&Slot<T>> {
+        self.pages.get(slot as usize / PAGE_ROWS)?.slots.get(slot as usize % PAGE_ROWS)
+    }
+
     fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot<T>> {
-        self.pages.get_mut(slot as usize / PAGE_ROWS)?.get_mut(slot as usize % PAGE_ROWS)
+        self.pages.get_mut(slot as usize / PAGE_ROWS)?.slots.get_mut(slot as usize % PAGE_ROWS)
     }
 }
 
@@ -132,6 +194,33 @@ mod tests {
         assert_eq!(table.remove(first), None);
         assert_eq!(table.get(second), Some(&"second"));
         assert_eq!(table.key_at(second.slot), Some(second));
+    }
+
+    #[test]
+    fn pages_that_have_emptied_give_their_memory_back() {
+        let mut table = Table::default();
+        let keys: Vec<Key> = (0..3 * PAGE_ROWS as u32 + 1).map(|n| table.insert_with(|_| n)).collect();
+        assert_eq!(table.pages.len(), 4);
+        // The first and the third page lose all, the second keeps one row.
+        for key in keys.iter().filter(|key| key.slot / PAGE_ROWS as u32 != 1 || key.slot % 2 == 1) {
+            table.remove(*key);
+        }
+        assert_eq!(table.pages.len(), 2);
+        assert_eq!(table.get(keys[PAGE_ROWS]), Some(&(PAGE_ROWS as u32)));
+        let rows = table.len();
+        // New rows fill the gaps before they take new pages.
+        (0..2 * PAGE_ROWS - rows).for_each(|n| assert!(table.insert_with(|_| n as u32).slot < 2 * PAGE_ROWS as u32));
+        assert_eq!(table.insert_with(|_| 0).slot, 2 * PAGE_ROWS as u32);
+    }
+
+    #[test]
+    fn a_row_that_comes_and_goes_alone_keeps_its_page() {
+        let mut table = Table::default();
+        for _ in 0..3 {
+            let key = table.insert_with(|_| ());
+            table.remove(key);
+            assert_eq!(table.pages[0].slots.capacity(), PAGE_ROWS);
+        }
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use crate::config::SlowConsumer;
 use crate::message::Topic;
+use crate::shard::subscriptions::{BySlot, Subscription};
 use crate::shard::table::Key;
 
 /// One subscriber of a topic.
@@ -36,68 +37,6 @@ pub(crate) struct Counts {
     pub(crate) dropped: u64,
 }
 
-/// One subscription of a connection.
-#[derive(Clone, Copy)]
-struct Subscription {
-    topic: u32,
-    /// Where the connection stands in the topic's list.
-    at: u32,
-}
-
-/// The subscriptions of a connection. One is kept in place: most clients have just one.
-#[derive(Default)]
-enum Subscriptions {
-    #[default]
-    None,
-    One(Subscription),
-    #[allow(clippy::box_collection, reason = "the box keeps the common cases at 16 bytes")]
-    Many(Box<Vec<Subscription>>),
-}
-
-impl Subscriptions {
-    fn as_slice(&self) -> &[Subscription] {
-        match self {
-            Subscriptions::None => &[],
-            Subscriptions::One(one) => std::slice::from_ref(one),
-            Subscriptions::Many(many) => many,
-        }
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [Subscription] {
-        match self {
-            Subscriptions::None => &mut [],
-            Subscriptions::One(one) => std::slice::from_mut(one),
-            Subscriptions::Many(many) => many,
-        }
-    }
-
-    fn push(&mut self, subscription: Subscription) {
-        match self {
-            Subscriptions::None => *self = Subscriptions::One(subscription),
-            Subscriptions::One(one) => *self = Subscriptions::Many(Box::new(vec![*one, subscription])),
-            Subscriptions::Many(many) => many.push(subscription),
-        }
-    }
-
-    fn swap_remove(&mut self, at: usize) -> Subscription {
-        match self {
-            Subscriptions::Many(many) => {
-                let removed = many.swap_remove(at);
-                if many.is_empty() {
-                    *self = Subscriptions::None;
-                }
-                removed
-            }
-            Subscriptions::One(one) => {
-                let removed = *one;
-                *self = Subscriptions::None;
-                removed
-            }
-            Subscriptions::None => unreachable!("only what is there is removed"),
-        }
-    }
-}
-
 /// The topics of one shard with their subscribers, and each connection's topics.
 #[derive(Default)]
 pub(crate) struct Topics {
@@ -107,8 +46,7 @@ pub(crate) struct Topics {
     policies: BTreeMap<Topic, SlowConsumer>,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
-    /// By the connection's slot in the table.
-    by_slot: Vec<Subscriptions>,
+    subscriptions: BySlot,
 }
 
 impl Topics {
@@ -121,13 +59,8 @@ impl Topics {
             Some(topic) => *topic,
             None => self.add_topic(Topic::new(name.as_bytes()).expect("names are checked before they come here")),
         };
-        let slot = key.slot as usize;
-        if self.by_slot.len() <= slot {
-            self.by_slot.resize_with(slot + 1, Subscriptions::default);
-        }
         let entry = self.entries[topic as usize].as_mut().expect("by_name holds topics that are there");
-        let back = self.by_slot[slot].as_slice().len() as u32;
-        self.by_slot[slot].push(Subscription { topic, at: entry.members.len() as u32 });
+        let back = self.subscriptions.push(key.slot, Subscription { topic, at: entry.members.len() as u32 });
         // A fan-out that is under way keeps the list it began with: this copies it then, and only then.
         Rc::make_mut(&mut entry.members).push(Member { key, back });
         true
@@ -222,7 +155,7 @@ impl Topics {
     }
 
     fn of(&self, key: Key) -> &[Subscription] {
-        self.by_slot.get(key.slot as usize).map_or(&[], Subscriptions::as_slice)
+        self.subscriptions.of(key.slot)
     }
 
     /// Where a topic stands in a connection's list. The list is short: `topics_per_connection_max`.
@@ -250,9 +183,8 @@ impl Topics {
     /// Removes the subscription at `at` in a connection's list, from both directions. The last entry of each
     /// list moves into the hole, and its counterpart is told where it stands now.
     fn remove(&mut self, key: Key, at: usize) {
-        let list = &mut self.by_slot[key.slot as usize];
-        let removed = list.swap_remove(at);
-        if let Some(moved) = list.as_slice().get(at).copied() {
+        let removed = self.subscriptions.swap_remove(key.slot, at);
+        if let Some(moved) = self.of(key).get(at).copied() {
             let entry = self.entries[moved.topic as usize].as_mut().expect("a subscription's topic is there");
             Rc::make_mut(&mut entry.members)[moved.at as usize].back = at as u32;
         }
@@ -260,15 +192,23 @@ impl Topics {
         let entry = self.entries[removed.topic as usize].as_mut().expect("a subscription's topic is there");
         let members = Rc::make_mut(&mut entry.members);
         members.swap_remove(removed.at as usize);
+        give_back(members);
         if let Some(moved) = members.get(removed.at as usize) {
-            let list = self.by_slot[moved.key.slot as usize].as_mut_slice();
-            list[moved.back as usize].at = removed.at;
+            self.subscriptions.of_mut(moved.key.slot)[moved.back as usize].at = removed.at;
         }
         if members.is_empty() {
             self.by_name.remove(entry.name.as_str());
             self.entries[removed.topic as usize] = None;
             self.free.push(removed.topic);
         }
+    }
+}
+
+/// Gives memory back once a list is a quarter of what it was: rarely enough that it costs each removal next to nothing.
+fn give_back<T>(list: &mut Vec<T>) {
+    const WORTH_IT: usize = 1024;
+    if list.capacity() > WORTH_IT && list.len() < list.capacity() / 4 {
+        list.shrink_to(list.len() * 2);
     }
 }
 

@@ -14,7 +14,7 @@ fn level(module: &str) -> Option<u8> {
         "config" | "message" | "metrics" | "rate" | "receipt" | "sys" | HOST => 0,
         "handler" => 1,
         _ if within(module, "codec") => 1,
-        "echo" | "shard/table" | "shard/outbox" | "shard/timeouts" | "shard/topics" => 2,
+        "echo" | "shard/table" | "shard/outbox" | "shard/timeouts" | "shard/topics" | "shard/subscriptions" => 2,
         _ if within(module, "hub") => 2,
         "shard" | "shard/core" | "shard/connection" | "shard/listener" | "shard/mailbox" | "shard/fanout"
         | "shard/drain" | "shard/buffers" | "shard/outgoing" | "shard/direct" | "shard/publish" | "shard/query"
