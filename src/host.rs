@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
-use crate::config::{FDS_CONTROL, FDS_PER_SHARD, FDS_RESERVED, MEMLOCK_BYTES_MIN};
+use crate::config::{FDS_CONTROL, FDS_PER_SHARD, FDS_RESERVED, MEMLOCK_BYTES_MIN, POLLS_PER_RING};
 use crate::sys;
 
 /// Why the server can't run on this host.
@@ -132,7 +132,10 @@ pub(crate) fn fds_for(limit: u64, shards: usize, control: bool) -> Result<Fds, H
     if limit <= own {
         return Err(HostError::Fds { have: limit, need: own + 1 });
     }
-    Ok(Fds { limit, connections: usize::try_from(limit - own).unwrap_or(usize::MAX) })
+    let left = limit - own;
+    // Beyond its first ring, which counts as the shard's own, a shard takes one for each so many sockets.
+    let connections = left - left / (POLLS_PER_RING as u64 + 1);
+    Ok(Fds { limit, connections: usize::try_from(connections).unwrap_or(usize::MAX) })
 }
 
 /// Whether the kernel is new enough.
@@ -247,6 +250,8 @@ mod tests {
     #[test]
     fn fds_are_shared_between_the_server_and_its_connections() {
         assert_eq!(fds_for(1096, 2, false).unwrap().connections, 1000);
+        let million = fds_for(1_000_000 + 96, 2, false).unwrap().connections as u64;
+        assert_eq!(million, 1_000_000 - 61, "each ring takes one, too");
         assert_eq!(fds_for(1096, 2, true).unwrap().connections as u64, 1000 - FDS_CONTROL);
         assert!(fds_for(96, 2, false).unwrap_err().to_string().contains("ulimit -n 97"));
     }
