@@ -65,33 +65,47 @@ impl Core {
     /// Writes messages to a connection for which nothing waits. `true`: its socket took all of them, and the caller
     /// counts that in their tallies. Else what it did not take is queued, or dropped as the policy says, and counted.
     pub(crate) fn write_directly(&mut self, key: Key, joined: &Joined) -> bool {
-        let Some(connection) = self.table.get_mut(key) else { return false };
+        let Some(connection) = self.table.get(key) else { return false };
         let bytes = joined.bytes();
-        let taken = send(&self.metrics, connection.socket.as_fd(), bytes);
-        let (whole, begun) = match taken {
-            Ok(taken) if taken == bytes.len() => (joined.messages.len(), 0),
-            Ok(taken) => joined.split(taken),
-            Err(_) => (0, 0),
+        let taken = match send(&self.metrics, connection.socket.as_fd(), bytes) {
+            Ok(taken) if taken == bytes.len() => {
+                self.count_direct(key, joined.messages.len(), taken);
+                return true;
+            }
+            Ok(taken) => {
+                self.blocked(key);
+                taken
+            }
+            Err(_) => {
+                self.abort(key, CloseReason::Reset);
+                0
+            }
         };
-        let written = Written { messages: whole, pushes: whole, bytes: taken.unwrap_or_default() };
-        connection.count_written(written, self.wheel.now());
-        self.count_sent(written);
-        if whole == joined.messages.len() {
-            return true;
-        }
-        match taken {
-            Ok(_) => self.blocked(key),
-            Err(_) => self.abort(key, CloseReason::Reset),
-        }
-        joined.messages[..whole].iter().for_each(|(frame, _)| frame.tally().count_written(1));
-        let mut rest = joined.messages[whole..].iter();
-        if begun > 0
-            && let Some((frame, _)) = rest.next()
-        {
-            self.push_begun(key, frame, begun);
-        }
-        rest.for_each(|(frame, policy)| self.push(key, frame, *policy));
+        self.queue_rest(key, joined, taken);
         false
+    }
+
+    /// Queues what comes after the first `taken` bytes.
+    fn queue_rest(&mut self, key: Key, joined: &Joined, taken: usize) {
+        let (whole, begun) = joined.split(taken);
+        self.count_direct(key, whole, taken);
+        let (written, rest) = joined.messages.split_at(whole);
+        written.iter().for_each(|(frame, _)| frame.tally().count_written(1));
+        for (index, (frame, policy)) in rest.iter().enumerate() {
+            if index == 0 && begun > 0 {
+                self.push_begun(key, frame, begun);
+            } else {
+                self.push(key, frame, *policy);
+            }
+        }
+    }
+
+    fn count_direct(&mut self, key: Key, messages: usize, bytes: usize) {
+        let written = Written { messages, pushes: messages, bytes };
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.count_written(written, self.wheel.now());
+        }
+        self.count_sent(written);
     }
 }
 

@@ -195,9 +195,12 @@ impl Core {
             let bytes = outbox.gather(buffer);
             let len = bytes.len();
             let taken = send(&self.metrics, connection.socket.as_fd(), bytes)?;
-            let written = outbox.advance(taken);
-            connection.count_written(written, self.wheel.now());
-            self.count_written(written);
+            // The write timeout runs from the last byte that was taken.
+            if taken > 0 {
+                let written = outbox.advance(taken);
+                connection.count_written(written, self.wheel.now());
+                self.count_written(written);
+            }
             if taken < len {
                 return Ok(false);
             }
@@ -205,7 +208,7 @@ impl Core {
     }
 
     /// Counts what was written from an outbox.
-    pub(crate) fn count_written(&self, written: Written) {
+    fn count_written(&self, written: Written) {
         self.count_sent(written);
         self.metrics.queued_messages.sub(written.messages as u64);
         self.metrics.queued_bytes.sub(written.bytes as u64);
