@@ -1,17 +1,23 @@
 //! Every setting and every bound of the server, with its unit, in one file.
 //!
-//! [`Config`] holds what an operator may change; the constants below it hold what only a change of the
-//! code may. Relations between them are asserted at compile time, or by [`Config::validate`].
+//! [`Config`] holds what an operator may change; the constants above it hold what only a change of the code may.
+//! Relations between them are asserted at compile time, or by [`Config::validate`]. The types of settings stand in
+//! `values`, the forms in which they are written in `text`.
+
+mod text;
+mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use text::{bytes_from_text, bytes_to_text, duration_from_text, duration_to_text};
+use text::{bytes_option, bytes_text, duration_text, text_list, text_option, text_value};
+pub use values::{ControlAddr, Cpus, Framing, Listen, Origin, SlowConsumer};
 
 // ---- Bounds that are not settings -------------------------------------------------------------
 
@@ -222,237 +228,6 @@ const _: () = {
 };
 
 // ---- Settings ---------------------------------------------------------------------------------
-
-/// How the bytes of a stream are cut into messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[repr(u8)]
-pub enum Framing {
-    /// Bytes up to LF; one CR before the LF is dropped.
-    Line,
-    /// A u32 in big-endian order, then that many bytes.
-    Length,
-    /// HTTP, which opens a WebSocket at `/ws` and server-sent events at `/sse`.
-    Http,
-}
-
-impl Framing {
-    /// Every framing, in the order of their numbers.
-    pub const ALL: [Framing; 3] = [Framing::Line, Framing::Length, Framing::Http];
-
-    /// The name used in settings, logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Framing::Line => "line",
-            Framing::Length => "length",
-            Framing::Http => "http",
-        }
-    }
-}
-
-/// What happens to a pushed message when a client's queue is full and its socket takes nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SlowConsumer {
-    /// This message is dropped for this client; later ones are tried.
-    #[default]
-    Skip,
-    /// The oldest waiting message makes room.
-    DropOldest,
-    /// At most the newest message per topic waits.
-    KeepLatest,
-    /// The client is disconnected.
-    Disconnect,
-}
-
-impl SlowConsumer {
-    /// Every policy.
-    pub const ALL: [SlowConsumer; 4] =
-        [SlowConsumer::Skip, SlowConsumer::DropOldest, SlowConsumer::KeepLatest, SlowConsumer::Disconnect];
-
-    /// The name used in settings, logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            SlowConsumer::Skip => "skip",
-            SlowConsumer::DropOldest => "drop-oldest",
-            SlowConsumer::KeepLatest => "keep-latest",
-            SlowConsumer::Disconnect => "disconnect",
-        }
-    }
-}
-
-macro_rules! from_name {
-    ($type:ty, $what:literal) => {
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                Self::ALL.into_iter().find(|value| value.name() == text).ok_or_else(|| {
-                    let names: Vec<_> = Self::ALL.iter().map(|value| value.name()).collect();
-                    format!("`{text}` is no {}; use one of: {}", $what, names.join(", "))
-                })
-            }
-        }
-    };
-}
-
-from_name!(Framing, "framing");
-from_name!(SlowConsumer, "slow-consumer policy");
-
-/// One address to listen on and the framing spoken there, written `framing=address:port`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// How messages are cut from the streams accepted here.
-    pub framing: Framing,
-    /// Where to listen. Port 0 lets the kernel choose one port for all shards.
-    pub addr: SocketAddr,
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.framing, self.addr)
-    }
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (framing, addr) = text
-            .split_once('=')
-            .ok_or_else(|| format!("`{text}` has no `=`; write framing=address:port, as in line=0.0.0.0:8888"))?;
-        Ok(Listen {
-            framing: framing.parse()?,
-            addr: addr.parse().map_err(|_| {
-                format!("`{addr}` is no address; write an IP address and a port, as in 0.0.0.0:8888 or [::]:8888")
-            })?,
-        })
-    }
-}
-
-/// Where the control plane listens, written as an address and a port, or `off`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ControlAddr(pub Option<SocketAddr>);
-
-impl fmt::Display for ControlAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(addr) => addr.fmt(f),
-            None => f.write_str("off"),
-        }
-    }
-}
-
-impl FromStr for ControlAddr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(ControlAddr(None));
-        }
-        text.parse().map(|addr| ControlAddr(Some(addr))).map_err(|_| {
-            format!("`{text}` is no address; write an IP address and a port, as in 127.0.0.1:8081, or off")
-        })
-    }
-}
-
-/// A web origin whose pages may connect, written `https://example.com`, or `*` for any.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Pages of any origin.
-    Any,
-    /// Pages of this origin: scheme, host, and the port where it is not the scheme's own, in lower case.
-    Exactly(String),
-}
-
-impl Origin {
-    /// Whether it stands for an origin as a browser sends it.
-    pub(crate) fn matches(&self, origin: &str) -> bool {
-        match self {
-            Origin::Any => true,
-            Origin::Exactly(own) => own.eq_ignore_ascii_case(origin),
-        }
-    }
-
-    /// Whether an origin as a browser sends it is that of a server whose `Host` is this one. Which scheme the
-    /// browser used is not known here: a proxy may have ended TLS.
-    pub(crate) fn is_same(origin: &str, host: &str) -> bool {
-        let Some((scheme, authority)) = origin.split_once("://") else { return false };
-        // A browser leaves the scheme's own port out of the origin; other clients may leave it in the host.
-        let own_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
-        let plain = |text: &str| text.strip_suffix(own_port).unwrap_or(text).to_ascii_lowercase();
-        !authority.is_empty() && plain(authority) == plain(host)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Origin::Any => "*",
-            Origin::Exactly(origin) => origin,
-        })
-    }
-}
-
-impl FromStr for Origin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "*" {
-            return Ok(Origin::Any);
-        }
-        match text.split_once("://") {
-            Some((scheme, host)) if !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', ' ']) => {
-                Ok(Origin::Exactly(text.to_ascii_lowercase()))
-            }
-            _ => Err(format!(
-                "`{text}` is no origin; write a scheme and a host without a path, as in https://example.com, or *"
-            )),
-        }
-    }
-}
-
-/// The cores to pin shards to, written as numbers and ranges: `0,2-3`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cpus(pub Vec<usize>);
-
-impl fmt::Display for Cpus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let numbers: Vec<_> = self.0.iter().map(usize::to_string).collect();
-        f.write_str(&numbers.join(","))
-    }
-}
-
-impl FromStr for Cpus {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is no list of CPUs; write numbers and ranges, as in 0,2-3");
-        let mut cpus = Vec::new();
-        for part in text.split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let first: usize = first.trim().parse().map_err(|_| bad())?;
-            let last: usize = last.trim().parse().map_err(|_| bad())?;
-            if first > last || last >= SHARDS_MAX {
-                return Err(bad());
-            }
-            cpus.extend(first..=last);
-        }
-        let listed = cpus.len();
-        cpus.sort_unstable();
-        cpus.dedup();
-        if cpus.len() != listed {
-            return Err(format!("`{text}` names a CPU twice; each shard needs a CPU of its own"));
-        }
-        Ok(Cpus(cpus))
-    }
-}
 
 /// Everything an operator may set. `Config::default()` is what the server runs with when nothing is set.
 ///
@@ -740,144 +515,6 @@ impl Config {
     }
 }
 
-// ---- Values as text ---------------------------------------------------------------------------
-
-/// Reads a time span: a number with a unit (`10s`, `250ms`, `2m`), or `0` or `off` for none.
-///
-/// # Errors
-/// A text that names the value and shows how to write one.
-pub fn duration_from_text(text: &str) -> Result<Duration, String> {
-    if text == "0" || text == "off" {
-        return Ok(Duration::ZERO);
-    }
-    humantime::parse_duration(text)
-        .map_err(|_| format!("`{text}` is no time span; write a number and a unit, as in 10s, 250ms or 2m"))
-}
-
-/// Writes a time span so that [`duration_from_text`] reads it.
-pub fn duration_to_text(value: Duration) -> String {
-    if value.is_zero() { "0".into() } else { humantime::format_duration(value).to_string() }
-}
-
-/// Reads a number of bytes: plain, or with a unit (`64KiB`, `1MB`).
-///
-/// # Errors
-/// A text that names the value and shows how to write one.
-pub fn bytes_from_text(text: &str) -> Result<usize, String> {
-    text.parse::<ByteSize>()
-        .ok()
-        .and_then(|size| usize::try_from(size.as_u64()).ok())
-        .ok_or_else(|| format!("`{text}` is no size; write a number of bytes, or a unit with it, as in 64KiB"))
-}
-
-/// Writes a number of bytes so that [`bytes_from_text`] reads the same number.
-pub fn bytes_to_text(value: usize) -> String {
-    for (unit, name) in [(1024 * 1024 * KIB, "GiB"), (1024 * KIB, "MiB"), (KIB, "KiB")] {
-        if value >= unit && value.is_multiple_of(unit) {
-            return format!("{}{name}", value / unit);
-        }
-    }
-    value.to_string()
-}
-
-/// A value that a config file may give as a number or as text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum NumberOrText {
-    Number(u64),
-    Text(String),
-}
-
-fn text_of<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    Ok(match NumberOrText::deserialize(from)? {
-        NumberOrText::Number(number) => number.to_string(),
-        NumberOrText::Text(text) => text,
-    })
-}
-
-pub(crate) mod duration_text {
-    use super::*;
-
-    pub(crate) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&duration_to_text(*value))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        duration_from_text(&text_of(from)?).map_err(serde::de::Error::custom)
-    }
-}
-
-mod bytes_text {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(value: &usize, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&bytes_to_text(*value))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
-        bytes_from_text(&text_of(from)?).map_err(serde::de::Error::custom)
-    }
-}
-
-mod bytes_option {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<usize>, to: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => bytes_text::serialize(value, to),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
-        bytes_text::deserialize(from).map(Some)
-    }
-}
-
-mod text_option {
-    use super::*;
-
-    pub(super) fn serialize<T: fmt::Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => to.serialize_str(&value.to_string()),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<T>, D::Error> {
-        text_of(from)?.parse().map(Some).map_err(serde::de::Error::custom)
-    }
-}
-
-mod text_value {
-    use super::*;
-
-    pub(super) fn serialize<T: fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
-        text_of(from)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-mod text_list {
-    use super::*;
-
-    pub(super) fn serialize<T: fmt::Display, S: Serializer>(value: &[T], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(value.iter().map(T::to_string))
-    }
-
-    pub(super) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<T>, D::Error> {
-        let texts = Vec::<String>::deserialize(from)?;
-        texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -913,14 +550,6 @@ mod tests {
         assert!(text.contains("`soon` is no time span"), "{text}");
         let text = toml::from_str::<Config>("listen = ['morse=0.0.0.0:1']").unwrap_err().to_string();
         assert!(text.contains("`morse` is no framing; use one of: line, length, http"), "{text}");
-    }
-
-    #[test]
-    fn cpus_read_numbers_and_ranges() {
-        assert_eq!("0,2-3".parse::<Cpus>().unwrap().0, [0, 2, 3]);
-        for bad in ["", "a", "3-1", "0,0", "1-", "0-99999999"] {
-            assert!(bad.parse::<Cpus>().is_err(), "{bad}");
-        }
     }
 
     #[test]

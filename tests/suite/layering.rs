@@ -11,7 +11,8 @@ const HOST_USERS: [&str; 6] = ["server", "shard", "report", "control", "load", "
 /// The level of a module, by its path below `src/` without `.rs` and `/mod`.
 fn level(module: &str) -> Option<u8> {
     Some(match module {
-        "config" | "message" | "metrics" | "rate" | "receipt" | "sys" | HOST => 0,
+        _ if within(module, "config") => 0,
+        "message" | "metrics" | "rate" | "receipt" | "sys" | HOST => 0,
         "handler" => 1,
         _ if within(module, "codec") => 1,
         "echo" | "shard/table" | "shard/outbox" | "shard/timeouts" | "shard/topics" | "shard/subscriptions" => 2,
