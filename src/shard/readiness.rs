@@ -240,14 +240,25 @@ impl Ring {
     }
 
     fn collect(&mut self, reports: &mut Vec<Report>) {
-        let gathered = {
-            let submissions = self.ring.submission();
-            submissions.cq_overflow() || (self.deferred && submissions.taskrun())
-        };
-        if gathered {
-            // What it can't do now it does at the next call: the signal stays until then.
-            let _ = sys::gather_completions(&self.ring);
+        // The kernel looks at a few polls at a time (20, since 6.12), and not each has something to report. While some
+        // are left it gives no signal, so they are gone through to the last, or until there is enough for now.
+        while reports.len() < POLL_COMPLETIONS as usize && self.has_more() {
+            // What it can't do now it does at the next signal.
+            if sys::gather_completions(&self.ring).is_err() {
+                break;
+            }
+            self.take_completions(reports);
         }
+        self.take_completions(reports);
+    }
+
+    /// Whether the kernel has completions that it has not written down.
+    fn has_more(&mut self) -> bool {
+        let submissions = self.ring.submission();
+        submissions.cq_overflow() || (self.deferred && submissions.taskrun())
+    }
+
+    fn take_completions(&mut self, reports: &mut Vec<Report>) {
         for completion in self.ring.completion() {
             let Some(interest) = Interest::from_token(completion.user_data()) else { continue };
             if completion.result() == -Errno::CANCELED.raw_os_error() {
@@ -306,6 +317,29 @@ mod tests {
         }
         assert_eq!(Interest::from_token(Interest::Accept(3).token()), Some(Interest::Accept(3)));
         assert_eq!(Interest::from_token(IGNORED), None);
+    }
+
+    #[test]
+    fn one_collection_finds_what_lies_behind_many_polls_that_have_nothing_to_report() {
+        let mut readiness = Readiness::new(true).unwrap();
+        let mut pairs: Vec<_> = (0..100).map(|_| pair()).collect();
+        for (slot, (server, _)) in pairs.iter().enumerate() {
+            readiness.watch(Interest::Read(key(slot as u32)), server.as_fd());
+        }
+        readiness.submit().unwrap();
+        none(&mut readiness);
+        // They are woken twice and read before the kernel has looked at their polls: it finds nothing.
+        for (server, client) in &mut pairs {
+            for _ in 0..2 {
+                client.write_all(b"x").unwrap();
+                server.read_exact(&mut [0]).unwrap();
+            }
+        }
+        pairs[99].1.write_all(b"x").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        let mut reports = Vec::new();
+        readiness.collect(&mut reports);
+        assert!(reports.iter().any(|report| report.interest == Interest::Read(key(99))), "{reports:?}");
     }
 
     #[test]
