@@ -235,7 +235,7 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
         let late_ms = (asleep.elapsed().as_millis() as u64).saturating_sub(TICK_MS);
         let now = started.elapsed().as_millis() / u128::from(TICK_MS);
         note_tick(&shard.core.borrow(), late_ms);
-        shard.core.borrow_mut().submit_polls();
+        shard.core.borrow_mut().see_to_polls();
         while u128::from(shard.core.borrow().wheel.now()) < now {
             let due = shard.core.borrow_mut().wheel.turn();
             // Clients that came together are due together, so there may be many.

@@ -230,7 +230,8 @@ impl Ring {
     }
 
     fn submit(&mut self) -> io::Result<()> {
-        while !self.waiting.is_empty() {
+        // After an error the last call may have left some in the ring itself.
+        while !self.waiting.is_empty() || !self.ring.submission().is_empty() {
             sys::push_polls(&mut self.ring, &mut self.waiting);
             self.ring.submit()?;
         }
@@ -243,7 +244,7 @@ impl Ring {
         // The kernel looks at a few polls at a time (20, since 6.12), and not each has something to report. While some
         // are left it gives no signal, so they are gone through to the last, or until there is enough for now.
         while reports.len() < POLL_COMPLETIONS as usize && self.has_more() {
-            // What it can't do now it does at the next signal.
+            // What it can't do now it is asked for again at the next signal, or at the next tick.
             if sys::gather_completions(&self.ring).is_err() {
                 break;
             }
@@ -266,7 +267,7 @@ impl Ring {
             }
             let armed = cqueue::more(completion.flags());
             let events = u32::try_from(completion.result()).map(|bits| PollFlags::from_bits_truncate(bits as u16));
-            // A poll that failed is reported as one that ended, so that the socket is tried and says what is wrong.
+            // A poll that failed is reported, too: the socket is tried, and says itself what is wrong with it.
             let hangup =
                 events.is_ok_and(|events| events.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR));
             reports.push(Report { interest, hangup, armed });

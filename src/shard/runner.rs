@@ -134,6 +134,12 @@ impl Core {
             tracing::debug!(%error, "the ring takes no polls for now");
         }
     }
+
+    /// Does again what the kernel may have refused for a moment, when nothing else would have it done.
+    pub(super) fn see_to_polls(&mut self) {
+        self.submit_polls();
+        self.take_reports();
+    }
 }
 
 /// Gives each connection that waits for one its turn, for as long as the shard runs.
