@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::LoadError;
-use super::client::{Reply, readable};
+use super::dialect::{Reply, readable};
 use super::latency::Latency;
 use super::link::Link;
 use super::payload::{Stamp, Template};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::LoadError;
-use super::client::Reply;
+use super::dialect::Reply;
 use super::latency::Latency;
 use super::link::Link;
 use super::payload::{Stamp, Template};

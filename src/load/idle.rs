@@ -1,7 +1,7 @@
 //! Idle connections: subscribed, silent but for a PING now and then.
 
 use super::LoadError;
-use super::client::Reply;
+use super::dialect::Reply;
 use super::latency::Latency;
 use super::link::Link;
 use super::plan::Plan;

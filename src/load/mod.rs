@@ -2,7 +2,8 @@
 //!
 //! A command becomes a plan (`plan`); the coordinator (`run`) leads the threads through the phases of the run.
 //! Each thread is a poll loop over its share of the connections (`worker`). What is measured stands in a scenario
-//! (`idle`, `echo`, `fanout`); a churn, whose connections come and go, has a poll loop of its own (`churn`). Which bytes are spoken stands in the dialect (`client`).
+//! (`idle`, `echo`, `fanout`); a churn, whose connections come and go, has a poll loop of its own (`churn`). Which bytes
+//! are spoken stands in `dialect`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +17,9 @@ use signal_hook::flag;
 use crate::config::{bytes_from_text, duration_from_text};
 
 mod churn;
-mod client;
 mod clock;
 mod connect;
+mod dialect;
 mod echo;
 mod error;
 mod fanout;
@@ -45,7 +46,7 @@ mod timeline;
 mod turns;
 mod worker;
 
-pub use client::Framing as LoadFraming;
+pub use dialect::Framing as LoadFraming;
 pub use error::LoadError;
 pub use sources::SourceIps;
 pub use time_range::TimeRange;

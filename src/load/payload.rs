@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::client::Dialect;
+use super::dialect::Dialect;
 
 /// Bytes of a stamp: 6 digits of run, 6 of source, 8 of sequence number, 12 of time; all hexadecimal.
 pub(super) const STAMP_BYTES: usize = 32;
@@ -109,7 +109,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::client::Framing;
+    use crate::load::dialect::Framing;
 
     #[test]
     fn a_stamp_survives_the_round_trip_in_both_framings() {

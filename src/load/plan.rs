@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::client::{Dialect, Framing};
+use super::dialect::{Dialect, Framing};
 use super::payload::{STAMP_BYTES, STAMP_IDS, STAMP_NS_MAX};
 use super::{LoadArgs, LoadCommand, LoadError, SourceIps, TimeRange};
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::LoadError;
-use super::client::{Dialect, Reply, readable, split_word};
 use super::clock::{Clock, ns};
+use super::dialect::{Dialect, Reply, readable, split_word};
 use super::latency::Latency;
 use super::payload::{STAMP_IDS, Stamp, Template};
 use super::plan::{Plan, PublishPlan};

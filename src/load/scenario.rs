@@ -1,7 +1,7 @@
 //! What a worker asks of a scenario, and how bytes get there as messages.
 
 use super::LoadError;
-use super::client::{BadFrame, Dialect};
+use super::dialect::{BadFrame, Dialect};
 use super::link::{Link, Stage};
 use super::shared::{Counts, Phase, Totals};
 
@@ -105,7 +105,7 @@ pub(super) fn deliver(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::client::Framing;
+    use crate::load::dialect::Framing;
 
     /// Notes every message.
     fn note(notes: &mut Vec<Vec<u8>>, message: &[u8]) -> Result<Step, LoadError> {

@@ -1,7 +1,7 @@
 //! What every subscribed connection does, whatever is measured on it.
 
 use super::LoadError;
-use super::client::{Dialect, Framing, Reply, readable, split_word};
+use super::dialect::{Dialect, Framing, Reply, readable, split_word};
 use super::link::Link;
 use super::plan::Plan;
 use super::scenario::Step;

@@ -19,9 +19,9 @@ use socket2::SockRef;
 
 use super::{ChurnResult, Visit};
 use crate::load::LoadError;
-use crate::load::client::Reply;
 use crate::load::clock::ns;
 use crate::load::connect::{self, CONNECT_TIMEOUT, ConnectStats, Reasons};
+use crate::load::dialect::Reply;
 use crate::load::fanout::ANY_TOPIC;
 use crate::load::link::{Link, Stage};
 use crate::load::payload::{STAMP_BYTES, Stamp, Template};

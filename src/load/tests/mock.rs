@@ -5,8 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use crate::load::client::Framing;
-use crate::load::client::{Dialect, split_word};
+use crate::load::dialect::Framing;
+use crate::load::dialect::{Dialect, split_word};
 
 /// The message that a fault hits: the fourth of a connection, or the fourth that is published.
 const FAULTY: u32 = 3;

@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use super::plan::Plan;
 use super::report::Report;
 use super::{LoadCommand, LoadError, html, run};
-use crate::load::client::Framing;
+use crate::load::dialect::Framing;
 use mock::{App, Fault, Mock};
 
 mod mock;

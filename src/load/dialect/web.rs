@@ -1,0 +1,168 @@
+//! What browsers speak: WebSocket (RFC 6455) and server-sent events, both behind the head of an HTTP response.
+
+use std::fmt::Write as _;
+
+use memchr::{memchr, memmem};
+
+use super::{BadFrame, Decoded, MESSAGE_BYTES_MAX};
+
+/// First byte of a WebSocket text frame that is a whole message, and bit of the second that says it is masked.
+const WS_TEXT: u8 = 0x81;
+const WS_MASKED: u8 = 0x80;
+
+/// What the masked frames of this client are masked with. A browser needs masks that nobody can foresee, a load
+/// generator needs messages that it can stamp in place.
+const WS_MASK: [u8; 4] = [0; 4];
+
+/// The head of a response, as far as it is one: `None` if these bytes are the beginning of something else.
+///
+/// No frame of a server and no event begins with these bytes.
+pub(super) fn decode_head(buf: &[u8]) -> Option<Option<Decoded>> {
+    const START: &[u8] = b"HTTP/1.1 ";
+    if buf.len() < START.len() {
+        return START.starts_with(buf).then_some(None);
+    }
+    buf.starts_with(START).then(|| memmem::find(buf, b"\r\n\r\n").map(|end| (0..end, end + 4)))
+}
+
+/// The first data frame; pings and closes before it are passed over. A server of this project does not fragment.
+pub(super) fn decode_ws(buf: &[u8]) -> Result<Option<Decoded>, BadFrame> {
+    let mut from = 0;
+    loop {
+        let [first, second, rest @ ..] = &buf[from..] else { return Ok(None) };
+        let (length, header) = match second {
+            126 => match rest.first_chunk() {
+                Some(length) => (u64::from(u16::from_be_bytes(*length)), 4),
+                None => return Ok(None),
+            },
+            127 => match rest.first_chunk() {
+                Some(length) => (u64::from_be_bytes(*length), 10),
+                None => return Ok(None),
+            },
+            0..126 => (u64::from(*second), 2),
+            // A server does not mask.
+            WS_MASKED.. => return Err(BadFrame),
+        };
+        if length > MESSAGE_BYTES_MAX as u64 || !matches!(first, 0x81 | 0x82 | 0x88..=0x8a) {
+            return Err(BadFrame);
+        }
+        let start = from + header;
+        let end = start + length as usize;
+        if buf.len() < end {
+            return Ok(None);
+        }
+        if first & 0x08 == 0 {
+            return Ok(Some((start..end, end)));
+        }
+        from = end;
+    }
+}
+
+/// The data of the first event that has any, on its first line: the hub writes one line.
+pub(super) fn decode_sse(buf: &[u8]) -> Option<Decoded> {
+    let mut from = 0;
+    loop {
+        let end = from + memmem::find(&buf[from..], b"\n\n")?;
+        let mut line = from;
+        while line < end {
+            let line_end = memchr(b'\n', &buf[line..end]).map_or(end, |at| line + at);
+            if buf[line..line_end].starts_with(b"data: ") {
+                return Some((line + b"data: ".len()..line_end, end + 2));
+            }
+            line = line_end + 1;
+        }
+        from = end + 2;
+    }
+}
+
+/// Bytes that stand before a message of this size in a WebSocket frame.
+pub(super) fn ws_header_bytes(message_bytes: usize) -> usize {
+    let length = match message_bytes {
+        0..126 => 2,
+        126..0x1_0000 => 4,
+        _ => 10,
+    };
+    length + WS_MASK.len()
+}
+
+/// What stands before a message of this size.
+pub(super) fn ws_header(message_bytes: usize) -> Vec<u8> {
+    let mut header = Vec::with_capacity(ws_header_bytes(message_bytes));
+    header.push(WS_TEXT);
+    match message_bytes {
+        length @ 0..126 => header.push(WS_MASKED | length as u8),
+        length @ 126..0x1_0000 => {
+            header.push(WS_MASKED | 126);
+            header.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            header.push(WS_MASKED | 127);
+            header.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    header.extend_from_slice(&WS_MASK);
+    header
+}
+
+/// A request for a path and a query that may hold a parameter.
+pub(super) fn request(path: &str, parameter: Option<(&str, &str)>, upgrades: bool) -> Vec<u8> {
+    let mut request = format!("GET {path}");
+    if let Some((name, value)) = parameter {
+        let _ = write!(request, "?{name}=");
+        push_encoded(&mut request, value);
+    }
+    request.push_str(" HTTP/1.1\r\nHost: corecast\r\n");
+    if upgrades {
+        // Any 16 bytes are a key; what is made of it is not looked at.
+        request.push_str(
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: Y29yZWNhc3QtbG9hZC0xMg==\r\n",
+        );
+    }
+    request.push_str("\r\n");
+    request.into_bytes()
+}
+
+/// Appends a parameter's value, percent-encoded.
+pub(super) fn push_encoded(out: &mut String, value: &str) {
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte.into()),
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BadFrame, Framing, Reply, decode};
+
+    #[test]
+    fn a_websocket_is_read_from_its_head_on_and_control_frames_are_passed_over() {
+        let stream = b"HTTP/1.1 101 Switching Protocols\r\nA: b\r\n\r\n\x89\x00\x81\x02hi\x82\x01x";
+        let mut messages = Vec::new();
+        let mut from = 0;
+        while let Some((range, used)) = decode(Framing::Ws, &stream[from..]).unwrap() {
+            messages.push(stream[from..][range].to_vec());
+            from += used;
+        }
+        assert_eq!(from, stream.len());
+        assert_eq!(messages, [&b"HTTP/1.1 101 Switching Protocols\r\nA: b"[..], b"hi", b"x"]);
+        for cut in 0..42 {
+            assert_eq!(decode(Framing::Ws, &stream[..cut]), Ok(None), "cut at {cut}");
+        }
+        assert_eq!(decode(Framing::Ws, b"\x81\x81masked"), Err(BadFrame));
+    }
+
+    #[test]
+    fn an_event_stream_is_read_from_its_head_on_and_comments_are_passed_over() {
+        let stream = b"HTTP/1.1 200 OK\r\n\r\nretry: 5\n\n:\n\nid: 1\ndata: {\"type\":\"msg\"}\n\n";
+        let (head, used) = decode(Framing::Sse, stream).unwrap().unwrap();
+        assert_eq!(Reply::parse(&stream[head]), Reply::Subscribed);
+        let rest = &stream[used..];
+        let (data, used) = decode(Framing::Sse, rest).unwrap().unwrap();
+        assert_eq!((&rest[data], used), (&b"{\"type\":\"msg\"}"[..], rest.len()));
+    }
+}
