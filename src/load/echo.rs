@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::LoadError;
-use super::dialect::{Reply, readable};
+use super::dialect::{Dialect, Reply, readable};
 use super::latency::Latency;
 use super::link::Link;
 use super::payload::{Stamp, Template};
@@ -15,6 +15,7 @@ use super::timeline::{Arrivals, Timeline};
 /// Sends and compares.
 pub(super) struct Echo {
     run: u32,
+    dialect: Dialect,
     /// What a connection says first, where that is not a message.
     opening: Option<Vec<u8>>,
     template: Template,
@@ -69,8 +70,9 @@ impl Echo {
     pub(super) fn new(plan: &Plan, message_bytes: usize) -> Echo {
         Echo {
             run: plan.run,
+            dialect: plan.dialect,
             opening: plan.dialect.opening(None),
-            template: Template::new(plan.dialect, "", message_bytes),
+            template: Template::new(message_bytes, |payload| plan.dialect.echo(payload)),
             target: plan.target,
             flags: plan.server_flags(),
             phase: Phase::Connecting,
@@ -156,7 +158,7 @@ impl Scenario for Echo {
                 }
                 Ok(Step::Ready)
             }
-            _ if !link.is_ready() => match Reply::parse(message) {
+            _ if !link.is_ready() => match self.dialect.reply(message) {
                 Reply::Upgraded => {
                     self.send_probe(link, conn, now);
                     Ok(Step::Stay)
@@ -170,7 +172,7 @@ impl Scenario for Echo {
                 }),
             },
             _ => {
-                if let Reply::Bye(reason) = Reply::parse(message) {
+                if let Reply::Bye(reason) = self.dialect.reply(message) {
                     return Ok(Step::Close(format!("BYE {}", readable(reason))));
                 }
                 self.stray(conn, message);

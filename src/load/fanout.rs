@@ -71,7 +71,9 @@ impl Fanout {
             plan: plan.clone(),
             fanout: fanout.clone(),
             subscriber: Subscriber::new(plan, &publish.topic),
-            template: Template::new(plan.dialect.publishing(), "", publish.message_bytes),
+            template: Template::new(publish.message_bytes, |payload| {
+                plan.dialect.publishing().publish(&publish.topic, payload)
+            }),
             is_settling: false,
             result: FanoutResult { last_ns: vec![0; noted as usize], ..FanoutResult::default() },
             accounted: 0,
@@ -134,7 +136,7 @@ impl Scenario for Fanout {
         if conn.is_stalled && link.is_ready() {
             return Ok(Step::Stay);
         }
-        match Reply::parse(message) {
+        match self.subscriber.dialect().reply(message) {
             Reply::Message { topic, payload } if link.is_ready() => self.delivered(conn, topic, payload, now),
             Reply::Gap { topic, count } if topic == self.fanout.publish.topic.as_bytes() || topic == ANY_TOPIC => {
                 conn.tally.gap(count);

@@ -61,7 +61,7 @@ impl Scenario for Idle {
     }
 
     fn message(&mut self, link: &mut Link, conn: &mut IdleConn, message: &[u8], now: u64) -> Result<Step, LoadError> {
-        match Reply::parse(message) {
+        match self.subscriber.dialect().reply(message) {
             Reply::Pong => {
                 if let Some(pinged_ns) = conn.pinged_ns.take() {
                     self.outstanding -= 1;

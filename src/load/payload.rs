@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::dialect::Dialect;
+use super::dialect::Framed;
 
 /// Bytes of a stamp: 6 digits of run, 6 of source, 8 of sequence number, 12 of time; all hexadecimal.
 pub(super) const STAMP_BYTES: usize = 32;
@@ -78,12 +78,11 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// A message of `head` and `payload_bytes` (at least [`STAMP_BYTES`]) behind it.
-    pub(super) fn new(dialect: Dialect, head: &str, payload_bytes: usize) -> Template {
-        let filler = PADDING.iter().copied().cycle().take(payload_bytes);
-        let message: Vec<u8> = head.bytes().chain(filler).collect();
-        let start = dialect.header_bytes(message.len()) + head.len();
-        Template { framed: dialect.encode(&message), payload: start..start + payload_bytes }
+    /// What `frame` makes of a payload of so many bytes, at least [`STAMP_BYTES`].
+    pub(super) fn new(payload_bytes: usize, frame: impl FnOnce(&[u8]) -> Framed) -> Template {
+        let filler: Vec<u8> = PADDING.iter().copied().cycle().take(payload_bytes).collect();
+        let Framed { bytes, payload } = frame(&filler);
+        Template { framed: bytes, payload }
     }
 
     /// The whole frame, stamped.
@@ -109,7 +108,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::dialect::Framing;
+    use crate::load::dialect::{Dialect, Framing};
 
     #[test]
     fn a_stamp_survives_the_round_trip_in_both_framings() {
@@ -120,7 +119,7 @@ mod tests {
         for framing in Framing::PLAIN {
             let dialect = Dialect { framing };
             for size in [STAMP_BYTES, STAMP_BYTES + 1, 500] {
-                let mut template = Template::new(dialect, "PUB t ", size);
+                let mut template = Template::new(size, |payload| dialect.publish("t", payload));
                 for stamp in stamps {
                     let frame = template.stamp(stamp).to_vec();
                     let (range, used) = dialect.decode(&frame).unwrap().unwrap();
@@ -138,7 +137,7 @@ mod tests {
     fn foreign_text_has_no_stamp() {
         assert_eq!(Stamp::parse(b"short"), None);
         assert_eq!(Stamp::parse(&[b'g'; STAMP_BYTES]), None);
-        let template = Template::new(Dialect { framing: Framing::Line }, "", 40);
+        let template = Template::new(40, |payload| Dialect { framing: Framing::Line }.echo(payload));
         assert!(!template.matches_filler(&[b'0'; 40]));
         assert!(!template.matches_filler(&[b'0'; 39]));
     }

@@ -85,13 +85,12 @@ impl Publisher {
         let stream = TcpStream::connect_timeout(&plan.target, PROBE_TIMEOUT).map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         let dialect = plan.dialect.publishing();
-        let head = dialect.publish_head(&publish.topic);
         let mut publisher = Publisher {
             plan: plan.clone(),
             publish: publish.clone(),
             stream,
             dialect,
-            template: Template::new(dialect, &head, publish.message_bytes),
+            template: Template::new(publish.message_bytes, |payload| dialect.publish(&publish.topic, payload)),
             ping: dialect.ping(),
             last_sent_ns: now,
             unsent: Vec::new(),
@@ -103,7 +102,7 @@ impl Publisher {
             // What a blocking read says when its time is up.
             ProbeError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => LoadError::NoAnswer {
                 target: plan.target,
-                sent: head + "…",
+                sent: dialect.publish_text(&publish.topic),
                 seconds: PROBE_TIMEOUT.as_secs(),
                 framing: dialect.framing.name(),
             },
@@ -127,7 +126,7 @@ impl Publisher {
         loop {
             while let Ok(Some((range, used))) = self.dialect.decode(&self.tail) {
                 let message = &self.tail[range];
-                match Reply::parse(message) {
+                match self.dialect.reply(message) {
                     Reply::Published => {
                         self.tail.drain(..used);
                         return Ok(());
@@ -142,7 +141,7 @@ impl Publisher {
                     _ => {
                         return Err(ProbeError::Load(LoadError::WrongServer {
                             target: self.plan.target,
-                            sent: self.dialect.publish_head(&self.publish.topic) + "…",
+                            sent: self.dialect.publish_text(&self.publish.topic),
                             said: readable(message),
                             flags: self.plan.server_flags(),
                         }));
@@ -260,7 +259,7 @@ impl Publisher {
             Ok(found) => found,
             Err(_) => return Ok(Err("not a message in this framing".into())),
         } {
-            match Reply::parse(&self.tail[used..][range]) {
+            match self.dialect.reply(&self.tail[used..][range]) {
                 Reply::Published => {
                     self.result.answered += 1;
                     self.accepted = self.result.answered;

@@ -118,7 +118,7 @@ mod tests {
         let messages: [&[u8]; 4] = [b"one", b"", b"three and more", b"4"];
         for framing in Framing::PLAIN {
             let dialect = Dialect { framing };
-            let bytes = messages.map(|message| dialect.encode(message)).concat();
+            let bytes = messages.map(|message| dialect.echo(message).bytes).concat();
             for first in 0..=bytes.len() {
                 for second in first..=bytes.len() {
                     let (mut notes, mut link) = (Vec::new(), Link::default());

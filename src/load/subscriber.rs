@@ -1,7 +1,7 @@
 //! What every subscribed connection does, whatever is measured on it.
 
 use super::LoadError;
-use super::dialect::{Dialect, Framing, Reply, readable, split_word};
+use super::dialect::{Dialect, Reply, readable, split_word};
 use super::link::Link;
 use super::plan::Plan;
 use super::scenario::Step;
@@ -10,6 +10,8 @@ use super::scenario::Step;
 #[derive(Debug)]
 pub(super) struct Subscriber {
     hello: Vec<u8>,
+    /// The same in words.
+    hello_text: String,
     ping: Vec<u8>,
     dialect: Dialect,
     target: std::net::SocketAddr,
@@ -20,11 +22,16 @@ impl Subscriber {
     pub(super) fn new(plan: &Plan, topic: &str) -> Subscriber {
         Subscriber {
             hello: plan.dialect.subscribe(topic),
+            hello_text: readable(plan.dialect.subscribe_text(topic).as_bytes()),
             ping: plan.dialect.ping(),
             dialect: plan.dialect,
             target: plan.target,
             flags: plan.server_flags(),
         }
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     pub(super) fn greet(&self, link: &mut Link) {
@@ -50,21 +57,12 @@ impl Subscriber {
             Reply::Error(error) => Ok(Step::Close(format!("ERR {}", readable(split_word(error).0)))),
             Reply::Bye(reason) => Ok(Step::Close(format!("BYE {}", readable(split_word(reason).0)))),
             _ if link.is_ready() => Ok(Step::Stay),
-            _ => {
-                let sent = match self.dialect.framing {
-                    Framing::Line | Framing::Length => match self.dialect.decode(&self.hello) {
-                        Ok(Some((range, _))) => &self.hello[range],
-                        _ => &self.hello,
-                    },
-                    Framing::Ws | Framing::Sse => self.hello.split(|byte| *byte == b'\r').next().unwrap_or_default(),
-                };
-                Err(LoadError::WrongServer {
-                    target: self.target,
-                    sent: readable(sent),
-                    said: readable(message),
-                    flags: self.flags.clone(),
-                })
-            }
+            _ => Err(LoadError::WrongServer {
+                target: self.target,
+                sent: self.hello_text.clone(),
+                said: readable(message),
+                flags: self.flags.clone(),
+            }),
         }
     }
 }

@@ -546,7 +546,7 @@ impl Visitors {
         let message_bytes = churn.publish.as_ref().map_or(STAMP_BYTES, |publish| publish.message_bytes);
         Visitors {
             subscriber: Subscriber::new(&post.plan, &churn.topic),
-            template: Template::new(post.plan.dialect.publishing(), "", message_bytes),
+            template: Template::new(message_bytes, |payload| post.plan.dialect.publishing().publish("", payload)),
             churn: churn.clone(),
             run: post.plan.run,
             shared: post.shared.clone(),
@@ -555,7 +555,7 @@ impl Visitors {
     }
 
     fn message(&mut self, link: &mut Link, visitor: &mut Visitor, message: &[u8], now: u64) -> Result<Step, LoadError> {
-        match Reply::parse(message) {
+        match self.subscriber.dialect().reply(message) {
             Reply::Message { topic, payload } if link.is_ready() => self.delivered(visitor, topic, payload, now),
             Reply::Gap { topic, count } if topic == self.churn.topic.as_bytes() || topic == ANY_TOPIC => {
                 visitor.visit.gap(count);

@@ -3,10 +3,10 @@
 use memchr::memchr;
 use serde::Deserialize;
 
-use super::{BadFrame, Decoded, MESSAGE_BYTES_MAX, Reply, split_word};
+use super::{BadFrame, Decoded, Framed, Framing, MESSAGE_BYTES_MAX, Reply, split_word, web};
 
 /// Bytes of a `length` header.
-pub(super) const LENGTH_BYTES: usize = 4;
+const LENGTH_BYTES: usize = 4;
 
 /// The first line.
 pub(super) fn decode_line(buf: &[u8]) -> Result<Option<Decoded>, BadFrame> {
@@ -30,8 +30,28 @@ pub(super) fn decode_length(buf: &[u8]) -> Result<Option<Decoded>, BadFrame> {
     Ok((buf.len() >= end).then_some((LENGTH_BYTES..end, end)))
 }
 
+/// A message with its framing.
+pub(super) fn frame(framing: Framing, head: &str, payload: &[u8]) -> Framed {
+    let length = head.len() + payload.len();
+    let (mut before, behind): (Vec<u8>, &[u8]) = match framing {
+        Framing::Line => (Vec::new(), b"\n"),
+        // No message of a plan is near 4 GiB: the plan's own limit is 16 MiB.
+        Framing::Length => ((length as u32).to_be_bytes().to_vec(), b""),
+        Framing::Ws => (web::ws_header(length), b""),
+        // An event stream takes no messages.
+        Framing::Sse => return Framed::new(b"", b"", b""),
+    };
+    before.extend_from_slice(head.as_bytes());
+    Framed::new(&before, payload, behind)
+}
+
+/// What stands before the payload of a publish.
+pub(super) fn publish_head(topic: &str) -> String {
+    format!("PUB {topic} ")
+}
+
 /// Takes a message of the language apart.
-pub(super) fn parse(message: &[u8]) -> Reply<'_> {
+pub(super) fn reply(message: &[u8]) -> Reply<'_> {
     if message.starts_with(b"{") {
         return parse_json(message).unwrap_or(Reply::Other);
     }
@@ -84,14 +104,14 @@ fn parse_json(message: &[u8]) -> Option<Reply<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Dialect, Framing, decode};
+    use super::super::{Dialect, decode};
     use super::*;
 
     #[test]
     fn plain_framings_decode_what_they_encode_and_wait_for_the_rest() {
         for framing in Framing::PLAIN {
             let dialect = Dialect { framing };
-            let frame = dialect.encode(b"MSG a b");
+            let frame = dialect.echo(b"MSG a b").bytes;
             for cut in 0..frame.len() {
                 assert_eq!(dialect.decode(&frame[..cut]), Ok(None), "{framing:?} cut at {cut}");
             }
@@ -115,21 +135,21 @@ mod tests {
 
     #[test]
     fn replies_are_taken_apart() {
-        assert_eq!(parse(b"MSG t a b"), Reply::Message { topic: b"t", payload: b"a b" });
-        assert_eq!(parse(b"GAP t 12 queue-full"), Reply::Gap { topic: b"t", count: 12 });
-        assert_eq!(parse(b"GAP t many"), Reply::Other);
-        assert_eq!(parse(b"OK SUB t u"), Reply::Subscribed);
-        assert_eq!(parse(b"OK PUB 7"), Reply::Published);
-        assert_eq!(parse(b"ERR busy try later"), Reply::Error(b"busy try later"));
-        assert_eq!(parse(b"PONG"), Reply::Pong);
-        assert_eq!(parse(b"BYE drain"), Reply::Bye(b"drain"));
-        assert_eq!(parse(b""), Reply::Other);
-        assert_eq!(parse(b"HTTP/1.1 101 Switching Protocols"), Reply::Upgraded);
-        assert_eq!(parse(b"HTTP/1.1 403 Forbidden"), Reply::Error(b"403 Forbidden"));
+        assert_eq!(reply(b"MSG t a b"), Reply::Message { topic: b"t", payload: b"a b" });
+        assert_eq!(reply(b"GAP t 12 queue-full"), Reply::Gap { topic: b"t", count: 12 });
+        assert_eq!(reply(b"GAP t many"), Reply::Other);
+        assert_eq!(reply(b"OK SUB t u"), Reply::Subscribed);
+        assert_eq!(reply(b"OK PUB 7"), Reply::Published);
+        assert_eq!(reply(b"ERR busy try later"), Reply::Error(b"busy try later"));
+        assert_eq!(reply(b"PONG"), Reply::Pong);
+        assert_eq!(reply(b"BYE drain"), Reply::Bye(b"drain"));
+        assert_eq!(reply(b""), Reply::Other);
+        assert_eq!(reply(b"HTTP/1.1 101 Switching Protocols"), Reply::Upgraded);
+        assert_eq!(reply(b"HTTP/1.1 403 Forbidden"), Reply::Error(b"403 Forbidden"));
         let message = br#"{"type":"msg","topic":"t","payload":"a b"}"#;
-        assert_eq!(parse(message), Reply::Message { topic: b"t", payload: b"a b" });
+        assert_eq!(reply(message), Reply::Message { topic: b"t", payload: b"a b" });
         let gap = br#"{"type":"gap","topic":"*","count":12,"reason":"queue-full"}"#;
-        assert_eq!(parse(gap), Reply::Gap { topic: b"*", count: 12 });
-        assert_eq!(parse(br#"{"type":"bye","reason":"drain"}"#), Reply::Bye(b"drain"));
+        assert_eq!(reply(gap), Reply::Gap { topic: b"*", count: 12 });
+        assert_eq!(reply(br#"{"type":"bye","reason":"drain"}"#), Reply::Bye(b"drain"));
     }
 }

@@ -71,6 +71,21 @@ pub(super) fn decode(framing: Framing, buf: &[u8]) -> Result<Option<Decoded>, Ba
     }
 }
 
+/// A whole message as it goes out, and where its payload stands in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Framed {
+    pub(super) bytes: Vec<u8>,
+    pub(super) payload: Range<usize>,
+}
+
+impl Framed {
+    /// A payload between what stands before it and behind it.
+    fn new(before: &[u8], payload: &[u8], behind: &[u8]) -> Framed {
+        let start = before.len();
+        Framed { bytes: [before, payload, behind].concat(), payload: start..start + payload.len() }
+    }
+}
+
 /// How messages are written and read on a connection of this run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dialect {
@@ -96,38 +111,12 @@ impl Dialect {
         decode(self.framing, buf)
     }
 
-    /// One message with its framing.
-    pub(super) fn encode(self, message: &[u8]) -> Vec<u8> {
-        let mut framed = Vec::with_capacity(self.header_bytes(message.len()) + message.len() + 1);
-        match self.framing {
-            Framing::Line => {
-                framed.extend_from_slice(message);
-                framed.push(b'\n');
-            }
-            Framing::Length => {
-                // No message of a plan is near 4 GiB: the plan's own limit is 16 MiB.
-                framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
-                framed.extend_from_slice(message);
-            }
-            Framing::Ws => {
-                framed.extend_from_slice(&web::ws_header(message.len()));
-                framed.extend_from_slice(message);
-            }
-            Framing::Sse => {}
-        }
-        framed
+    /// Takes a message apart that [`Dialect::decode`] has found.
+    pub(super) fn reply(self, message: &[u8]) -> Reply<'_> {
+        corecast::reply(message)
     }
 
-    /// Bytes that stand before a message of this size in its frame.
-    pub(super) fn header_bytes(self, message_bytes: usize) -> usize {
-        match self.framing {
-            Framing::Line | Framing::Sse => 0,
-            Framing::Length => corecast::LENGTH_BYTES,
-            Framing::Ws => web::ws_header_bytes(message_bytes),
-        }
-    }
-
-    /// What a connection says before its first message, where that is not the message itself.
+    /// What a connection says before its first message, if the server must answer that first.
     pub(super) fn opening(self, topic: Option<&str>) -> Option<Vec<u8>> {
         let topic = topic.map(|topic| ("topic", topic));
         match self.framing {
@@ -139,16 +128,36 @@ impl Dialect {
 
     /// What a connection says to be subscribed to a topic.
     pub(super) fn subscribe(self, topic: &str) -> Vec<u8> {
-        self.opening(Some(topic)).unwrap_or_else(|| self.encode(format!("SUB {topic}").as_bytes()))
+        self.opening(Some(topic)).unwrap_or_else(|| corecast::frame(self.framing, &format!("SUB {topic}"), b"").bytes)
     }
 
+    /// The same in words, for messages to people.
+    pub(super) fn subscribe_text(self, topic: &str) -> String {
+        match self.framing {
+            Framing::Line | Framing::Length => format!("SUB {topic}"),
+            Framing::Ws => format!("GET /ws?topic={topic}"),
+            Framing::Sse => format!("GET /sse?topic={topic}"),
+        }
+    }
+
+    /// What shows that the client lives; it is answered by a [`Reply::Pong`].
     pub(super) fn ping(self) -> Vec<u8> {
-        self.encode(b"PING")
+        corecast::frame(self.framing, "PING", b"").bytes
     }
 
-    /// What stands before the payload of a publish.
-    pub(super) fn publish_head(self, topic: &str) -> String {
-        format!("PUB {topic} ")
+    /// One message to the subscribers of a topic. It is answered by a [`Reply::Published`].
+    pub(super) fn publish(self, topic: &str, payload: &[u8]) -> Framed {
+        corecast::frame(self.framing, &corecast::publish_head(topic), payload)
+    }
+
+    /// The same in words, for messages to people.
+    pub(super) fn publish_text(self, topic: &str) -> String {
+        corecast::publish_head(topic) + "…"
+    }
+
+    /// One message that an echo sends back.
+    pub(super) fn echo(self, payload: &[u8]) -> Framed {
+        corecast::frame(self.framing, "", payload)
     }
 }
 
@@ -173,13 +182,6 @@ pub(super) enum Reply<'a> {
     Bye(&'a [u8]),
     /// Anything else.
     Other,
-}
-
-impl<'a> Reply<'a> {
-    /// Takes a message apart.
-    pub(super) fn parse(message: &'a [u8]) -> Reply<'a> {
-        corecast::parse(message)
-    }
 }
 
 /// The word before the first space, and all behind that space.

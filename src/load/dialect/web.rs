@@ -75,19 +75,9 @@ pub(super) fn decode_sse(buf: &[u8]) -> Option<Decoded> {
     }
 }
 
-/// Bytes that stand before a message of this size in a WebSocket frame.
-pub(super) fn ws_header_bytes(message_bytes: usize) -> usize {
-    let length = match message_bytes {
-        0..126 => 2,
-        126..0x1_0000 => 4,
-        _ => 10,
-    };
-    length + WS_MASK.len()
-}
-
-/// What stands before a message of this size.
+/// What stands before a message of this size in a WebSocket frame.
 pub(super) fn ws_header(message_bytes: usize) -> Vec<u8> {
-    let mut header = Vec::with_capacity(ws_header_bytes(message_bytes));
+    let mut header = Vec::with_capacity(14);
     header.push(WS_TEXT);
     match message_bytes {
         length @ 0..126 => header.push(WS_MASKED | length as u8),
@@ -137,7 +127,7 @@ pub(super) fn push_encoded(out: &mut String, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BadFrame, Framing, Reply, decode};
+    use super::super::{BadFrame, Dialect, Framing, Reply, decode};
 
     #[test]
     fn a_websocket_is_read_from_its_head_on_and_control_frames_are_passed_over() {
@@ -160,7 +150,7 @@ mod tests {
     fn an_event_stream_is_read_from_its_head_on_and_comments_are_passed_over() {
         let stream = b"HTTP/1.1 200 OK\r\n\r\nretry: 5\n\n:\n\nid: 1\ndata: {\"type\":\"msg\"}\n\n";
         let (head, used) = decode(Framing::Sse, stream).unwrap().unwrap();
-        assert_eq!(Reply::parse(&stream[head]), Reply::Subscribed);
+        assert_eq!(Dialect { framing: Framing::Sse }.reply(&stream[head]), Reply::Subscribed);
         let rest = &stream[used..];
         let (data, used) = decode(Framing::Sse, rest).unwrap().unwrap();
         assert_eq!((&rest[data], used), (&b"{\"type\":\"msg\"}"[..], rest.len()));
