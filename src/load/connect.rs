@@ -250,7 +250,7 @@ pub(super) fn unless_nobody_is_there(plan: &Plan, error: io::Error) -> Result<io
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut};
     match error.kind() {
         ConnectionRefused | HostUnreachable | NetworkUnreachable | PermissionDenied | TimedOut => {
-            Err(LoadError::Unreachable { target: plan.target, source: error, flags: plan.server_flags() })
+            Err(LoadError::Unreachable { target: plan.target, source: error, server: plan.server_command() })
         }
         _ => Ok(error),
     }

@@ -20,7 +20,7 @@ pub(super) struct Echo {
     opening: Option<Vec<u8>>,
     template: Template,
     target: SocketAddr,
-    flags: String,
+    server: String,
     phase: Phase,
     result: EchoResult,
     /// Messages of the load that are under way.
@@ -74,7 +74,7 @@ impl Echo {
             opening: plan.dialect.opening(None),
             template: Template::new(message_bytes, |payload| plan.dialect.echo(payload)),
             target: plan.target,
-            flags: plan.server_flags(),
+            server: plan.server_command(),
             phase: Phase::Connecting,
             result: EchoResult::default(),
             outstanding: 0,
@@ -168,7 +168,7 @@ impl Scenario for Echo {
                     target: self.target,
                     sent: readable(self.template.payload()),
                     said: readable(message),
-                    flags: self.flags.clone(),
+                    server: self.server.clone(),
                 }),
             },
             _ => {

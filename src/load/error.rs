@@ -55,14 +55,14 @@ pub enum LoadError {
         source: io::Error,
     },
     /// Not one connection could be made.
-    #[error("cannot connect to {target}: {source}; start a server there first: `corecast serve {flags}`")]
+    #[error("cannot connect to {target}: {source}; start a server there first: `{server}`")]
     Unreachable {
         /// Where to.
         target: SocketAddr,
         /// What the kernel said.
         source: io::Error,
-        /// Options that the server needs for this run.
-        flags: String,
+        /// The command that starts a server for this run.
+        server: String,
     },
     /// Every connection failed before the server answered.
     #[error(
@@ -80,7 +80,7 @@ pub enum LoadError {
         framing: &'static str,
     },
     /// Something answers at the target, but not as this scenario needs it.
-    #[error("{target} answered `{said}` to `{sent}`, so this run cannot use it; it needs `corecast serve {flags}`")]
+    #[error("{target} answered `{said}` to `{sent}`, so this run cannot use it; it needs `{server}`")]
     WrongServer {
         /// Where to.
         target: SocketAddr,
@@ -88,8 +88,8 @@ pub enum LoadError {
         sent: String,
         /// What came back, cut to a readable length.
         said: String,
-        /// Options that the server needs for this run.
-        flags: String,
+        /// The command that starts a server for this run.
+        server: String,
     },
     /// The target takes connections and says nothing.
     #[error(

@@ -144,7 +144,8 @@ impl Scenario for Fanout {
                 self.result.gap_notices += 1;
                 self.result.over_time.at(now).dropped += count;
             }
-            Reply::Gap { .. } | Reply::Pong => {}
+            Reply::Gap { .. } => {}
+            Reply::Pong if link.is_ready() => {}
             reply => {
                 let step = self.subscriber.answer(link, reply, message)?;
                 if step == Step::Ready && !link.is_ready() {

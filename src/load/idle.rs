@@ -62,7 +62,7 @@ impl Scenario for Idle {
 
     fn message(&mut self, link: &mut Link, conn: &mut IdleConn, message: &[u8], now: u64) -> Result<Step, LoadError> {
         match self.subscriber.dialect().reply(message) {
-            Reply::Pong => {
+            Reply::Pong if link.is_ready() => {
                 if let Some(pinged_ns) = conn.pinged_ns.take() {
                     self.outstanding -= 1;
                     self.result.answered += 1;

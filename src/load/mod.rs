@@ -81,12 +81,13 @@ pub enum LoadCommand {
 /// Options of every kind of load.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
-    /// The server, as address:port or name:port. For ws and sse the default is 127.0.0.1:8080.
+    /// The server, as address:port or name:port. The default is 127.0.0.1 with the port that servers of the framing
+    /// listen on.
     #[arg(
         long,
         value_name = "ADDR",
         default_value = "127.0.0.1:8888",
-        default_value_ifs = [("framing", "ws", "127.0.0.1:8080"), ("framing", "sse", "127.0.0.1:8080")]
+        default_value_ifs = [("framing", "ws", "127.0.0.1:8080"), ("framing", "sse", "127.0.0.1:8080"), ("framing", "nats", "127.0.0.1:4222")]
     )]
     pub target: String,
     /// Connections to make.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::dialect::{Dialect, Framing};
+use super::dialect::Dialect;
 use super::payload::{STAMP_BYTES, STAMP_IDS, STAMP_NS_MAX};
 use super::{LoadArgs, LoadCommand, LoadError, SourceIps, TimeRange};
 
@@ -219,11 +219,11 @@ impl Plan {
                 allowed: format!("it must be above 0 and at most {} hours", DURATION_MAX.as_secs() / 3600),
             });
         }
-        if matches!(load, Load::Echo { .. }) && args.framing == Framing::Sse {
+        if matches!(load, Load::Echo { .. }) && !args.framing.can_echo() {
             return Err(LoadError::Argument {
                 option: "--framing",
                 value: args.framing.name().into(),
-                allowed: "an event stream goes one way, so nothing can be echoed; use line, length or ws".into(),
+                allowed: "its servers send nothing back as it came; use line, length or ws".into(),
             });
         }
         let connect_rate = match (args.rate, args.ramp) {
@@ -259,15 +259,15 @@ impl Plan {
         })
     }
 
-    /// Options that a server needs for this run, as an example to start one.
-    pub(super) fn server_flags(&self) -> String {
+    /// A command that starts a server for this run.
+    pub(super) fn server_command(&self) -> String {
         let what = match self.load {
             Load::Idle { .. } => "",
             Load::Echo { .. } => " --app echo",
             Load::Churn(ChurnPlan { publish: None, .. }) => "",
             Load::Fanout(_) | Load::Churn(_) => " --client-publish",
         };
-        format!("--listen {}={}{what}", self.dialect.framing.listen_name(), self.target)
+        self.dialect.framing.server_command(self.target, what)
     }
 
     /// Whether connections are made while the load is on, rather than before.
@@ -447,7 +447,8 @@ mod tests {
             ("idle --source-ips fd00::1", "--source-ips is fd00::1; the target 127.0.0.1:8888 can only"),
             ("idle --source-ips 192.0.2.1", "--source-ips is 192.0.2.1; 192.0.2.1 can't be used on this machine"),
             ("echo --message-size 31", "--message-size is 31; it must be from 32"),
-            ("echo --framing sse", "--framing is sse; an event stream goes one way"),
+            ("echo --framing sse", "--framing is sse; its servers send nothing back"),
+            ("echo --framing nats", "--framing is nats; its servers send nothing back"),
             ("fanout --message-size 17MiB", "--message-size is 17825792; it must be from 32"),
             ("fanout --publish-rate 0", "--publish-rate is 0; it must be from 0.001"),
             ("fanout --burst 0", "--burst is 0; it must be from 1"),

@@ -41,6 +41,8 @@ pub(super) struct Publisher {
     dialect: Dialect,
     template: Template,
     ping: Vec<u8>,
+    /// Pings of its own that wait for their answer; all of them went out before the first publish.
+    pings: u32,
     last_sent_ns: u64,
     unsent: Vec<u8>,
     tail: Vec<u8>,
@@ -81,7 +83,8 @@ impl PublisherResult {
 impl Publisher {
     /// Connects, and publishes once before anyone listens, to see whether the server allows it.
     pub(super) fn connect(plan: &Arc<Plan>, publish: &PublishPlan, now: u64) -> Result<Publisher, LoadError> {
-        let unreachable = |source| LoadError::Unreachable { target: plan.target, source, flags: plan.server_flags() };
+        let unreachable =
+            |source| LoadError::Unreachable { target: plan.target, source, server: plan.server_command() };
         let stream = TcpStream::connect_timeout(&plan.target, PROBE_TIMEOUT).map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         let dialect = plan.dialect.publishing();
@@ -92,6 +95,7 @@ impl Publisher {
             dialect,
             template: Template::new(publish.message_bytes, |payload| dialect.publish(&publish.topic, payload)),
             ping: dialect.ping(),
+            pings: 0,
             last_sent_ns: now,
             unsent: Vec::new(),
             tail: Vec::new(),
@@ -118,6 +122,7 @@ impl Publisher {
         let run = (self.plan.run + 1) % STAMP_IDS;
         self.stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
         let stamp = Stamp { run, source: 0, seq: 0, at_ns: 0 };
+        self.stream.write_all(&self.dialect.introduction())?;
         match self.dialect.opening(None) {
             Some(opening) => self.stream.write_all(&opening)?,
             None => self.stream.write_all(self.template.stamp(stamp))?,
@@ -127,7 +132,7 @@ impl Publisher {
             while let Ok(Some((range, used))) = self.dialect.decode(&self.tail) {
                 let message = &self.tail[range];
                 match self.dialect.reply(message) {
-                    Reply::Published => {
+                    reply if self.confirms(&reply) => {
                         self.tail.drain(..used);
                         return Ok(());
                     }
@@ -137,13 +142,14 @@ impl Publisher {
                     }
                     Reply::Error(error) => return Err(ProbeError::Load(self.refusal(error))),
                     Reply::Upgraded => self.stream.write_all(self.template.stamp(stamp))?,
-                    Reply::Message { .. } | Reply::Gap { .. } | Reply::Pong => {}
+                    Reply::Ping => self.stream.write_all(self.dialect.pong())?,
+                    Reply::Greeting | Reply::Message { .. } | Reply::Gap { .. } | Reply::Pong => {}
                     _ => {
                         return Err(ProbeError::Load(LoadError::WrongServer {
                             target: self.plan.target,
                             sent: self.dialect.publish_text(&self.publish.topic),
                             said: readable(message),
-                            flags: self.plan.server_flags(),
+                            server: self.plan.server_command(),
                         }));
                     }
                 }
@@ -153,6 +159,15 @@ impl Publisher {
                 0 => return Err(io::Error::other("it closed the publisher's connection without an answer").into()),
                 count => self.tail.extend_from_slice(&buffer[..count]),
             }
+        }
+    }
+
+    /// Whether a reply says that the server has taken the oldest publish without an answer.
+    fn confirms(&self, reply: &Reply<'_>) -> bool {
+        match reply {
+            Reply::Published => true,
+            Reply::Pong => self.dialect.confirms_by_pong() && self.pings == 0,
+            _ => false,
         }
     }
 
@@ -169,6 +184,7 @@ impl Publisher {
         if now - self.last_sent_ns >= ns(KEEP_ALIVE) {
             self.last_sent_ns = now;
             self.unsent.extend_from_slice(&self.ping);
+            self.pings += u32::from(!self.ping.is_empty());
             // An error shows again when publishing begins.
             let _ = self.flush();
         }
@@ -260,10 +276,12 @@ impl Publisher {
             Err(_) => return Ok(Err("not a message in this framing".into())),
         } {
             match self.dialect.reply(&self.tail[used..][range]) {
-                Reply::Published => {
+                reply if self.confirms(&reply) => {
                     self.result.answered += 1;
                     self.accepted = self.result.answered;
                 }
+                Reply::Pong => self.pings = self.pings.saturating_sub(1),
+                Reply::Ping => self.unsent.extend_from_slice(self.dialect.pong()),
                 Reply::Error(error) if split_word(error).0 == b"busy" => {
                     self.result.refuse_next();
                     self.result.answered += 1;

@@ -15,7 +15,7 @@ pub(super) struct Subscriber {
     ping: Vec<u8>,
     dialect: Dialect,
     target: std::net::SocketAddr,
-    flags: String,
+    server: String,
 }
 
 impl Subscriber {
@@ -26,7 +26,7 @@ impl Subscriber {
             ping: plan.dialect.ping(),
             dialect: plan.dialect,
             target: plan.target,
-            flags: plan.server_flags(),
+            server: plan.server_command(),
         }
     }
 
@@ -50,10 +50,14 @@ impl Subscriber {
     }
 
     /// Judges a reply that the scenario has no use for itself.
-    pub(super) fn answer(&self, link: &Link, reply: Reply<'_>, message: &[u8]) -> Result<Step, LoadError> {
+    pub(super) fn answer(&self, link: &mut Link, reply: Reply<'_>, message: &[u8]) -> Result<Step, LoadError> {
         match reply {
-            Reply::Subscribed => Ok(Step::Ready),
-            Reply::Upgraded => Ok(Step::Stay),
+            Reply::Subscribed | Reply::Pong => Ok(Step::Ready),
+            Reply::Greeting | Reply::Upgraded => Ok(Step::Stay),
+            Reply::Ping => {
+                link.send(self.dialect.pong());
+                Ok(Step::Stay)
+            }
             Reply::Error(error) => Ok(Step::Close(format!("ERR {}", readable(split_word(error).0)))),
             Reply::Bye(reason) => Ok(Step::Close(format!("BYE {}", readable(split_word(reason).0)))),
             _ if link.is_ready() => Ok(Step::Stay),
@@ -61,7 +65,7 @@ impl Subscriber {
                 target: self.target,
                 sent: self.hello_text.clone(),
                 said: readable(message),
-                flags: self.flags.clone(),
+                server: self.server.clone(),
             }),
         }
     }

@@ -38,8 +38,8 @@ pub(super) fn frame(framing: Framing, head: &str, payload: &[u8]) -> Framed {
         // No message of a plan is near 4 GiB: the plan's own limit is 16 MiB.
         Framing::Length => ((length as u32).to_be_bytes().to_vec(), b""),
         Framing::Ws => (web::ws_header(length), b""),
-        // An event stream takes no messages.
-        Framing::Sse => return Framed::new(b"", b"", b""),
+        // An event stream takes no messages, and others frame their own.
+        _ => return Framed::new(b"", b"", b""),
     };
     before.extend_from_slice(head.as_bytes());
     Framed::new(&before, payload, behind)

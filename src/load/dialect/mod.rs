@@ -1,13 +1,16 @@
 //! The dialect: which bytes a client and the server say to each other.
 //!
-//! Scenarios speak in the terms of this file and never see a framing, so another dialect can be put in its place.
+//! Scenarios speak in the terms of this file and never see a framing. The server's own framings come first; those of
+//! other push servers are there so that all of them can be measured by the same client.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use clap::ValueEnum;
 use memchr::memchr;
 
 mod corecast;
+mod nats;
 mod web;
 
 /// Bytes of one message at the most. A longer one means that the other side speaks another framing.
@@ -31,6 +34,8 @@ pub enum Framing {
     Ws,
     /// Server-sent events at /sse; what is published goes through a WebSocket
     Sse,
+    /// NATS, to compare with nats-server
+    Nats,
 }
 
 impl Framing {
@@ -45,14 +50,33 @@ impl Framing {
             Framing::Length => "length",
             Framing::Ws => "ws",
             Framing::Sse => "sse",
+            Framing::Nats => "nats",
         }
     }
 
-    /// The server's own name for it.
-    pub(super) fn listen_name(self) -> &'static str {
+    /// The server's own name for it; `None` if only other servers speak it.
+    fn listen_name(self) -> Option<&'static str> {
         match self {
-            Framing::Line | Framing::Length => self.name(),
-            Framing::Ws | Framing::Sse => "http",
+            Framing::Line | Framing::Length => Some(self.name()),
+            Framing::Ws | Framing::Sse => Some("http"),
+            Framing::Nats => None,
+        }
+    }
+
+    /// Whether a server can send back what it gets.
+    pub(super) fn can_echo(self) -> bool {
+        match self {
+            Framing::Line | Framing::Length | Framing::Ws => true,
+            Framing::Sse | Framing::Nats => false,
+        }
+    }
+
+    /// A command that starts a server for it, with the options that a run needs of a server of this project.
+    pub(super) fn server_command(self, target: SocketAddr, options: &str) -> String {
+        let (ip, port) = (target.ip(), target.port());
+        match self.listen_name() {
+            Some(name) => format!("corecast serve --listen {name}={target}{options}"),
+            None => format!("nats-server -a {ip} -p {port}"),
         }
     }
 }
@@ -68,6 +92,7 @@ pub(super) fn decode(framing: Framing, buf: &[u8]) -> Result<Option<Decoded>, Ba
             None if framing == Framing::Ws => web::decode_ws(buf),
             None => Ok(web::decode_sse(buf)),
         },
+        Framing::Nats => nats::decode(buf),
     }
 }
 
@@ -113,28 +138,45 @@ impl Dialect {
 
     /// Takes a message apart that [`Dialect::decode`] has found.
     pub(super) fn reply(self, message: &[u8]) -> Reply<'_> {
-        corecast::reply(message)
+        match self.framing {
+            Framing::Line | Framing::Length | Framing::Ws | Framing::Sse => corecast::reply(message),
+            Framing::Nats => nats::reply(message),
+        }
     }
 
     /// What a connection says before its first message, if the server must answer that first.
     pub(super) fn opening(self, topic: Option<&str>) -> Option<Vec<u8>> {
         let topic = topic.map(|topic| ("topic", topic));
         match self.framing {
-            Framing::Line | Framing::Length => None,
+            Framing::Line | Framing::Length | Framing::Nats => None,
             Framing::Ws => Some(web::request("/ws", topic, true)),
             Framing::Sse => Some(web::request("/sse", topic, false)),
         }
     }
 
-    /// What a connection says to be subscribed to a topic.
+    /// What a connection that publishes says first, without waiting for an answer.
+    pub(super) fn introduction(self) -> Vec<u8> {
+        match self.framing {
+            Framing::Nats => nats::introduction(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What a connection says to be subscribed to a topic. A [`Reply::Subscribed`] or, where a subscription has no
+    /// answer of its own, a [`Reply::Pong`] tells that it is.
     pub(super) fn subscribe(self, topic: &str) -> Vec<u8> {
-        self.opening(Some(topic)).unwrap_or_else(|| corecast::frame(self.framing, &format!("SUB {topic}"), b"").bytes)
+        match self.framing {
+            Framing::Nats => nats::subscribe(topic),
+            _ => self
+                .opening(Some(topic))
+                .unwrap_or_else(|| corecast::frame(self.framing, &format!("SUB {topic}"), b"").bytes),
+        }
     }
 
     /// The same in words, for messages to people.
     pub(super) fn subscribe_text(self, topic: &str) -> String {
         match self.framing {
-            Framing::Line | Framing::Length => format!("SUB {topic}"),
+            Framing::Line | Framing::Length | Framing::Nats => format!("SUB {topic}"),
             Framing::Ws => format!("GET /ws?topic={topic}"),
             Framing::Sse => format!("GET /sse?topic={topic}"),
         }
@@ -142,12 +184,33 @@ impl Dialect {
 
     /// What shows that the client lives; it is answered by a [`Reply::Pong`].
     pub(super) fn ping(self) -> Vec<u8> {
-        corecast::frame(self.framing, "PING", b"").bytes
+        match self.framing {
+            Framing::Nats => nats::PING.to_vec(),
+            _ => corecast::frame(self.framing, "PING", b"").bytes,
+        }
     }
 
-    /// One message to the subscribers of a topic. It is answered by a [`Reply::Published`].
+    /// What answers a [`Reply::Ping`].
+    pub(super) fn pong(self) -> &'static [u8] {
+        match self.framing {
+            Framing::Nats => nats::PONG,
+            // The others' servers don't ask, or not in a message.
+            _ => b"",
+        }
+    }
+
+    /// One message to the subscribers of a topic. It is answered by a [`Reply::Published`] or, if
+    /// [`Dialect::confirms_by_pong`], a [`Reply::Pong`].
     pub(super) fn publish(self, topic: &str, payload: &[u8]) -> Framed {
-        corecast::frame(self.framing, &corecast::publish_head(topic), payload)
+        match self.framing {
+            Framing::Nats => nats::publish(topic, payload),
+            _ => corecast::frame(self.framing, &corecast::publish_head(topic), payload),
+        }
+    }
+
+    /// Whether a publish has no answer of its own, so that it ends with a ping.
+    pub(super) fn confirms_by_pong(self) -> bool {
+        self.framing == Framing::Nats
     }
 
     /// The same in words, for messages to people.
@@ -164,6 +227,8 @@ impl Dialect {
 /// A message of the server, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply<'a> {
+    /// The server has said who it is.
+    Greeting,
     /// The WebSocket is open.
     Upgraded,
     /// `OK SUB topic…`, or the beginning of an event stream
@@ -176,6 +241,8 @@ pub(super) enum Reply<'a> {
     Gap { topic: &'a [u8], count: u64 },
     /// `PONG [text]`
     Pong,
+    /// The server asks whether this side lives.
+    Ping,
     /// `ERR code text`, without the `ERR`
     Error(&'a [u8]),
     /// `BYE reason`, without the `BYE`
@@ -202,4 +269,84 @@ pub(super) fn readable(text: &[u8]) -> String {
         shown.push('…');
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// All messages of a stream that must be whole.
+    pub(super) fn take_all(dialect: Dialect, stream: &[u8]) -> Vec<Vec<u8>> {
+        let (messages, used) = take(dialect, stream);
+        assert_eq!(used, stream.len());
+        messages
+    }
+
+    /// The messages of a stream that comes in two pieces.
+    pub(super) fn pieces(dialect: Dialect, stream: &[u8], cut: usize) -> Vec<Vec<u8>> {
+        let (mut messages, used) = take(dialect, &stream[..cut]);
+        messages.extend(take_all(dialect, &stream[used..]));
+        messages
+    }
+
+    fn take(dialect: Dialect, stream: &[u8]) -> (Vec<Vec<u8>>, usize) {
+        let (mut messages, mut from) = (Vec::new(), 0);
+        while let Some((range, used)) = dialect.decode(&stream[from..]).unwrap() {
+            messages.push(stream[from..][range].to_vec());
+            from += used;
+        }
+        (messages, from)
+    }
+
+    /// Bytes of which many look like the beginning of a message.
+    fn streams() -> impl Strategy<Value = Vec<u8>> {
+        let words: [&[u8]; 14] = [
+            b"MSG t 1 3\r\n",
+            b"INFO {}\r\n",
+            b"-ERR 'x'\r\n",
+            b"*3\r\n$7\r\nmessage\r\n",
+            b"$-1\r\n",
+            b":1\r\n",
+            b"\x30\x06\x00\x01tabc",
+            b"\x20\x02\x00\x00",
+            b"HTTP/1.1 201 Created\r\n",
+            b"Content-Length: 3\r\n",
+            b"\r\n\r\n",
+            b"\x81\x03abc",
+            b"data: {}\n\n",
+            b"abc",
+        ];
+        let word = prop_oneof![
+            proptest::sample::select(words.to_vec()).prop_map(<[u8]>::to_vec),
+            proptest::collection::vec(any::<u8>(), 0..6),
+        ];
+        proptest::collection::vec(word, 0..8).prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_sends_is_read_within_its_bounds(stream in streams()) {
+            for framing in Framing::value_variants() {
+                let dialect = Dialect { framing: *framing };
+                let mut from = 0;
+                while let Ok(Some((range, used))) = dialect.decode(&stream[from..]) {
+                    prop_assert!(range.start <= range.end && range.end <= used && used > 0 && from + used <= stream.len());
+                    let _ = dialect.reply(&stream[from..][range]);
+                    from += used;
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_decoded_does_not_depend_on_what_follows(stream in streams(), more in streams()) {
+            for framing in Framing::value_variants() {
+                let dialect = Dialect { framing: *framing };
+                if let Ok(Some(found)) = dialect.decode(&stream) {
+                    prop_assert_eq!(dialect.decode(&[stream.clone(), more.clone()].concat()), Ok(Some(found)));
+                }
+            }
+        }
+    }
 }
