@@ -58,7 +58,7 @@ impl Subscriber {
                 link.send(self.dialect.pong());
                 Ok(Step::Stay)
             }
-            Reply::Error(error) => Ok(Step::Close(format!("ERR {}", readable(split_word(error).0)))),
+            Reply::Error(error) => Ok(Step::Close(format!("ERR {}", readable(self.dialect.error_kind(error))))),
             Reply::Bye(reason) => Ok(Step::Close(format!("BYE {}", readable(split_word(reason).0)))),
             _ if link.is_ready() => Ok(Step::Stay),
             _ => Err(LoadError::WrongServer {

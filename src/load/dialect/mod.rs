@@ -3,15 +3,17 @@
 //! Scenarios speak in the terms of this file and never see a framing. The server's own framings come first; those of
 //! other push servers are there so that all of them can be measured by the same client.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 
-use clap::ValueEnum;
 use memchr::memchr;
 
 mod corecast;
+mod framing;
 mod nats;
+mod redis;
 mod web;
+
+pub use framing::Framing;
 
 /// Bytes of one message at the most. A longer one means that the other side speaks another framing.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -22,64 +24,6 @@ type Decoded = (Range<usize>, usize);
 /// The stream can't be cut into messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadFrame;
-
-/// What the load generator speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Framing {
-    /// Lines
-    Line,
-    /// Messages behind their length
-    Length,
-    /// A WebSocket at /ws
-    Ws,
-    /// Server-sent events at /sse; what is published goes through a WebSocket
-    Sse,
-    /// NATS, to compare with nats-server
-    Nats,
-}
-
-impl Framing {
-    /// Those in which a connection begins with messages at once.
-    #[cfg(test)]
-    pub(super) const PLAIN: [Framing; 2] = [Framing::Line, Framing::Length];
-
-    /// The name used in options and reports.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Framing::Line => "line",
-            Framing::Length => "length",
-            Framing::Ws => "ws",
-            Framing::Sse => "sse",
-            Framing::Nats => "nats",
-        }
-    }
-
-    /// The server's own name for it; `None` if only other servers speak it.
-    fn listen_name(self) -> Option<&'static str> {
-        match self {
-            Framing::Line | Framing::Length => Some(self.name()),
-            Framing::Ws | Framing::Sse => Some("http"),
-            Framing::Nats => None,
-        }
-    }
-
-    /// Whether a server can send back what it gets.
-    pub(super) fn can_echo(self) -> bool {
-        match self {
-            Framing::Line | Framing::Length | Framing::Ws => true,
-            Framing::Sse | Framing::Nats => false,
-        }
-    }
-
-    /// A command that starts a server for it, with the options that a run needs of a server of this project.
-    pub(super) fn server_command(self, target: SocketAddr, options: &str) -> String {
-        let (ip, port) = (target.ip(), target.port());
-        match self.listen_name() {
-            Some(name) => format!("corecast serve --listen {name}={target}{options}"),
-            None => format!("nats-server -a {ip} -p {port}"),
-        }
-    }
-}
 
 /// Finds the first complete message in `buf`; `None` when more bytes are needed. The head of an HTTP response counts
 /// as a message.
@@ -93,6 +37,7 @@ pub(super) fn decode(framing: Framing, buf: &[u8]) -> Result<Option<Decoded>, Ba
             None => Ok(web::decode_sse(buf)),
         },
         Framing::Nats => nats::decode(buf),
+        Framing::Redis => redis::decode(buf),
     }
 }
 
@@ -141,6 +86,7 @@ impl Dialect {
         match self.framing {
             Framing::Line | Framing::Length | Framing::Ws | Framing::Sse => corecast::reply(message),
             Framing::Nats => nats::reply(message),
+            Framing::Redis => redis::reply(message),
         }
     }
 
@@ -148,7 +94,7 @@ impl Dialect {
     pub(super) fn opening(self, topic: Option<&str>) -> Option<Vec<u8>> {
         let topic = topic.map(|topic| ("topic", topic));
         match self.framing {
-            Framing::Line | Framing::Length | Framing::Nats => None,
+            Framing::Line | Framing::Length | Framing::Nats | Framing::Redis => None,
             Framing::Ws => Some(web::request("/ws", topic, true)),
             Framing::Sse => Some(web::request("/sse", topic, false)),
         }
@@ -167,6 +113,7 @@ impl Dialect {
     pub(super) fn subscribe(self, topic: &str) -> Vec<u8> {
         match self.framing {
             Framing::Nats => nats::subscribe(topic),
+            Framing::Redis => redis::subscribe(topic),
             _ => self
                 .opening(Some(topic))
                 .unwrap_or_else(|| corecast::frame(self.framing, &format!("SUB {topic}"), b"").bytes),
@@ -179,6 +126,7 @@ impl Dialect {
             Framing::Line | Framing::Length | Framing::Nats => format!("SUB {topic}"),
             Framing::Ws => format!("GET /ws?topic={topic}"),
             Framing::Sse => format!("GET /sse?topic={topic}"),
+            Framing::Redis => format!("SUBSCRIBE {topic}"),
         }
     }
 
@@ -186,6 +134,7 @@ impl Dialect {
     pub(super) fn ping(self) -> Vec<u8> {
         match self.framing {
             Framing::Nats => nats::PING.to_vec(),
+            Framing::Redis => redis::ping(),
             _ => corecast::frame(self.framing, "PING", b"").bytes,
         }
     }
@@ -204,6 +153,7 @@ impl Dialect {
     pub(super) fn publish(self, topic: &str, payload: &[u8]) -> Framed {
         match self.framing {
             Framing::Nats => nats::publish(topic, payload),
+            Framing::Redis => redis::publish(topic, payload),
             _ => corecast::frame(self.framing, &corecast::publish_head(topic), payload),
         }
     }
@@ -215,12 +165,26 @@ impl Dialect {
 
     /// The same in words, for messages to people.
     pub(super) fn publish_text(self, topic: &str) -> String {
-        corecast::publish_head(topic) + "…"
+        match self.framing {
+            Framing::Redis => format!("PUBLISH {topic} …"),
+            _ => corecast::publish_head(topic) + "…",
+        }
     }
 
     /// One message that an echo sends back.
     pub(super) fn echo(self, payload: &[u8]) -> Framed {
-        corecast::frame(self.framing, "", payload)
+        match self.framing {
+            Framing::Redis => redis::echo(payload),
+            _ => corecast::frame(self.framing, "", payload),
+        }
+    }
+
+    /// The part of an error that is the same each time: the server's own begin with a code.
+    pub(super) fn error_kind(self, error: &[u8]) -> &[u8] {
+        match self.framing {
+            Framing::Line | Framing::Length | Framing::Ws | Framing::Sse => split_word(error).0,
+            _ => error,
+        }
     }
 }
 
@@ -273,6 +237,7 @@ pub(super) fn readable(text: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
     use proptest::prelude::*;
 
     use super::*;
