@@ -19,6 +19,8 @@ pub enum Framing {
     Nats,
     /// RESP2, to compare with Redis' pub/sub
     Redis,
+    /// MQTT 3.1.1 with QoS 0, to compare with brokers such as mosquitto
+    Mqtt,
 }
 
 impl Framing {
@@ -35,6 +37,7 @@ impl Framing {
             Framing::Sse => "sse",
             Framing::Nats => "nats",
             Framing::Redis => "redis",
+            Framing::Mqtt => "mqtt",
         }
     }
 
@@ -42,7 +45,7 @@ impl Framing {
     pub(in crate::load) fn can_echo(self) -> bool {
         match self {
             Framing::Line | Framing::Length | Framing::Ws | Framing::Redis => true,
-            Framing::Sse | Framing::Nats => false,
+            Framing::Sse | Framing::Nats | Framing::Mqtt => false,
         }
     }
 
@@ -54,6 +57,7 @@ impl Framing {
             Framing::Ws | Framing::Sse => format!("corecast serve --listen http={target}{options}"),
             Framing::Nats => format!("nats-server -a {ip} -p {port}"),
             Framing::Redis => format!("redis-server --bind {ip} --port {port}"),
+            Framing::Mqtt => format!("mosquitto -p {port}"),
         }
     }
 }

@@ -9,6 +9,7 @@ use memchr::memchr;
 
 mod corecast;
 mod framing;
+mod mqtt;
 mod nats;
 mod redis;
 mod web;
@@ -38,6 +39,7 @@ pub(super) fn decode(framing: Framing, buf: &[u8]) -> Result<Option<Decoded>, Ba
         },
         Framing::Nats => nats::decode(buf),
         Framing::Redis => redis::decode(buf),
+        Framing::Mqtt => mqtt::decode(buf),
     }
 }
 
@@ -87,6 +89,7 @@ impl Dialect {
             Framing::Line | Framing::Length | Framing::Ws | Framing::Sse => corecast::reply(message),
             Framing::Nats => nats::reply(message),
             Framing::Redis => redis::reply(message),
+            Framing::Mqtt => mqtt::reply(message),
         }
     }
 
@@ -94,7 +97,7 @@ impl Dialect {
     pub(super) fn opening(self, topic: Option<&str>) -> Option<Vec<u8>> {
         let topic = topic.map(|topic| ("topic", topic));
         match self.framing {
-            Framing::Line | Framing::Length | Framing::Nats | Framing::Redis => None,
+            Framing::Line | Framing::Length | Framing::Nats | Framing::Redis | Framing::Mqtt => None,
             Framing::Ws => Some(web::request("/ws", topic, true)),
             Framing::Sse => Some(web::request("/sse", topic, false)),
         }
@@ -104,6 +107,7 @@ impl Dialect {
     pub(super) fn introduction(self) -> Vec<u8> {
         match self.framing {
             Framing::Nats => nats::introduction(),
+            Framing::Mqtt => mqtt::introduction(),
             _ => Vec::new(),
         }
     }
@@ -114,6 +118,7 @@ impl Dialect {
         match self.framing {
             Framing::Nats => nats::subscribe(topic),
             Framing::Redis => redis::subscribe(topic),
+            Framing::Mqtt => mqtt::subscribe(topic),
             _ => self
                 .opening(Some(topic))
                 .unwrap_or_else(|| corecast::frame(self.framing, &format!("SUB {topic}"), b"").bytes),
@@ -126,7 +131,7 @@ impl Dialect {
             Framing::Line | Framing::Length | Framing::Nats => format!("SUB {topic}"),
             Framing::Ws => format!("GET /ws?topic={topic}"),
             Framing::Sse => format!("GET /sse?topic={topic}"),
-            Framing::Redis => format!("SUBSCRIBE {topic}"),
+            Framing::Redis | Framing::Mqtt => format!("SUBSCRIBE {topic}"),
         }
     }
 
@@ -135,6 +140,7 @@ impl Dialect {
         match self.framing {
             Framing::Nats => nats::PING.to_vec(),
             Framing::Redis => redis::ping(),
+            Framing::Mqtt => mqtt::PING.to_vec(),
             _ => corecast::frame(self.framing, "PING", b"").bytes,
         }
     }
@@ -154,19 +160,20 @@ impl Dialect {
         match self.framing {
             Framing::Nats => nats::publish(topic, payload),
             Framing::Redis => redis::publish(topic, payload),
+            Framing::Mqtt => mqtt::publish(topic, payload),
             _ => corecast::frame(self.framing, &corecast::publish_head(topic), payload),
         }
     }
 
     /// Whether a publish has no answer of its own, so that it ends with a ping.
     pub(super) fn confirms_by_pong(self) -> bool {
-        self.framing == Framing::Nats
+        matches!(self.framing, Framing::Nats | Framing::Mqtt)
     }
 
     /// The same in words, for messages to people.
     pub(super) fn publish_text(self, topic: &str) -> String {
         match self.framing {
-            Framing::Redis => format!("PUBLISH {topic} …"),
+            Framing::Redis | Framing::Mqtt => format!("PUBLISH {topic} …"),
             _ => corecast::publish_head(topic) + "…",
         }
     }
