@@ -81,9 +81,10 @@ impl Fanout {
         }
     }
 
-    fn delivered(&mut self, conn: &mut FanoutConn, topic: &[u8], payload: &[u8], now: u64) {
+    fn delivered(&mut self, conn: &mut FanoutConn, topic: Option<&[u8]>, payload: &[u8], now: u64) {
         let stamp = Stamp::parse(payload).filter(|stamp| stamp.run == self.plan.run);
-        let Some(stamp) = stamp.filter(|_| topic == self.fanout.publish.topic.as_bytes()) else {
+        let own = self.fanout.publish.topic.as_bytes();
+        let Some(stamp) = stamp.filter(|_| topic.is_none_or(|topic| topic == own)) else {
             self.result.foreign += 1;
             return;
         };

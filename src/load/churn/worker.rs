@@ -577,9 +577,9 @@ impl Visitors {
         Ok(Step::Stay)
     }
 
-    fn delivered(&mut self, visitor: &mut Visitor, topic: &[u8], payload: &[u8], now: u64) {
+    fn delivered(&mut self, visitor: &mut Visitor, topic: Option<&[u8]>, payload: &[u8], now: u64) {
         let stamp = Stamp::parse(payload).filter(|stamp| stamp.run == self.run);
-        let Some(stamp) = stamp.filter(|_| topic == self.churn.topic.as_bytes()) else {
+        let Some(stamp) = stamp.filter(|_| topic.is_none_or(|topic| topic == self.churn.topic.as_bytes())) else {
             self.result.foreign += 1;
             return;
         };

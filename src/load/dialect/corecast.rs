@@ -64,7 +64,7 @@ pub(super) fn reply(message: &[u8]) -> Reply<'_> {
         },
         b"MSG" => {
             let (topic, payload) = split_word(rest);
-            Reply::Message { topic, payload }
+            Reply::Message { topic: Some(topic), payload }
         }
         b"OK" => match split_word(rest).0 {
             b"SUB" => Reply::Subscribed,
@@ -95,7 +95,7 @@ fn parse_json(message: &[u8]) -> Option<Reply<'_>> {
     }
     let event: Event<'_> = serde_json::from_slice(message).ok()?;
     Some(match event.r#type {
-        "msg" => Reply::Message { topic: event.topic?.as_bytes(), payload: event.payload?.as_bytes() },
+        "msg" => Reply::Message { topic: Some(event.topic?.as_bytes()), payload: event.payload?.as_bytes() },
         "gap" => Reply::Gap { topic: event.topic?.as_bytes(), count: event.count? },
         "bye" => Reply::Bye(event.reason?.as_bytes()),
         _ => Reply::Other,
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn replies_are_taken_apart() {
-        assert_eq!(reply(b"MSG t a b"), Reply::Message { topic: b"t", payload: b"a b" });
+        assert_eq!(reply(b"MSG t a b"), Reply::Message { topic: Some(b"t"), payload: b"a b" });
         assert_eq!(reply(b"GAP t 12 queue-full"), Reply::Gap { topic: b"t", count: 12 });
         assert_eq!(reply(b"GAP t many"), Reply::Other);
         assert_eq!(reply(b"OK SUB t u"), Reply::Subscribed);
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(reply(b"HTTP/1.1 101 Switching Protocols"), Reply::Upgraded);
         assert_eq!(reply(b"HTTP/1.1 403 Forbidden"), Reply::Error(b"403 Forbidden"));
         let message = br#"{"type":"msg","topic":"t","payload":"a b"}"#;
-        assert_eq!(reply(message), Reply::Message { topic: b"t", payload: b"a b" });
+        assert_eq!(reply(message), Reply::Message { topic: Some(b"t"), payload: b"a b" });
         let gap = br#"{"type":"gap","topic":"*","count":12,"reason":"queue-full"}"#;
         assert_eq!(reply(gap), Reply::Gap { topic: b"*", count: 12 });
         assert_eq!(reply(br#"{"type":"bye","reason":"drain"}"#), Reply::Bye(b"drain"));

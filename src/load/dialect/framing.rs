@@ -21,6 +21,11 @@ pub enum Framing {
     Redis,
     /// MQTT 3.1.1 with QoS 0, to compare with brokers such as mosquitto
     Mqtt,
+    /// A WebSocket at /sub, what is published goes to /pub: to compare with nginx and nchan
+    Nchan,
+    /// The publisher's side of it.
+    #[value(skip)]
+    NchanPost,
 }
 
 impl Framing {
@@ -38,6 +43,7 @@ impl Framing {
             Framing::Nats => "nats",
             Framing::Redis => "redis",
             Framing::Mqtt => "mqtt",
+            Framing::Nchan | Framing::NchanPost => "nchan",
         }
     }
 
@@ -45,7 +51,7 @@ impl Framing {
     pub(in crate::load) fn can_echo(self) -> bool {
         match self {
             Framing::Line | Framing::Length | Framing::Ws | Framing::Redis => true,
-            Framing::Sse | Framing::Nats | Framing::Mqtt => false,
+            Framing::Sse | Framing::Nats | Framing::Mqtt | Framing::Nchan | Framing::NchanPost => false,
         }
     }
 
@@ -56,8 +62,11 @@ impl Framing {
             Framing::Line | Framing::Length => format!("corecast serve --listen {}={target}{options}", self.name()),
             Framing::Ws | Framing::Sse => format!("corecast serve --listen http={target}{options}"),
             Framing::Nats => format!("nats-server -a {ip} -p {port}"),
-            Framing::Redis => format!("redis-server --bind {ip} --port {port}"),
+            Framing::Redis => format!("redis-server --bind {ip} --port {port} --protected-mode no"),
             Framing::Mqtt => format!("mosquitto -p {port}"),
+            Framing::Nchan | Framing::NchanPost => {
+                format!("nginx with `listen {target}`, a nchan_subscriber at /sub and a nchan_publisher at /pub")
+            }
         }
     }
 }

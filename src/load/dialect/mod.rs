@@ -11,6 +11,7 @@ mod corecast;
 mod framing;
 mod mqtt;
 mod nats;
+mod nchan;
 mod redis;
 mod web;
 
@@ -40,6 +41,8 @@ pub(super) fn decode(framing: Framing, buf: &[u8]) -> Result<Option<Decoded>, Ba
         Framing::Nats => nats::decode(buf),
         Framing::Redis => redis::decode(buf),
         Framing::Mqtt => mqtt::decode(buf),
+        Framing::Nchan => nchan::decode(buf),
+        Framing::NchanPost => nchan::decode_response(buf),
     }
 }
 
@@ -69,13 +72,14 @@ impl Dialect {
     pub(super) fn publishing(self) -> Dialect {
         match self.framing {
             Framing::Sse => Dialect { framing: Framing::Ws },
+            Framing::Nchan => Dialect { framing: Framing::NchanPost },
             _ => self,
         }
     }
 
     /// Whether a client of this dialect only listens.
     pub(super) fn is_one_way(self) -> bool {
-        self.framing == Framing::Sse
+        matches!(self.framing, Framing::Sse | Framing::Nchan)
     }
 
     /// The first complete message in `buf`.
@@ -90,6 +94,8 @@ impl Dialect {
             Framing::Nats => nats::reply(message),
             Framing::Redis => redis::reply(message),
             Framing::Mqtt => mqtt::reply(message),
+            Framing::Nchan => nchan::reply(message),
+            Framing::NchanPost => nchan::reply_to_publisher(message),
         }
     }
 
@@ -97,9 +103,9 @@ impl Dialect {
     pub(super) fn opening(self, topic: Option<&str>) -> Option<Vec<u8>> {
         let topic = topic.map(|topic| ("topic", topic));
         match self.framing {
-            Framing::Line | Framing::Length | Framing::Nats | Framing::Redis | Framing::Mqtt => None,
             Framing::Ws => Some(web::request("/ws", topic, true)),
             Framing::Sse => Some(web::request("/sse", topic, false)),
+            _ => None,
         }
     }
 
@@ -119,6 +125,7 @@ impl Dialect {
             Framing::Nats => nats::subscribe(topic),
             Framing::Redis => redis::subscribe(topic),
             Framing::Mqtt => mqtt::subscribe(topic),
+            Framing::Nchan => nchan::subscribe(topic),
             _ => self
                 .opening(Some(topic))
                 .unwrap_or_else(|| corecast::frame(self.framing, &format!("SUB {topic}"), b"").bytes),
@@ -132,6 +139,7 @@ impl Dialect {
             Framing::Ws => format!("GET /ws?topic={topic}"),
             Framing::Sse => format!("GET /sse?topic={topic}"),
             Framing::Redis | Framing::Mqtt => format!("SUBSCRIBE {topic}"),
+            Framing::Nchan | Framing::NchanPost => format!("GET /sub?id={topic}"),
         }
     }
 
@@ -141,6 +149,8 @@ impl Dialect {
             Framing::Nats => nats::PING.to_vec(),
             Framing::Redis => redis::ping(),
             Framing::Mqtt => mqtt::PING.to_vec(),
+            // nginx keeps a connection open for as long as its settings say, whatever is said on it.
+            Framing::Nchan | Framing::NchanPost => Vec::new(),
             _ => corecast::frame(self.framing, "PING", b"").bytes,
         }
     }
@@ -161,6 +171,7 @@ impl Dialect {
             Framing::Nats => nats::publish(topic, payload),
             Framing::Redis => redis::publish(topic, payload),
             Framing::Mqtt => mqtt::publish(topic, payload),
+            Framing::NchanPost => nchan::publish(topic, payload),
             _ => corecast::frame(self.framing, &corecast::publish_head(topic), payload),
         }
     }
@@ -174,6 +185,7 @@ impl Dialect {
     pub(super) fn publish_text(self, topic: &str) -> String {
         match self.framing {
             Framing::Redis | Framing::Mqtt => format!("PUBLISH {topic} …"),
+            Framing::Nchan | Framing::NchanPost => format!("POST /pub?id={topic}"),
             _ => corecast::publish_head(topic) + "…",
         }
     }
@@ -206,8 +218,8 @@ pub(super) enum Reply<'a> {
     Subscribed,
     /// `OK PUB id`
     Published,
-    /// `MSG topic payload`
-    Message { topic: &'a [u8], payload: &'a [u8] },
+    /// `MSG topic payload`; some dialects don't name the topic
+    Message { topic: Option<&'a [u8]>, payload: &'a [u8] },
     /// `GAP topic count reason`
     Gap { topic: &'a [u8], count: u64 },
     /// `PONG [text]`

@@ -72,7 +72,7 @@ fn parse(packet: &[u8]) -> Option<Reply<'_>> {
             let (topic, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
             // A packet of QoS 1 or 2 has an identifier there.
             let identifier = if first & 0x06 == 0 { 0 } else { 2 };
-            Reply::Message { topic, payload: rest.get(identifier..)? }
+            Reply::Message { topic: Some(topic), payload: rest.get(identifier..)? }
         }
         PINGRESP => Reply::Pong,
         _ => Reply::Other,
@@ -140,10 +140,10 @@ mod tests {
         let replies = [
             Reply::Greeting,
             Reply::Subscribed,
-            Reply::Message { topic: b"t", payload: b"abc" },
-            Reply::Message { topic: b"t", payload: b"a" },
+            Reply::Message { topic: Some(b"t"), payload: b"abc" },
+            Reply::Message { topic: Some(b"t"), payload: b"a" },
             Reply::Pong,
-            Reply::Message { topic: b"t", payload: &long },
+            Reply::Message { topic: Some(b"t"), payload: &long },
             Reply::Error(b"not authorized"),
             Reply::Error(b"subscription refused"),
             Reply::Other,

@@ -54,7 +54,7 @@ pub(super) fn reply(message: &[u8]) -> Reply<'_> {
         b"MSG" => {
             // `MSG subject sid [reply] size`, and the payload on the next line.
             let Some(end) = memchr(b'\n', rest) else { return Reply::Other };
-            Reply::Message { topic: split_word(rest).0, payload: &rest[end + 1..] }
+            Reply::Message { topic: Some(split_word(rest).0), payload: &rest[end + 1..] }
         }
         b"INFO" => Reply::Greeting,
         b"PING" => Reply::Ping,
@@ -91,8 +91,8 @@ mod tests {
         let replies = [
             Reply::Greeting,
             Reply::Pong,
-            Reply::Message { topic: b"t", payload: b"a\r\nb " },
-            Reply::Message { topic: b"t", payload: b"" },
+            Reply::Message { topic: Some(b"t"), payload: b"a\r\nb " },
+            Reply::Message { topic: Some(b"t"), payload: b"" },
             Reply::Ping,
             Reply::Error(b"Slow Consumer"),
             Reply::Other,

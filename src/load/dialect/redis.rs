@@ -87,7 +87,7 @@ fn array(message: &[u8]) -> Option<Reply<'_>> {
         Some(found)
     };
     Some(match next()? {
-        b"message" => Reply::Message { topic: next()?, payload: next()? },
+        b"message" => Reply::Message { topic: Some(next()?), payload: next()? },
         b"subscribe" => Reply::Subscribed,
         b"pong" => Reply::Pong,
         _ => Reply::Other,
@@ -138,7 +138,7 @@ mod tests {
             *2\r\n$4\r\npong\r\n$0\r\n\r\n:9000\r\n-ERR unknown command\r\n$-1\r\n";
         let replies = [
             Reply::Subscribed,
-            Reply::Message { topic: b"t", payload: b"a\r\nb" },
+            Reply::Message { topic: Some(b"t"), payload: b"a\r\nb" },
             Reply::Pong,
             Reply::Pong,
             Reply::Published,
