@@ -44,6 +44,7 @@ mod tests;
 mod time_range;
 mod timeline;
 mod turns;
+mod usage;
 mod worker;
 
 pub use dialect::Framing as LoadFraming;
@@ -112,6 +113,10 @@ pub struct LoadArgs {
     /// What is spoken with the server.
     #[arg(long, value_enum, default_value_t = LoadFraming::Line)]
     pub framing: LoadFraming,
+    /// The server's process, if it runs on this machine: its CPU time and memory are measured too, with those of
+    /// the processes that it has started.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
     /// Also write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::dialect::Dialect;
 use super::payload::{STAMP_BYTES, STAMP_IDS, STAMP_NS_MAX};
+use super::usage::ServerProcess;
 use super::{LoadArgs, LoadCommand, LoadError, SourceIps, TimeRange};
 
 /// File descriptors that the process needs besides connections.
@@ -49,6 +50,8 @@ pub(super) struct Plan {
     pub(super) sources: Option<SourceIps>,
     pub(super) threads: usize,
     pub(super) dialect: Dialect,
+    /// The process to look at, if there is one.
+    pub(super) server: Option<ServerProcess>,
     pub(super) json: Option<PathBuf>,
     pub(super) html: Option<PathBuf>,
     pub(super) quiet: bool,
@@ -226,6 +229,15 @@ impl Plan {
                 allowed: "its servers send nothing back as it came; use line, length or ws".into(),
             });
         }
+        if let Some(pid) = args.server_pid
+            && let Err(error) = ServerProcess(pid).usage()
+        {
+            return Err(LoadError::Argument {
+                option: "--server-pid",
+                value: pid.to_string(),
+                allowed: format!("it must be a process of this machine whose memory you may look at ({error})"),
+            });
+        }
         let connect_rate = match (args.rate, args.ramp) {
             (Some(rate), _) => Some(positive("--rate", rate, "0.1", 0.1, 1e7)?),
             (None, Some(ramp)) if !ramp.is_zero() => Some(args.connections as f64 / ramp.as_secs_f64()),
@@ -250,6 +262,7 @@ impl Plan {
             sources: args.source_ips.or_else(|| SourceIps::spread(target.ip(), addresses_used)),
             threads: args.threads.min(args.connections),
             dialect: Dialect { framing: args.framing },
+            server: args.server_pid.map(ServerProcess),
             json: args.json,
             html: args.html,
             quiet: args.quiet,
@@ -446,6 +459,7 @@ mod tests {
             ("idle --topic a\tb", "--topic is \"a\\tb\"; a topic is 1 to 255 bytes"),
             ("idle --source-ips fd00::1", "--source-ips is fd00::1; the target 127.0.0.1:8888 can only"),
             ("idle --source-ips 192.0.2.1", "--source-ips is 192.0.2.1; 192.0.2.1 can't be used on this machine"),
+            ("idle --server-pid 4294967295", "--server-pid is 4294967295; it must be a process of this machine"),
             ("echo --message-size 31", "--message-size is 31; it must be from 32"),
             ("echo --framing sse", "--framing is sse; its servers send nothing back"),
             ("echo --framing nats", "--framing is nats; its servers send nothing back"),

@@ -22,6 +22,7 @@ use super::report::{self, Report};
 use super::scenario::Scenario;
 use super::shared::{LinkCounts, Phase, Shared, Totals};
 use super::timeline::{Sample, Timeline};
+use super::usage::{ServerUse, Usage};
 use super::worker::{Post, WAKE, Worker, WorkerResult};
 
 /// How often the coordinator looks at the figures.
@@ -50,6 +51,8 @@ pub(super) struct Run<R> {
     pub(super) held_ns: u64,
     /// CPU time of this process from the begin of the load on.
     pub(super) cpu_ns: u64,
+    /// What the server took, if its process was named and is still there.
+    pub(super) server: Option<ServerUse>,
     pub(super) is_interrupted: bool,
     /// What the coordinator saw, by time.
     pub(super) samples: Timeline<Sample>,
@@ -104,6 +107,8 @@ struct Coordinator<R> {
     shared: Arc<Shared>,
     clock: Clock,
     progress: Progress,
+    /// What the server took before the first connection.
+    server_before: Option<Usage>,
     wakers: Vec<Waker>,
     workers: Vec<JoinHandle<Result<WorkerResult<R>, LoadError>>>,
     publisher: Option<Publisher>,
@@ -145,6 +150,7 @@ impl<R: Send + 'static> Coordinator<R> {
     ) -> Result<Self, LoadError> {
         let clock = Clock::start();
         let progress = Progress::new(plan.quiet);
+        let server_before = server_usage(plan);
         // Before anything else, because it shows whether the server does what the run needs.
         let publisher = publish.map(|publish| Publisher::connect(plan, publish, clock.now())).transpose()?;
         let mut coordinator = Coordinator {
@@ -152,6 +158,7 @@ impl<R: Send + 'static> Coordinator<R> {
             shared: Arc::new(Shared::new(plan.threads, progress.is_live())),
             clock,
             progress,
+            server_before,
             wakers: Vec::with_capacity(plan.threads),
             workers: Vec::with_capacity(plan.threads),
             publisher,
@@ -177,14 +184,20 @@ impl<R: Send + 'static> Coordinator<R> {
         let cpu_begin_ns = cpu_ns();
         let mut begin_ns = None;
         let mut held_ns = 0;
+        let mut server = None;
         if is_connected {
             let begin = self.clock.now();
             begin_ns = Some(begin);
+            let server_begin = server_usage(&self.plan);
             self.begin_load(begin)?;
             held_ns = self.hold(begin, interrupted);
             self.progress.settling();
             self.enter(Phase::Settling);
             self.settle();
+            if let (Some(before), Some(begin), Some(end)) = (self.server_before, server_begin, server_usage(&self.plan))
+            {
+                server = Some(ServerUse { before, begin, end });
+            }
         }
         let cpu_ns = cpu_ns() - cpu_begin_ns;
         let end_ns = self.clock.now();
@@ -202,6 +215,7 @@ impl<R: Send + 'static> Coordinator<R> {
             begin_ns,
             held_ns,
             cpu_ns,
+            server,
             is_interrupted: interrupted.load(Ordering::Relaxed),
             samples: self.samples.timeline,
             end_ns,
@@ -358,6 +372,11 @@ fn spawn<T: Send + 'static>(name: String, f: impl FnOnce() -> T + Send + 'static
 /// A thread's result; its panic is passed on.
 fn join<T>(thread: JoinHandle<Result<T, LoadError>>) -> Result<T, LoadError> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// What the server has taken so far; `None` if nobody asked, or if it is gone.
+fn server_usage(plan: &Plan) -> Option<Usage> {
+    plan.server.and_then(|server| server.usage().ok())
 }
 
 /// CPU time of this process so far, in nanoseconds.

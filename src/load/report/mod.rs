@@ -14,6 +14,7 @@
 //! | `churn` | `begun`, `begun_per_s`, `begun_late_us_*`, `not_begun`, `left_clean`, `left_abrupt`, `not_closed`, `close_us_*`, and those of `fanout` that tell of messages |
 //! | `series` | `slot_s`, and a list each, a value for each slot or null: `time_s`, `latency_us_*`, `delivered_per_s`, `dropped_per_s`, `published_per_s`, `connections`, `connects_per_s`, `connect_us_*` |
 //! | `client` | `cpu_s`, `cpu_us_per_message` |
+//! | `server`, with `--server-pid` | `cpu_s`, `cpu_us_per_message`, `memory_before_bytes`, `memory_after_bytes`, `memory_bytes_per_connection` |
 
 use std::fmt;
 use std::fs::File;
@@ -28,6 +29,7 @@ use super::latency::Latency;
 use super::plan::Plan;
 use super::run::Run;
 use super::timeline::{Arrivals, Timeline};
+use super::usage::ServerUse;
 
 pub(super) mod churn;
 pub(super) mod echo;
@@ -130,7 +132,14 @@ impl Report {
         if run.links.closed > 0 {
             problems.push(format!("{} connections were lost ({})", run.links.closed, run.closed));
         }
-        let sections = vec![settings, connect_section(run), own, client_section(run, messages)];
+        let mut sections = vec![settings, connect_section(run), own, client_section(run, messages)];
+        match (plan.server, run.server) {
+            (_, Some(server)) => sections.push(server_section(&server, run.links.open(), messages)),
+            (Some(process), None) if run.begin_ns.is_some() => {
+                problems.push(format!("the server's process {} has ended", process.0));
+            }
+            _ => {}
+        }
         let mut report = Report { scenario, sections, series: Series::new(run), distributions: Vec::new(), problems };
         report.distribution("first answer", &run.connects.ready);
         report
@@ -205,6 +214,24 @@ fn client_section<R>(run: &Run<R>, messages: u64) -> Section {
     if messages > 0 {
         let each = run.cpu_ns as f64 / messages as f64;
         section.add("cpu_us_per_message", "CPU time per message", Value::Nanos(each));
+    }
+    section
+}
+
+fn server_section(server: &ServerUse, connections: u64, messages: u64) -> Section {
+    let mut section = Section::new("server");
+    let cpu_ns = server.end.cpu_ns.saturating_sub(server.begin.cpu_ns) as f64;
+    section.add("cpu_s", "CPU time", Value::Seconds(cpu_ns / 1e9));
+    if messages > 0 {
+        section.add("cpu_us_per_message", "CPU time per message", Value::Nanos(cpu_ns / messages as f64));
+    }
+    let (before, end) = (server.before.memory_bytes, server.end.memory_bytes);
+    section.add("memory_before_bytes", "memory before", Value::Bytes(before as usize));
+    section.add("memory_after_bytes", "memory in the end", Value::Bytes(end as usize));
+    // Memory that was given back meanwhile makes it less than nothing; then nothing can be said.
+    if let Some(grown) = end.checked_sub(before).filter(|_| connections > 0) {
+        let each = (grown / connections) as usize;
+        section.add("memory_bytes_per_connection", "memory per connection", Value::Bytes(each));
     }
     section
 }
