@@ -24,6 +24,7 @@ mod library;
 mod limits;
 mod logging;
 mod partial;
+mod peers;
 mod readme;
 mod slow;
 mod sse;
