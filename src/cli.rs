@@ -34,7 +34,7 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Put load on a server, and measure what it does.
     #[command(subcommand)]
-    Load(LoadCommand),
+    Load(Box<LoadCommand>),
     /// Publish a message, or every line of stdin, through a running server.
     #[cfg(feature = "control")]
     Push(PushArgs),

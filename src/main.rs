@@ -20,7 +20,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
-        Command::Load(command) => put_load(command),
+        Command::Load(command) => put_load(*command),
         #[cfg(feature = "control")]
         Command::Push(args) => settle(push::run(&args)),
         #[cfg(feature = "control")]
