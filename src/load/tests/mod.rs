@@ -14,6 +14,7 @@ use crate::load::dialect::Framing;
 use mock::{App, Fault, Mock};
 
 mod mock;
+mod peers;
 
 #[derive(Parser)]
 struct Cli {
