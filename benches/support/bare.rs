@@ -18,7 +18,8 @@ use super::process::{self, App};
 /// The number under which epoll knows the listener; connections have those of their descriptors.
 const LISTENER: u64 = u64::MAX;
 
-const BACKLOG: i32 = 4096;
+/// Connections that may wait to be accepted, as at the server.
+pub(crate) const BACKLOG: usize = 4096;
 
 /// As the server sets it.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -26,6 +27,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Runs as the floor of the app that the first word names.
 pub(crate) fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
     let app = words.next().unwrap_or_default().parse()?;
+    process::raise_open_files()?;
     process::settle_on(process::cpus()?.0)?;
     let floor = Floor::listen().map_err(|error| format!("can't listen: {error}"))?;
     match app {
@@ -131,7 +133,7 @@ impl Floor {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3);
         listener.set_tcp_keepalive(&keepalive)?;
         listener.set_nonblocking(true)?;
-        listener.listen(BACKLOG)?;
+        listener.listen(BACKLOG as i32)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         if let Some(addr) = listener.local_addr()?.as_socket() {

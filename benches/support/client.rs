@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Socket, Type};
 
+use super::PATIENCE;
 use super::process::{self, App};
 use super::wire::{TOPIC, Wire};
 
@@ -25,41 +26,28 @@ const CONNECT_BATCH: usize = 500;
 /// Bytes of a published payload, and of an echoed message with its line feed.
 const PAYLOAD_BYTES: usize = 128;
 
-/// After so long without a byte, something is lost.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Runs as the client. The words: address, app, framing, number of connections, and a number that no other client
-/// has now. Commands come in by stdin.
+/// Runs as the client. The words: address, app, framing, and a number that no other client has now. Commands come in by
+/// stdin.
 pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
     let words: Vec<String> = words.collect();
-    let [addr, app, wire, connections, number] = &words[..] else { return Err(format!("not a client: {words:?}")) };
+    let [addr, app, wire, number] = &words[..] else { return Err(format!("not a client: {words:?}")) };
+    process::raise_open_files()?;
     process::settle_on(process::cpus()?.1)?;
     let addr = addr.parse().map_err(|_| format!("`{addr}` is no address"))?;
-    let connections = connections.parse().map_err(|_| format!("`{connections}` is no number"))?;
     let number = number.parse().map_err(|_| format!("`{number}` is no client's number"))?;
-    let mut client = Client::new(addr, wire.parse()?, number)?;
-    client.connect(app.parse()?, connections)?;
-    answer(&[]);
+    let mut client = Client::new(addr, app.parse()?, wire.parse()?, number)?;
     for command in std::io::stdin().lock().lines().map_while(Result::ok) {
-        let words: Vec<&str> = command.split(' ').collect();
-        let numbers: Vec<u64> = words[1..].iter().filter_map(|word| word.parse().ok()).collect();
-        match (words[0], &numbers[..]) {
-            ("publish", [messages]) => answer(&[client.publish(*messages as usize)?]),
-            ("echo", [millis]) => answer(&client.echo(Duration::from_millis(*millis))?),
-            _ => return Err(format!("`{command}` is no command")),
-        }
+        let given = client.obey(&command)?;
+        let given: Vec<_> = given.iter().map(u64::to_string).collect();
+        // Nobody listens any more when the measure has failed, which shows elsewhere.
+        let _ = writeln!(std::io::stdout(), "done {}", given.join(" "));
     }
     Ok(())
 }
 
-fn answer(numbers: &[u64]) {
-    let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
-    // Nobody listens any more when the measure has failed, which shows elsewhere.
-    let _ = writeln!(std::io::stdout(), "done {}", numbers.join(" "));
-}
-
 struct Client {
     addr: SocketAddr,
+    app: App,
     wire: Wire,
     /// Part of the addresses that it connects from, so that clients don't take each other's ports.
     number: u8,
@@ -71,12 +59,15 @@ struct Client {
     events: Vec<Event>,
     buffer: Vec<u8>,
     round: usize,
+    /// The connection whose turn it is to say something.
+    next: usize,
 }
 
 impl Client {
-    fn new(addr: SocketAddr, wire: Wire, number: u8) -> Result<Self, String> {
+    fn new(addr: SocketAddr, app: App, wire: Wire, number: u8) -> Result<Self, String> {
         Ok(Client {
             addr,
+            app,
             wire,
             number,
             sockets: Vec::new(),
@@ -85,36 +76,59 @@ impl Client {
             events: Vec::with_capacity(1024),
             buffer: vec![0; 256 * 1024],
             round: 0,
+            next: 0,
         })
     }
 
-    /// Opens the connections. Those to a hub each subscribe, and one more connection publishes.
-    fn connect(&mut self, app: App, connections: usize) -> Result<(), String> {
+    /// Carries out a command; the figures it gives.
+    fn obey(&mut self, command: &str) -> Result<Vec<u64>, String> {
+        let mut words = command.split(' ');
+        let verb = words.next().unwrap_or_default();
+        let numbers: Vec<usize> = words.filter_map(|word| word.parse().ok()).collect();
+        let millis = |number: usize| Duration::from_millis(number as u64);
+        match (verb, &numbers[..]) {
+            ("connect", [connections]) => self.connect(*connections).map(|()| vec![self.sockets.len() as u64]),
+            ("close", []) => {
+                self.sockets.clear();
+                self.got.clear();
+                Ok(Vec::new())
+            }
+            ("publish", [messages]) => self.publish(*messages).map(|nanos| vec![nanos]),
+            ("echo", [span]) => self.echo(millis(*span)).map(Vec::from),
+            ("ping", [pings, span]) => self.ping(*pings, millis(*span)).map(|()| Vec::new()),
+            _ => Err(format!("`{command}` is no command")),
+        }
+    }
+
+    /// Opens connections. Those to a hub each subscribe, and over the line framing one more is there to publish.
+    fn connect(&mut self, connections: usize) -> Result<(), String> {
         while self.sockets.len() < connections {
             let from = self.sockets.len();
             for index in from..connections.min(from + CONNECT_BATCH) {
                 self.open(index)?;
-                if app == App::Hub {
+                if self.app == App::Hub {
                     self.send(index, &self.wire.subscribe())?;
                 }
             }
-            if app == App::Hub {
+            if self.app == App::Hub {
                 self.confirm(from)?;
             }
         }
-        if app == App::Hub {
+        if self.app == App::Hub && self.wire == Wire::Line {
             self.open(connections)?;
         }
         Ok(())
     }
 
     fn open(&mut self, index: usize) -> Result<(), String> {
-        let group = u8::try_from(index / CONNECTIONS_PER_ADDRESS).map_err(|_| "too many connections")?;
-        let local = SocketAddr::from((Ipv4Addr::new(127, 1, self.number, 1 + group), 0));
+        let group = u8::try_from(1 + index / CONNECTIONS_PER_ADDRESS).map_err(|_| "too many connections")?;
+        let local = SocketAddr::from((Ipv4Addr::new(127, 1, self.number, group), 0));
         let open = || {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.bind(&local.into())?;
             socket.set_tcp_nodelay(true)?;
+            // Closed at once: a connection in TIME_WAIT would keep its port from the next round.
+            socket.set_linger(Some(Duration::ZERO))?;
             socket.connect(&self.addr.into())?;
             Ok(socket)
         };
@@ -259,6 +273,32 @@ impl Client {
             }
         }
         Ok([within, took.unwrap_or_default().as_nanos() as u64, within + late])
+    }
+
+    /// Sends PINGs, each on the next connection, evenly over the time, and waits for all answers.
+    fn ping(&mut self, pings: usize, span: Duration) -> Result<(), String> {
+        let (ping, pong) = (self.wire.frame(b"PING"), self.wire.frame(b"PONG"));
+        let (mut sent, mut missing) = (0, pings * pong.len());
+        let started = Instant::now();
+        while missing > 0 {
+            while sent < pings && started.elapsed() >= span * sent as u32 / pings as u32 {
+                self.send(self.next, &ping)?;
+                self.next = (self.next + 1) % self.sockets.len();
+                sent += 1;
+            }
+            let ready = if sent < pings {
+                self.poll((span * sent as u32 / pings as u32).saturating_sub(started.elapsed()))?
+            } else {
+                self.wait(PATIENCE)?
+            };
+            for index in ready {
+                missing -= self.take(index, &pong)?;
+                if self.got[index] == pong.len() {
+                    self.got[index] = 0;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod client;
+pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod table;
 pub(crate) mod turns;
@@ -25,12 +26,15 @@ pub(crate) mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use libtest_mimic::{Arguments, Trial};
 
 use table::Table;
+
+/// After so long without anything that is waited for, it is lost.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One bench.
 #[derive(Clone, Copy)]
@@ -108,7 +112,7 @@ fn run(bench: &Bench, args: &Args) -> Result<(), String> {
         // It lives as long as the process: the plan is made once.
         plan.sizes = Vec::leak(args.connections.clone());
     }
-    let mut table = Table::start(bench.name, bench.of, !args.smoke, args.json.as_deref())?;
+    let mut table = Table::new(bench.name, bench.of, !args.smoke, args.json.as_deref())?;
     (bench.measure)(&plan, &mut table)?;
     table.end();
     Ok(())
@@ -121,4 +125,16 @@ fn test(bench: Bench) -> ExitCode {
         Ok((bench.measure)(&bench.smoke, &mut table)?)
     });
     libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
+}
+
+/// Looks again and again until something is so.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
+    let started = Instant::now();
+    while !is_so()? {
+        if started.elapsed() > PATIENCE {
+            return Err(format!("there was no {what} within {} s", PATIENCE.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }

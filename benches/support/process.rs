@@ -1,6 +1,5 @@
-//! The processes of a measure: the server or its floor, and the client of each. What they use is read from /proc.
+//! The processes of a measure: the server or its floor, and the client of each.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -9,9 +8,11 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::CpuSet;
 
+use super::proc::Proc;
+use super::wait_until;
 use super::wire::Wire;
 
 /// First words that make this program one of the processes of a measure.
@@ -33,6 +34,13 @@ pub(crate) fn settle_on(cpu: usize) -> Result<(), String> {
     let mut set = CpuSet::new();
     set.set(cpu);
     rustix::thread::sched_setaffinity(None, &set).map_err(|errno| format!("pinning to CPU {cpu}: {errno}"))
+}
+
+/// Lets this process open as many files as it may at all; the server does so by itself.
+pub(crate) fn raise_open_files() -> Result<(), String> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(Resource::Nofile, raised).map_err(|errno| format!("raising the open files: {errno}"))
 }
 
 fn end_with_parent() -> Result<(), String> {
@@ -83,34 +91,11 @@ impl FromStr for App {
     }
 }
 
-/// What a process has had of the CPUs.
-#[derive(Clone, Copy)]
-pub(crate) struct Usage {
-    /// CPU time of all threads.
-    pub(crate) cpu: Duration,
-    /// Time that its threads were ready to run while others had the CPU.
-    pub(crate) waited: Duration,
-}
-
-/// Reads it; see the kernel's Documentation/scheduler/sched-stats.rst. A running thread's time is behind by up to
-/// a scheduler's tick; that of one that sleeps is exact to the nanosecond.
-fn usage(child: &Child) -> Result<Usage, String> {
-    let path = format!("/proc/{}/task", child.id());
-    let (mut cpu, mut waited) = (0, 0);
-    for task in fs::read_dir(&path).map_err(|error| format!("{path}: {error}"))?.flatten() {
-        // A thread that ends meanwhile takes its time with it.
-        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        let mut words = text.split(' ').map(|word| word.parse().unwrap_or(0));
-        cpu += words.next().unwrap_or(0);
-        waited += words.next().unwrap_or(0);
-    }
-    Ok(Usage { cpu: Duration::from_nanos(cpu), waited: Duration::from_nanos(waited) })
-}
-
 /// A process with clients: the server, or its floor.
 pub(crate) struct Served {
     child: Child,
     pub(crate) addr: SocketAddr,
+    pub(crate) proc: Proc,
 }
 
 impl Served {
@@ -144,7 +129,7 @@ impl Served {
                 let addr = addr.parse().map_err(|_| format!("no address in `{line}`"))?;
                 // The rest is passed on, so that a full pipe stops nobody.
                 std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
-                return Ok(Served { child, addr });
+                return Ok(Served { proc: Proc::of(&child), child, addr });
             }
             said = said + "\n" + &line;
         }
@@ -152,29 +137,25 @@ impl Served {
         Err(format!("{command:?} did not start:{said}"))
     }
 
-    fn read(&self, file: &str) -> Result<String, String> {
-        let path = format!("/proc/{}/{file}", self.child.id());
-        fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
+    /// Waits until it has just so many descriptors open.
+    pub(crate) fn wait_for_descriptors(&self, count: usize) -> Result<(), String> {
+        wait_until(&format!("{count} open descriptors"), || Ok(self.proc.descriptors()? == count))
     }
 
-    pub(crate) fn usage(&self) -> Result<Usage, String> {
-        usage(&self.child)
+    /// Has it stand still. Until [`Served::resume`], its connections wait to be accepted.
+    pub(crate) fn pause(&self) -> Result<(), String> {
+        self.signal(Signal::STOP)?;
+        // The signal takes effect a little later.
+        wait_until("a server that stands still", || Ok(self.proc.state()? == 'T'))
     }
 
-    /// CPU time so far in the kernel's accounting ticks, as `top` sees it; see proc_pid_stat(5).
-    pub(crate) fn ticks(&self) -> Result<u64, String> {
-        let text = self.read("stat")?;
-        let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
-        // Fields 14 and 15 of the line; the first after the name is field 3.
-        Ok(fields.skip(14 - 3).take(2).filter_map(|field| field.parse::<u64>().ok()).sum())
+    pub(crate) fn resume(&self) -> Result<(), String> {
+        self.signal(Signal::CONT)
     }
 
-    /// Bytes of memory of its own. The kernel's RssAnon is counted in batches, this is counted page by page.
-    pub(crate) fn memory(&self) -> Result<f64, String> {
-        let text = self.read("smaps_rollup")?;
-        let kib = text.lines().find_map(|line| line.strip_prefix("Anonymous:")?.trim().strip_suffix(" kB"));
-        let kib: f64 = kib.and_then(|kib| kib.parse().ok()).ok_or("no `Anonymous:` in smaps_rollup")?;
-        Ok(kib * 1024.0)
+    fn signal(&self, signal: Signal) -> Result<(), String> {
+        let process = Pid::from_child(&self.child);
+        rustix::process::kill_process(process, signal).map_err(|errno| format!("signalling {process:?}: {errno}"))
     }
 }
 
@@ -185,30 +166,39 @@ impl Drop for Served {
     }
 }
 
-/// Clients that were started; see [`Client::connect`].
+/// Clients that were started; see [`Client::start`].
 static CLIENTS: AtomicU8 = AtomicU8::new(0);
 
 /// The process that holds the connections of one side.
 pub(crate) struct Client {
     child: Child,
+    pub(crate) proc: Proc,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
 impl Client {
-    /// Starts a client with so many open connections.
-    pub(crate) fn connect(to: &Served, app: App, wire: Wire, connections: usize) -> Result<Self, String> {
+    /// Starts a client of an app, without connections yet.
+    pub(crate) fn start(to: SocketAddr, app: App, wire: Wire) -> Result<Self, String> {
         let mut command = this_program(CLIENT)?;
         // No bench has more than 256 clients at a time, so the number may begin anew.
         let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
-        command.args([&to.addr.to_string(), app.name(), wire.name()]);
-        command.args([connections.to_string(), number.to_string()]);
+        command.args([&to.to_string(), app.name(), wire.name(), &number.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
         let (to, from) = (child.stdin.take().expect("it is piped"), child.stdout.take().expect("it is piped"));
-        let mut client = Client { child, to, from: BufReader::new(from) };
-        client.answer()?;
-        Ok(client)
+        Ok(Client { proc: Proc::of(&child), child, to, from: BufReader::new(from) })
+    }
+
+    /// Opens so many connections, of which those to a hub each subscribe. How many there are with the publisher's.
+    pub(crate) fn connect(&mut self, connections: usize) -> Result<usize, String> {
+        let answer = self.ask(&format!("connect {connections}"))?;
+        answer.first().map(|open| *open as usize).ok_or_else(|| "the client gave no number".into())
+    }
+
+    /// Closes all connections.
+    pub(crate) fn close(&mut self) -> Result<(), String> {
+        self.ask("close").map(drop)
     }
 
     /// Publishes so many messages at once and waits until every connection has them all. The time it took.
@@ -226,8 +216,9 @@ impl Client {
         }
     }
 
-    pub(crate) fn usage(&self) -> Result<Usage, String> {
-        usage(&self.child)
+    /// Sends so many PINGs, each on the next connection, evenly over the time, and waits for all answers.
+    pub(crate) fn ping(&mut self, pings: usize, span: Duration) -> Result<(), String> {
+        self.ask(&format!("ping {pings} {}", span.as_millis())).map(drop)
     }
 
     fn ask(&mut self, command: &str) -> Result<Vec<u64>, String> {

@@ -55,6 +55,10 @@ impl Row<'_> {
 
 pub(crate) struct Table {
     bench: &'static str,
+    /// What the column of sizes counts.
+    of: &'static str,
+    /// Whether its head is there.
+    begun: bool,
     /// Whether the figures are worth holding against the goals.
     judge: bool,
     printed: bool,
@@ -62,21 +66,18 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Prints the head of a table. Each line is appended to the file `json`, if there is one.
-    pub(crate) fn start(bench: &'static str, of: &str, judge: bool, json: Option<&Path>) -> Result<Self, String> {
+    /// Each line is also appended to the file `json`, if there is one.
+    pub(crate) fn new(bench: &'static str, of: &'static str, judge: bool, json: Option<&Path>) -> Result<Self, String> {
         let open = |path: &Path| {
             let opened = OpenOptions::new().create(true).append(true).open(path);
             opened.map_err(|error| format!("can't write to {}: {error}", path.display()))
         };
-        let table = Table { bench, judge, printed: true, json: json.map(open).transpose()? };
-        println!();
-        table.line([bench, of, "server", "floor", "ratio", "goal", ""]);
-        Ok(table)
+        Ok(Table { bench, of, begun: false, judge, printed: true, json: json.map(open).transpose()? })
     }
 
     /// A table that nobody sees.
     pub(crate) fn silent(bench: &'static str) -> Self {
-        Table { bench, judge: false, printed: false, json: None }
+        Table { bench, of: "", begun: false, judge: false, printed: false, json: None }
     }
 
     pub(crate) fn add(&mut self, row: &Row<'_>) -> Result<(), String> {
@@ -94,6 +95,9 @@ impl Table {
         };
         let floor = row.floor.map_or_else(|| "-".into(), figure);
         let ratio = row.ratio().map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
+        if !std::mem::replace(&mut self.begun, true) {
+            self.line([self.bench, self.of, "server", "floor", "ratio", "goal", ""]);
+        }
         self.line([row.what, &row.size.to_string(), &figure(row.server), &floor, &ratio, goal, remark]);
         let Some(file) = &mut self.json else { return Ok(()) };
         let object = json!({
@@ -112,7 +116,7 @@ impl Table {
 
     fn line(&self, [what, size, server, floor, ratio, goal, remark]: [&str; 7]) {
         if self.printed {
-            let line = format!("{what:<32} {size:>11} {server:>15} {floor:>15} {ratio:>6}  {goal:<14} {remark}");
+            let line = format!("{what:<36} {size:>11} {server:>15} {floor:>15} {ratio:>6}  {goal:<14} {remark}");
             println!("{}", line.trim_end());
         }
     }

@@ -21,8 +21,13 @@ pub(crate) struct Side {
 }
 
 impl Side {
+    /// A client with so many open connections; with none, it is yet to connect.
     pub(crate) fn new(served: Served, app: App, wire: Wire, connections: usize) -> Result<Self, String> {
-        Ok(Side { client: Client::connect(&served, app, wire, connections)?, served })
+        let mut side = Side { client: Client::start(served.addr, app, wire)?, served };
+        if connections > 0 {
+            side.client.connect(connections)?;
+        }
+        Ok(side)
     }
 
     /// Server and floor, over the line framing.
@@ -39,14 +44,14 @@ impl Side {
         work: impl FnOnce(&mut Self) -> Result<T, String>,
     ) -> Result<(Duration, T), String> {
         std::thread::sleep(SETTLE);
-        let before = self.served.usage()?.cpu;
+        let before = self.served.proc.usage()?.cpu;
         let given = work(self)?;
         std::thread::sleep(SETTLE);
-        Ok((self.served.usage()?.cpu - before, given))
+        Ok((self.served.proc.usage()?.cpu - before, given))
     }
 
     fn waited(&self) -> Result<Duration, String> {
-        Ok(self.served.usage()?.waited + self.client.usage()?.waited)
+        Ok(self.served.proc.usage()?.waited + self.client.proc.usage()?.waited)
     }
 }
 
