@@ -99,6 +99,8 @@
 //! - A handler that panics ends its shard; [`Server::wait`] then stops the others and says so.
 
 #[doc(hidden)]
+pub mod bench;
+#[doc(hidden)]
 pub mod cli;
 mod codec;
 #[doc(hidden)]

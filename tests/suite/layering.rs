@@ -22,7 +22,7 @@ fn level(module: &str) -> Option<u8> {
         | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/runner" | "registry" => 3,
         "handle" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
-        "cli" | "main" | "plane" | "serve" | "lib" => 5,
+        "bench" | "cli" | "main" | "plane" | "serve" | "lib" => 5,
         _ if within(module, "load") || within(module, "commands") => 5,
         _ => return None,
     })
