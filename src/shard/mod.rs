@@ -95,8 +95,7 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         shard.spawn_urgent(fanout::run(Rc::clone(&shard)))?,
         shard.spawn_urgent(retry_mesh(Rc::clone(&shard)))?,
         shard.spawn_urgent(obey(Rc::clone(&shard), commands))?,
-        shard.spawn_urgent(runner::collect(Rc::clone(&shard), signal))?,
-        glommio::spawn_local(guarded(Rc::clone(&shard), runner::run(Rc::clone(&shard)))),
+        glommio::spawn_local(guarded(Rc::clone(&shard), runner::run(Rc::clone(&shard), signal))),
         glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard)))),
     ];
     for (_, lane) in lanes {

@@ -1,8 +1,9 @@
-//! Which connections have something to do, and the tasks that find it out and give each its turn.
+//! Which connections have something to do, and the one task that finds it out and gives each its turn.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -142,31 +143,40 @@ impl Core {
     }
 }
 
-/// Gives each connection that waits for one its turn, for as long as the shard runs.
-pub(super) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
+/// Collects what the ring reports, and gives each connection that waits for one its turn, for as long as the shard runs.
+/// `signal` becomes readable when there is something to collect.
+pub(super) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
+    const COUNTER_BYTES: usize = size_of::<u64>();
+    let signal: BufferedFile = sys::from_fd(signal);
+    // A read that has begun goes on while turns are taken.
+    let mut reading = pin!(None);
     loop {
-        poll_fn(|cx| shard.core.borrow_mut().turns.poll_nonempty(cx)).await;
+        let any = shard.core.borrow_mut().take_reports();
         for _ in 0..TURNS_PER_BATCH {
             let Some(key) = shard.core.borrow_mut().next_turn() else { break };
             turn::take(&shard, key);
         }
         shard.core.borrow_mut().submit_polls();
         glommio::yield_if_needed().await;
-    }
-}
-
-/// Collects what the ring reports, for as long as the shard runs. `signal` becomes readable when there is something.
-pub(super) async fn collect<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
-    const COUNTER_BYTES: usize = size_of::<u64>();
-    let signal: BufferedFile = sys::from_fd(signal);
-    loop {
-        while shard.core.borrow_mut().take_reports() {
-            glommio::yield_if_needed().await;
+        if any {
+            continue;
         }
-        shard.core.borrow_mut().submit_polls();
-        if let Err(error) = signal.read_at(0, COUNTER_BYTES).await {
-            tracing::error!(%error, "waiting for the ring's signal failed");
-            glommio::timer::sleep(Duration::from_millis(MESH_RETRY_MS)).await;
+        if reading.is_none() {
+            reading.set(Some(signal.read_at(0, COUNTER_BYTES)));
+        }
+        let read = poll_fn(|cx| {
+            if let Some(Poll::Ready(read)) = reading.as_mut().as_pin_mut().map(|reading| reading.poll(cx)) {
+                return Poll::Ready(Some(read));
+            }
+            shard.core.borrow_mut().turns.poll_nonempty(cx).map(|()| None)
+        })
+        .await;
+        if let Some(read) = read {
+            reading.set(None);
+            if let Err(error) = read {
+                tracing::error!(%error, "waiting for the ring's signal failed");
+                glommio::timer::sleep(Duration::from_millis(MESH_RETRY_MS)).await;
+            }
         }
     }
 }
