@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::LoadError;
@@ -38,7 +39,7 @@ const SMALL_BUFFER_BYTES: usize = 4_096;
 const FAILURE_KINDS_MAX: usize = 32;
 
 /// Counts by reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reasons(pub(super) BTreeMap<String, u64>);
 
 impl Reasons {
@@ -72,7 +73,7 @@ impl std::fmt::Display for Reasons {
 }
 
 /// How connecting went.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct ConnectStats {
     /// From the connect to the established connection.
     pub(super) connect: Latency,
@@ -135,8 +136,8 @@ impl Connector {
         let pace = plan.connect_rate.map(|rate| {
             let interval_ns = 1e9 / rate;
             // The threads take turns.
-            let next_ns = now as f64 + interval_ns * thread as f64;
-            Pace { next_ns, interval_ns: interval_ns * plan.threads as f64 }
+            let next_ns = now as f64 + interval_ns * plan.worker(thread) as f64;
+            Pace { next_ns, interval_ns: interval_ns * plan.workers() as f64 }
         });
         Connector {
             total: plan.share(thread).len(),
@@ -144,7 +145,7 @@ impl Connector {
             retries: BinaryHeap::new(),
             begun: VecDeque::new(),
             under_way: 0,
-            window: (UNDER_WAY_MAX / plan.threads).max(1),
+            window: (UNDER_WAY_MAX / plan.workers()).max(1),
             pace,
             stats: ConnectStats::default(),
         }

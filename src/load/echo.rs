@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::LoadError;
 use super::dialect::{Dialect, Reply, readable};
 use super::latency::Latency;
@@ -28,7 +30,7 @@ pub(super) struct Echo {
 }
 
 /// What one thread has seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct EchoResult {
     /// Messages that came back as they were sent.
     pub(super) round_trips: u64,

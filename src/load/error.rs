@@ -23,10 +23,10 @@ pub enum LoadError {
     /// The process may not open a descriptor for each connection.
     #[error(
         "{connections} connections need {needed} file descriptors, but this process may open {limit}; \
-         raise the limit (`ulimit -n {needed}`, or run deploy/tune.sh and log in again) or give fewer --connections"
+         raise the limit (`ulimit -n {needed}`, or run deploy/tune.sh and log in again), or give more --processes or fewer --connections"
     )]
     TooFewFds {
-        /// Connections asked for.
+        /// Connections of one process.
         connections: usize,
         /// Descriptors they need, with what the process needs itself.
         needed: u64,
@@ -129,6 +129,18 @@ pub enum LoadError {
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// One of the run's processes did not carry its part through.
+    #[error("process {number} of {count} (pid {pid}) {what}")]
+    Process {
+        /// Which one, from 1 on.
+        number: usize,
+        /// Processes of the run.
+        count: usize,
+        /// Its process id.
+        pid: u32,
+        /// What became of it.
+        what: String,
     },
     /// The system refused something that a load run can't do without.
     #[error("cannot {what}: {source}")]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::LoadError;
 use super::dialect::Reply;
 use super::latency::Latency;
@@ -33,7 +35,7 @@ pub(super) struct Fanout {
 }
 
 /// What one thread has seen; of stalled subscribers only their number.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct FanoutResult {
     /// Messages that came for the first time.
     pub(super) received: u64,

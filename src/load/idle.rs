@@ -1,5 +1,7 @@
 //! Idle connections: subscribed, silent but for a PING now and then.
 
+use serde::{Deserialize, Serialize};
+
 use super::LoadError;
 use super::dialect::Reply;
 use super::latency::Latency;
@@ -20,7 +22,7 @@ pub(super) struct Idle {
 }
 
 /// What one thread has seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct IdleResult {
     pub(super) pings: u64,
     pub(super) answered: u64,

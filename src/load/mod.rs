@@ -16,9 +16,11 @@ use signal_hook::flag;
 
 use crate::config::{bytes_from_text, duration_from_text};
 
+mod alarm;
 mod churn;
 mod clock;
 mod connect;
+mod crew;
 mod dialect;
 mod echo;
 mod error;
@@ -30,6 +32,7 @@ mod link;
 mod machine;
 mod payload;
 mod plan;
+mod process;
 mod progress;
 mod publisher;
 mod report;
@@ -49,6 +52,7 @@ mod worker;
 
 pub use dialect::Framing as LoadFraming;
 pub use error::LoadError;
+pub use process::Part as ProcessPart;
 pub use sources::SourceIps;
 pub use time_range::TimeRange;
 
@@ -77,6 +81,18 @@ pub enum LoadCommand {
     /// connect succeeded, no connection was lost before its time, each clean end was answered, and every
     /// subscriber got each message of its stay once and in order, or was told by a GAP what it missed.
     Churn(ChurnArgs),
+}
+
+impl LoadCommand {
+    /// What all kinds share.
+    fn load(&self) -> &LoadArgs {
+        match self {
+            LoadCommand::Idle(args) => &args.load,
+            LoadCommand::Echo(args) => &args.load,
+            LoadCommand::Fanout(args) => &args.load,
+            LoadCommand::Churn(args) => &args.load,
+        }
+    }
 }
 
 /// Options of every kind of load.
@@ -110,6 +126,12 @@ pub struct LoadArgs {
     /// Threads that share the connections.
     #[arg(long, value_name = "T", default_value_t = 1)]
     pub threads: usize,
+    /// Processes that share the connections, each with as many threads and with file descriptors of its own.
+    #[arg(long, value_name = "P", default_value_t = 1)]
+    pub processes: usize,
+    /// Given by a run of several processes to each of them.
+    #[arg(long, value_name = "PART", hide = true)]
+    pub part: Option<ProcessPart>,
     /// What is spoken with the server.
     #[arg(long, value_enum, default_value_t = LoadFraming::Line)]
     pub framing: LoadFraming,
@@ -229,6 +251,10 @@ impl Outcome {
 /// result can't be written.
 pub fn run(command: LoadCommand) -> Result<Outcome, LoadError> {
     let plan = plan::Plan::new(command)?;
+    if let Some(part) = plan.part {
+        run::take_part(plan, part);
+        return Ok(Outcome { problems: Vec::new() });
+    }
     let create = |option, path: &Option<PathBuf>| {
         path.as_deref().map(|path| report::OutputFile::create(option, path)).transpose()
     };

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::churn::ChurnPlan;
 use super::dialect::Dialect;
 use super::payload::{STAMP_BYTES, STAMP_IDS, STAMP_NS_MAX};
+use super::process::Part;
 use super::usage::ServerProcess;
-use super::{LoadArgs, LoadCommand, LoadError, SourceIps, TimeRange};
+use super::{LoadArgs, LoadCommand, LoadError, SourceIps};
 
 /// File descriptors that the process needs besides connections.
 const FDS_RESERVED: u64 = 64;
@@ -22,6 +24,8 @@ const FDS_PER_THREAD: u64 = 4;
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const THREADS_MAX: usize = 256;
+
+const PROCESSES_MAX: usize = 256;
 
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -48,7 +52,11 @@ pub(super) struct Plan {
     pub(super) connect_rate: Option<f64>,
     pub(super) duration: Duration,
     pub(super) sources: Option<SourceIps>,
+    /// Threads of each process.
     pub(super) threads: usize,
+    pub(super) processes: usize,
+    /// Which of the processes this is; `None` if it leads them, or is alone.
+    pub(super) part: Option<Part>,
     pub(super) dialect: Dialect,
     /// The process to look at, if there is one.
     pub(super) server: Option<ServerProcess>,
@@ -91,18 +99,6 @@ pub(super) struct FanoutPlan {
     pub(super) stalled_percent: f64,
 }
 
-/// The plan of a churn.
-#[derive(Clone, Debug)]
-pub(super) struct ChurnPlan {
-    pub(super) topic: String,
-    /// Connects per second over all threads, each at its time.
-    pub(super) rate: f64,
-    pub(super) stay: TimeRange,
-    pub(super) abrupt_percent: f64,
-    /// What is published meanwhile, if anything.
-    pub(super) publish: Option<PublishPlan>,
-}
-
 impl PublishPlan {
     fn new(topic: String, message_bytes: usize, rate: f64, burst: u32, duration: Duration) -> Result<Self, LoadError> {
         let message_bytes = check_message_size(message_bytes)?;
@@ -127,32 +123,6 @@ impl PublishPlan {
     }
 }
 
-impl ChurnPlan {
-    /// When connect `number` is due, of a load that began at `begin_ns`.
-    pub(super) fn due_ns(&self, begin_ns: u64, number: u64) -> u64 {
-        begin_ns + (number as f64 * (1e9 / self.rate)) as u64
-    }
-
-    /// How long connection `number` stays, in nanoseconds: the range is covered evenly, and neighbours differ.
-    pub(super) fn stay_ns(&self, number: u64) -> u64 {
-        // Multiples of the golden ratio, of which only the fraction counts, spread evenly however many there are.
-        let fraction = (number as f64 * 0.618_033_988_749_895).fract();
-        let (first, last) = (self.stay.first.as_nanos() as f64, self.stay.last.as_nanos() as f64);
-        (first + (last - first) * fraction) as u64
-    }
-
-    /// Whether connection `number` ends with a reset; the share is spread evenly over all of them.
-    pub(super) fn is_abrupt(&self, number: u64) -> bool {
-        is_in_share(number, self.abrupt_percent)
-    }
-
-    /// Connections that are open at a time if the server answers at once.
-    fn open_at_a_time(&self) -> f64 {
-        let mean = (self.stay.first + self.stay.last).as_secs_f64() / 2.0;
-        self.rate * mean
-    }
-}
-
 impl FanoutPlan {
     /// Whether subscriber `index` stops reading; the share is spread evenly over all of them.
     pub(super) fn is_stalled(&self, index: usize) -> bool {
@@ -161,7 +131,7 @@ impl FanoutPlan {
 }
 
 /// Whether `number` is among the `percent` of all numbers, spread evenly.
-fn is_in_share(number: u64, percent: f64) -> bool {
+pub(super) fn is_in_share(number: u64, percent: f64) -> bool {
     let until = |number: u64| (number as f64 * percent / 100.0).floor();
     until(number + 1) > until(number)
 }
@@ -172,6 +142,7 @@ impl Plan {
         // The hasher's keys are random; nothing more is needed to tell runs apart.
         let random = std::hash::RandomState::new().build_hasher().finish();
         let run = (random % u64::from(STAMP_IDS)) as u32;
+        let run = command.load().part.map_or(run, |part| part.run);
         let topic = |given: Option<String>| match given {
             Some(topic) => check_topic(topic),
             None => Ok(format!("load-{run:06x}")),
@@ -200,7 +171,7 @@ impl Plan {
                     abrupt_percent: positive("--abrupt-percent", args.abrupt_percent, "0", 0.0, 100.0)?,
                     publish: publish.transpose()?,
                 };
-                check_churn(&plan, &args.load)?;
+                plan.check(&args.load)?;
                 (args.load, Load::Churn(plan))
             }
         };
@@ -215,6 +186,7 @@ impl Plan {
         let target = resolve(&args.target)?;
         in_range("--connections", args.connections, 1, STAMP_IDS as usize - 1)?;
         in_range("--threads", args.threads, 1, THREADS_MAX)?;
+        in_range("--processes", args.processes, 1, PROCESSES_MAX.min(args.connections))?;
         if args.duration.is_zero() || args.duration > DURATION_MAX {
             return Err(LoadError::Argument {
                 option: "--duration",
@@ -260,7 +232,9 @@ impl Plan {
             connect_rate,
             duration: args.duration,
             sources: args.source_ips.or_else(|| SourceIps::spread(target.ip(), addresses_used)),
-            threads: args.threads.min(args.connections),
+            threads: args.threads.min(args.connections / args.processes),
+            processes: args.processes,
+            part: args.part,
             dialect: Dialect { framing: args.framing },
             server: args.server_pid.map(ServerProcess),
             json: args.json,
@@ -288,10 +262,21 @@ impl Plan {
         matches!(self.load, Load::Churn(_))
     }
 
-    /// Connection numbers of thread `index`: shares that differ by one at the most.
+    /// Threads over all processes.
+    pub(super) fn workers(&self) -> usize {
+        self.threads * self.processes
+    }
+
+    /// The number of this process's thread `index` among all threads.
+    pub(super) fn worker(&self, index: usize) -> usize {
+        self.part.map_or(0, |part| part.index) * self.threads + index
+    }
+
+    /// Connection numbers of this process's thread `index`: shares that differ by one at the most.
     pub(super) fn share(&self, index: usize) -> std::ops::Range<usize> {
-        let start = |index: usize| index * self.connections / self.threads;
-        start(index)..start(index + 1)
+        let start = |worker: usize| worker * self.connections / self.workers();
+        let worker = self.worker(index);
+        start(worker)..start(worker + 1)
     }
 
     /// Whether the source addresses are this machine's own; else every connect would fail for no clear reason.
@@ -323,11 +308,12 @@ impl Plan {
     }
 
     fn raise_fd_limit(&self) -> Result<(), LoadError> {
-        let needed = self.connections as u64 + FDS_RESERVED + self.threads as u64 * FDS_PER_THREAD;
+        let connections = self.connections.div_ceil(self.processes);
+        let needed = connections as u64 + FDS_RESERVED + self.threads as u64 * FDS_PER_THREAD;
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         // `None` stands for no limit.
         if let Some(limit) = maximum.filter(|&limit| limit < needed) {
-            return Err(LoadError::TooFewFds { connections: self.connections, needed, limit });
+            return Err(LoadError::TooFewFds { connections, needed, limit });
         }
         if current.is_some_and(|current| current < needed) {
             setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
@@ -357,32 +343,6 @@ fn resolve(target: &str) -> Result<SocketAddr, LoadError> {
     let failed = |source| LoadError::Resolve { target: target.to_owned(), source };
     let mut addresses = target.to_socket_addrs().map_err(failed)?;
     addresses.next().ok_or_else(|| failed(std::io::Error::other("the name has no address")))
-}
-
-/// What a churn needs beyond the ranges of its options.
-fn check_churn(plan: &ChurnPlan, args: &LoadArgs) -> Result<(), LoadError> {
-    if args.ramp.is_some() {
-        return Err(LoadError::Argument {
-            option: "--ramp",
-            value: crate::config::duration_to_text(args.ramp.unwrap_or_default()),
-            allowed: "a churn connects at its --rate from the beginning; leave --ramp out".into(),
-        });
-    }
-    let open = plan.open_at_a_time();
-    if open > args.connections as f64 {
-        return Err(LoadError::Argument {
-            option: "--connections",
-            value: args.connections.to_string(),
-            allowed: format!(
-                "{} connects/s that stay for {} make {:.0} connections at a time; give {:.0} or more, and some to spare",
-                plan.rate,
-                plan.stay,
-                open.ceil(),
-                (open * 1.2).ceil()
-            ),
-        });
-    }
-    Ok(())
 }
 
 fn count_messages(rate: f64, burst: u32, duration: Duration) -> Result<u32, LoadError> {
@@ -498,6 +458,17 @@ mod tests {
         let shares: Vec<_> = (0..3).map(|index| plan.share(index)).collect();
         assert_eq!(shares, [0..3, 3..6, 6..10]);
         assert_eq!(self::plan("idle --connections 2 --threads 3").unwrap().threads, 2);
+    }
+
+    #[test]
+    fn processes_share_all_connections_between_their_threads() {
+        let share = |index, thread| {
+            let plan = plan(&format!("idle --connections 10 --processes 2 --threads 2 --part {index}/5/7"));
+            plan.unwrap().share(thread)
+        };
+        assert_eq!([share(0, 0), share(0, 1), share(1, 0), share(1, 1)], [0..2, 2..5, 5..7, 7..10]);
+        let error = plan("idle --connections 2 --processes 3").unwrap_err().to_string();
+        assert!(error.starts_with("--processes is 3; it must be from 1 to 2"), "{error}");
     }
 
     #[test]

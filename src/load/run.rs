@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use mio::{Poll, Waker};
 use rustix::time::{ClockId, clock_gettime};
+use serde::de::DeserializeOwned;
 
 use super::LoadError;
-use super::churn::ChurnWorker;
+use super::churn::{ChurnPlan, ChurnResult, ChurnWorker};
 use super::clock::{Clock, ns};
 use super::connect::{ConnectStats, Reasons};
-use super::echo::Echo;
-use super::fanout::Fanout;
-use super::idle::Idle;
-use super::plan::{Load, Plan, PublishPlan};
+use super::crew::{Crew, Hand, Handed, Work, join, spawn, start_processes, start_threads};
+use super::echo::{Echo, EchoResult};
+use super::fanout::{Fanout, FanoutResult};
+use super::idle::{Idle, IdleResult};
+use super::plan::{FanoutPlan, Load, Plan, PublishPlan};
+use super::process::{self, Part};
 use super::progress::Progress;
 use super::publisher::{Publisher, PublisherResult};
 use super::report::{self, Report};
@@ -23,7 +25,7 @@ use super::scenario::Scenario;
 use super::shared::{LinkCounts, Phase, Shared, Totals};
 use super::timeline::{Sample, Timeline};
 use super::usage::{ServerUse, Usage};
-use super::worker::{Post, WAKE, Worker, WorkerResult};
+use super::worker::{Post, Worker, WorkerResult};
 
 /// How often the coordinator looks at the figures.
 const LOOK_STEP: Duration = Duration::from_millis(100);
@@ -65,41 +67,70 @@ pub(super) fn execute(plan: Plan, interrupted: &AtomicBool) -> Result<Report, Lo
     let plan = &Arc::new(plan);
     match &plan.load {
         Load::Idle { topic } => {
-            let topic = topic.clone();
-            let run = steady(plan, None, interrupted, move |plan| Idle::new(plan, &topic))?;
+            let run = lead(plan, None, Idle::is_settled, idle(topic), interrupted)?;
             Ok(report::idle::report(plan, run))
         }
         Load::Echo { message_bytes } => {
-            let message_bytes = *message_bytes;
-            let run = steady(plan, None, interrupted, move |plan| Echo::new(plan, message_bytes))?;
-            Ok(report::echo::report(plan, message_bytes, run))
+            let run = lead(plan, None, Echo::is_settled, echo(*message_bytes), interrupted)?;
+            Ok(report::echo::report(plan, *message_bytes, run))
         }
-        Load::Fanout(fanout) => {
-            let own = fanout.clone();
-            let run = steady(plan, Some(&fanout.publish), interrupted, move |plan| Fanout::new(plan, &own))?;
-            Ok(report::fanout::report(plan, fanout, run))
+        Load::Fanout(own) => {
+            let run = lead(plan, Some(&own.publish), Fanout::is_settled, fanout(own), interrupted)?;
+            Ok(report::fanout::report(plan, own, run))
         }
-        Load::Churn(churn) => {
-            let own = churn.clone();
-            let work = move |post| ChurnWorker::new(post, &own)?.run();
-            let run = Coordinator::start(plan, churn.publish.as_ref(), nothing_is_outstanding, work)?;
-            Ok(report::churn::report(plan, churn, run.lead(interrupted)?))
+        Load::Churn(own) => {
+            let run = lead(plan, own.publish.as_ref(), nothing_is_outstanding, churn(own), interrupted)?;
+            Ok(report::churn::report(plan, own, run))
         }
     }
 }
 
-/// A run in which the connections are made first and then stay.
-fn steady<S: Scenario>(
-    plan: &Arc<Plan>,
-    publish: Option<&PublishPlan>,
-    interrupted: &AtomicBool,
-    scenario: impl Fn(&Arc<Plan>) -> S + Clone + Send + 'static,
-) -> Result<Run<S::Result>, LoadError> {
-    let work = move |post: Post| {
+/// Does this process's part of a plan that another process leads.
+pub(super) fn take_part(plan: Plan, part: Part) {
+    let plan = &Arc::new(plan);
+    match &plan.load {
+        Load::Idle { topic } => process::take_part(plan, part, idle(topic)),
+        Load::Echo { message_bytes } => process::take_part(plan, part, echo(*message_bytes)),
+        Load::Fanout(own) => process::take_part(plan, part, fanout(own)),
+        Load::Churn(own) => process::take_part(plan, part, churn(own)),
+    }
+}
+
+fn idle(topic: &str) -> impl Work<IdleResult> {
+    let topic = topic.to_owned();
+    steady(move |plan| Idle::new(plan, &topic))
+}
+
+fn echo(message_bytes: usize) -> impl Work<EchoResult> {
+    steady(move |plan| Echo::new(plan, message_bytes))
+}
+
+fn fanout(own: &FanoutPlan) -> impl Work<FanoutResult> {
+    let own = own.clone();
+    steady(move |plan| Fanout::new(plan, &own))
+}
+
+fn churn(own: &ChurnPlan) -> impl Work<ChurnResult> {
+    let own = own.clone();
+    move |post| ChurnWorker::new(post, &own)?.run()
+}
+
+/// The connections are made first and then stay.
+fn steady<S: Scenario>(scenario: impl Fn(&Arc<Plan>) -> S + Clone + Send + 'static) -> impl Work<S::Result> {
+    move |post: Post| {
         let scenario = scenario(&post.plan);
         Worker::new(post, scenario).run()
-    };
-    Coordinator::start(plan, publish, S::is_settled, work)?.lead(interrupted)
+    }
+}
+
+fn lead<R: DeserializeOwned + Send + 'static>(
+    plan: &Arc<Plan>,
+    publish: Option<&PublishPlan>,
+    is_settled: fn(&Totals) -> bool,
+    work: impl Work<R>,
+    interrupted: &AtomicBool,
+) -> Result<Run<R>, LoadError> {
+    Coordinator::start(plan, publish, is_settled, work)?.lead(interrupted)
 }
 
 struct Coordinator<R> {
@@ -109,10 +140,10 @@ struct Coordinator<R> {
     progress: Progress,
     /// What the server took before the first connection.
     server_before: Option<Usage>,
-    wakers: Vec<Waker>,
-    workers: Vec<JoinHandle<Result<WorkerResult<R>, LoadError>>>,
+    crew: Crew,
+    workers: Vec<Hand<Handed<R>>>,
     publisher: Option<Publisher>,
-    publishing: Option<JoinHandle<Result<PublisherResult, LoadError>>>,
+    publishing: Option<Hand<PublisherResult>>,
     /// Whether all that is under way is in.
     is_settled: fn(&Totals) -> bool,
     samples: Samples,
@@ -126,6 +157,8 @@ struct Samples {
     last_ns: u64,
     published: u64,
     connects: u64,
+    /// What the processes were told that the server has accepted.
+    accepted: u32,
 }
 
 impl Samples {
@@ -140,42 +173,42 @@ impl Samples {
     }
 }
 
-impl<R: Send + 'static> Coordinator<R> {
-    /// Starts the threads, each of which does `work`; they begin to connect at once.
+impl<R: DeserializeOwned + Send + 'static> Coordinator<R> {
+    /// Starts the threads, each of which does `work`, or the processes; they begin to connect at once.
     fn start(
         plan: &Arc<Plan>,
         publish: Option<&PublishPlan>,
         is_settled: fn(&Totals) -> bool,
-        work: impl FnOnce(Post) -> Result<WorkerResult<R>, LoadError> + Clone + Send + 'static,
+        work: impl Work<R>,
     ) -> Result<Self, LoadError> {
         let clock = Clock::start();
         let progress = Progress::new(plan.quiet);
         let server_before = server_usage(plan);
         // Before anything else, because it shows whether the server does what the run needs.
         let publisher = publish.map(|publish| Publisher::connect(plan, publish, clock.now())).transpose()?;
-        let mut coordinator = Coordinator {
+        let count = if plan.processes > 1 { plan.processes } else { plan.threads };
+        let shared = Arc::new(Shared::new(count, progress.is_live()));
+        let (crew, workers) = if plan.processes > 1 {
+            let (processes, workers) = start_processes(plan, &shared, clock)?;
+            (Crew::Processes(processes), workers)
+        } else {
+            let alone = move |post| Ok((vec![work(post)?], 0));
+            let (wakers, workers) = start_threads(plan, &shared, clock, alone)?;
+            (Crew::Threads(wakers), workers)
+        };
+        Ok(Coordinator {
             plan: plan.clone(),
-            shared: Arc::new(Shared::new(plan.threads, progress.is_live())),
+            shared,
             clock,
             progress,
             server_before,
-            wakers: Vec::with_capacity(plan.threads),
-            workers: Vec::with_capacity(plan.threads),
+            crew,
+            workers,
             publisher,
             publishing: None,
             is_settled,
             samples: Samples::default(),
-        };
-        for index in 0..plan.threads {
-            let poll = Poll::new().map_err(LoadError::system("make a poll loop"))?;
-            let waker = Waker::new(poll.registry(), WAKE).map_err(LoadError::system("make a waker"))?;
-            let post = Post { index, plan: plan.clone(), shared: coordinator.shared.clone(), clock, poll };
-            let work = work.clone();
-            let thread = spawn(format!("load-{index}"), move || work(post));
-            coordinator.wakers.push(waker);
-            coordinator.workers.push(thread.inspect_err(|_| coordinator.enter(Phase::Stopping))?);
-        }
-        Ok(coordinator)
+        })
     }
 
     /// Leads the run through its phases.
@@ -221,7 +254,9 @@ impl<R: Send + 'static> Coordinator<R> {
             end_ns,
         };
         for worker in self.workers {
-            run.add(join(worker)?);
+            let (results, cpu_ns) = join(worker)?;
+            run.cpu_ns += cpu_ns;
+            results.into_iter().for_each(|result| run.add(result));
         }
         run.publisher = self.publishing.map(join).transpose()?;
         if run.links.ready == 0 && !run.is_interrupted {
@@ -322,15 +357,17 @@ impl<R: Send + 'static> Coordinator<R> {
     fn look(&mut self) -> Totals {
         let totals = self.shared.totals();
         self.samples.take(self.clock.now(), &totals);
+        let accepted = self.shared.accepted.load(Ordering::Acquire);
+        if accepted != self.samples.accepted {
+            self.samples.accepted = accepted;
+            self.crew.accepted(accepted);
+        }
         totals
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&mut self, phase: Phase) {
         self.shared.set_phase(phase);
-        for waker in &self.wakers {
-            // It writes to an eventfd of our own; without it the run could not end.
-            waker.wake().expect("an eventfd takes a wake-up");
-        }
+        self.crew.enter(phase, &self.shared);
     }
 
     fn is_over(&self, interrupted: &AtomicBool) -> bool {
@@ -365,22 +402,13 @@ impl<R> Run<R> {
     }
 }
 
-fn spawn<T: Send + 'static>(name: String, f: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, LoadError> {
-    thread::Builder::new().name(name).spawn(f).map_err(LoadError::system("start a thread"))
-}
-
-/// A thread's result; its panic is passed on.
-fn join<T>(thread: JoinHandle<Result<T, LoadError>>) -> Result<T, LoadError> {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
 /// What the server has taken so far; `None` if nobody asked, or if it is gone.
 fn server_usage(plan: &Plan) -> Option<Usage> {
     plan.server.and_then(|server| server.usage().ok())
 }
 
 /// CPU time of this process so far, in nanoseconds.
-fn cpu_ns() -> u64 {
+pub(super) fn cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

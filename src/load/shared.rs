@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::thread::Thread;
 
+use serde::{Deserialize, Serialize};
+
 /// Where the run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub(super) enum Phase {
     /// Connections are made.
@@ -40,7 +42,7 @@ pub(super) struct Gauges {
 }
 
 /// What a thread's connections have come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LinkCounts {
     pub(super) connected: u64,
     pub(super) ready: u64,
@@ -69,7 +71,7 @@ impl std::ops::AddAssign for LinkCounts {
 }
 
 /// What a scenario has come to, for progress and to know when all is in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counts {
     /// What the scenario counts: messages, round trips, answered pings.
     pub(super) received: u64,

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 /// What one subscriber has received, in a few bytes as long as nothing is wrong.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
     /// The first number that it looks at.
     first: u32,
@@ -13,7 +15,7 @@ pub(super) struct Tally {
     trouble: Option<Box<Trouble>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Trouble {
     /// Numbers below `next` that have not come, in rising order.
     holes: Vec<Range<u32>>,
@@ -34,7 +36,7 @@ pub(super) enum Arrival {
 }
 
 /// What became of all messages that were published, for one subscriber.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Verdict {
     /// Distinct messages that came.
     pub(super) delivered: u64,

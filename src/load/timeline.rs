@@ -3,6 +3,10 @@
 use std::ops::AddAssign;
 
 use hdrhistogram::Histogram;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::latency::{from_text, to_text};
 
 /// Slots of a run at the most. When there would be more, each becomes twice as wide.
 const SLOTS_MAX: usize = 600;
@@ -19,7 +23,7 @@ const NS_MAX: u64 = 600_000_000_000;
 const DIGITS: u8 = 2;
 
 /// A slot for each second of a run (or for each 2, 4 … seconds), from the begin of its clock on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Timeline<T> {
     /// Seconds of a slot.
     slot_s: u64,
@@ -91,8 +95,21 @@ impl<T: Default + AddAssign> Timeline<T> {
 }
 
 /// The time spans of one slot, told apart less finely than those of the run as a whole.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Spans(Option<Box<Histogram<u32>>>);
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Spans(
+    #[serde(serialize_with = "write_spans", deserialize_with = "read_spans")] Option<Box<Histogram<u32>>>,
+);
+
+fn write_spans<S: Serializer>(spans: &Option<Box<Histogram<u32>>>, to: S) -> Result<S::Ok, S::Error> {
+    spans.as_deref().map(to_text).serialize(to)
+}
+
+fn read_spans<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<Histogram<u32>>>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+    let mut histogram = from_text(&text).map_err(D::Error::custom)?;
+    histogram.auto(true);
+    Ok(Some(Box::new(histogram)))
+}
 
 impl Spans {
     pub(super) fn record(&mut self, ns: u64) {
@@ -131,7 +148,7 @@ impl AddAssign for Spans {
 }
 
 /// What came in one slot.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Arrivals {
     /// How late each message was, or how long its way and back took.
     pub(super) spans: Spans,
@@ -204,6 +221,19 @@ mod tests {
         assert_eq!(sum.count(), 3);
         assert!(sum.at(0.5).unwrap().abs_diff(80_000_000_000) < 800_000_000);
         assert!(sum.max().unwrap().abs_diff(NS_MAX) < NS_MAX / 100);
+    }
+
+    #[test]
+    fn a_timeline_survives_as_text() {
+        let mut timeline = Timeline::<Arrivals>::default();
+        timeline.at(0).dropped = 5;
+        timeline.at(2 * NS_PER_S).spans.record(1_000_000);
+        let text = serde_json::to_string(&timeline).unwrap();
+        let mut read: Timeline<Arrivals> = serde_json::from_str(&text).unwrap();
+        assert_eq!((read.slots()[0].dropped, read.slots()[2].spans.at(1.0)), (5, timeline.slots()[2].spans.at(1.0)));
+        // It still grows.
+        read.at(2 * NS_PER_S).spans.record(NS_MAX);
+        assert_eq!(read.slots()[2].spans.count(), 2);
     }
 
     #[test]

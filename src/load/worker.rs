@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
+use serde::{Deserialize, Serialize};
 
 use super::LoadError;
 use super::clock::{Clock, ns};
@@ -68,6 +69,7 @@ struct Slot<C> {
 }
 
 /// What a thread hands in.
+#[derive(Serialize, Deserialize)]
 pub(super) struct WorkerResult<R> {
     pub(super) connects: ConnectStats,
     pub(super) links: LinkCounts,

@@ -22,6 +22,7 @@ mod language;
 mod layering;
 mod library;
 mod limits;
+mod load;
 mod logging;
 mod partial;
 mod peers;

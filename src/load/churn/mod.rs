@@ -1,19 +1,24 @@
 //! Churn: subscribers that come, stay a while and leave, at a rate that the server has no say in.
 //!
-//! What a subscriber must get is judged by its visit (`visit`); the poll loop that leads visitors in and out is the
-//! worker (`worker`).
+//! What a subscriber must get is judged by its visit (`visit`); what it is about to do and hears, by the visitor
+//! (`visitor`); the poll loop that leads visitors in and out is the worker (`worker`).
 
+mod plan;
 mod visit;
+mod visitor;
 mod worker;
 
+pub(super) use plan::ChurnPlan;
 pub(super) use visit::{Judged, Visit};
 pub(super) use worker::ChurnWorker;
+
+use serde::{Deserialize, Serialize};
 
 use super::latency::Latency;
 use super::timeline::{Arrivals, Timeline};
 
 /// What one thread has seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct ChurnResult {
     /// Connects that were begun.
     pub(super) begun: u64,

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::load::tally::{Arrival, Tally, Verdict};
 
 /// Visits with something missing that are kept until it is known which publishes were refused.
@@ -54,7 +56,7 @@ impl Visit {
 }
 
 /// What the visits that are over got.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::load) struct Judged {
     /// Of those with nothing amiss.
     clean: Verdict,

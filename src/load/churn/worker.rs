@@ -5,31 +5,23 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::mem;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
-use rustix::event::Timespec;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use socket2::SockRef;
 
-use super::{ChurnResult, Visit};
+use super::ChurnResult;
+use super::plan::ChurnPlan;
+use super::visitor::{State, Visitor, Visitors};
 use crate::load::LoadError;
+use crate::load::alarm::Alarm;
 use crate::load::clock::ns;
 use crate::load::connect::{self, CONNECT_TIMEOUT, ConnectStats, Reasons};
-use crate::load::dialect::Reply;
-use crate::load::fanout::ANY_TOPIC;
 use crate::load::link::{Link, Stage};
-use crate::load::payload::{STAMP_BYTES, Stamp, Template};
-use crate::load::plan::ChurnPlan;
-use crate::load::scenario::{Step, deliver};
-use crate::load::shared::{Counts, LinkCounts, Phase, Shared};
-use crate::load::subscriber::Subscriber;
-use crate::load::tally::Arrival;
+use crate::load::scenario::deliver;
+use crate::load::shared::{Counts, LinkCounts, Phase};
 use crate::load::turns::Turns;
 use crate::load::worker::{Post, WAKE, WorkerResult};
 
@@ -72,8 +64,7 @@ pub(in crate::load) struct ChurnWorker {
     unread: Vec<(usize, u32)>,
     p99_due_ns: u64,
     /// Wakes the thread for the next connect; the poll loop's own time-out comes up to a millisecond late.
-    alarm: OwnedFd,
-    alarm_ns: Option<u64>,
+    alarm: Alarm,
 }
 
 /// Where one connection is at a time.
@@ -89,34 +80,10 @@ struct Place {
     due_ns: u64,
 }
 
-#[derive(Default)]
-struct Visitor {
-    visit: Visit,
-    state: State,
-}
-
-/// What a subscriber is about to do.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum State {
-    /// To stay until its time is over. Of those who are not yet subscribed, too.
-    #[default]
-    Staying,
-    /// To leave as soon as all messages before this one have come.
-    Leaving { end: u32 },
-    /// To see the server close: it has said that it is done.
-    Closing { since_ns: u64, end: u32 },
-}
-
 impl ChurnWorker {
     pub(in crate::load) fn new(post: Post, churn: &ChurnPlan) -> Result<ChurnWorker, LoadError> {
         let count = post.plan.share(post.index).len();
-        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
-            .map_err(io::Error::from)
-            .and_then(|alarm| {
-                post.poll.registry().register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
-                Ok(alarm)
-            })
-            .map_err(LoadError::system("make a timer"))?;
+        let alarm = Alarm::new(&post.poll, ALARM)?;
         Ok(ChurnWorker {
             visitors: Visitors::new(&post, churn),
             churn: churn.clone(),
@@ -133,7 +100,6 @@ impl ChurnWorker {
             unread: Vec::new(),
             p99_due_ns: 0,
             alarm,
-            alarm_ns: None,
             post,
         })
     }
@@ -145,7 +111,7 @@ impl ChurnWorker {
             self.begin_connects()?;
             self.follow_timers()?;
             self.keep_alive();
-            self.set_alarm()?;
+            self.alarm.set(self.connect_due().map(|(_, due)| due), self.post.clock.now())?;
             match self.post.poll.poll(&mut events, self.timeout()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(LoadError::System { what: "wait for socket events", source: error });
@@ -180,23 +146,6 @@ impl ChurnWorker {
         Some(Duration::from_nanos(due.saturating_sub(self.post.clock.now())))
     }
 
-    /// Sets the alarm to the next connect, if that is still to come.
-    fn set_alarm(&mut self) -> Result<(), LoadError> {
-        let due_ns = self.connect_due().map(|(_, due)| due);
-        if due_ns == self.alarm_ns {
-            return Ok(());
-        }
-        self.alarm_ns = due_ns;
-        let span = due_ns.map_or(0, |due| due.saturating_sub(self.post.clock.now()));
-        // A span of 0 turns the alarm off: what is due already needs none.
-        let it_value = Timespec { tv_sec: (span / 1_000_000_000) as i64, tv_nsec: (span % 1_000_000_000) as i64 };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
-        timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &once)
-            .map_err(io::Error::from)
-            .map_err(LoadError::system("set a timer"))?;
-        Ok(())
-    }
-
     /// The number of the next connect of this thread and when it is due, if one is due in this run at all.
     fn connect_due(&self) -> Option<(u64, u64)> {
         if self.phase != Phase::Running {
@@ -207,7 +156,8 @@ impl ChurnWorker {
 
     fn next_connect(&self) -> Option<(u64, u64)> {
         // The threads take turns.
-        let number = self.begun * self.post.plan.threads as u64 + self.post.index as u64;
+        let plan = &self.post.plan;
+        let number = self.begun * plan.workers() as u64 + plan.worker(self.post.index) as u64;
         let begin_ns = self.post.shared.begin_ns();
         let due = self.churn.due_ns(begin_ns, number);
         (due < begin_ns + ns(self.post.plan.duration)).then_some((number, due))
@@ -529,77 +479,4 @@ fn token(index: usize, generation: u32) -> Token {
 
 fn place_of(token: Token) -> (usize, u32) {
     (token.0 & u32::MAX as usize, (token.0 >> 32) as u32)
-}
-
-/// What the visitors of a thread hear.
-struct Visitors {
-    subscriber: Subscriber,
-    template: Template,
-    churn: ChurnPlan,
-    run: u32,
-    shared: Arc<Shared>,
-    result: ChurnResult,
-}
-
-impl Visitors {
-    fn new(post: &Post, churn: &ChurnPlan) -> Visitors {
-        let message_bytes = churn.publish.as_ref().map_or(STAMP_BYTES, |publish| publish.message_bytes);
-        Visitors {
-            subscriber: Subscriber::new(&post.plan, &churn.topic),
-            template: Template::new(message_bytes, |payload| post.plan.dialect.publishing().publish("", payload)),
-            churn: churn.clone(),
-            run: post.plan.run,
-            shared: post.shared.clone(),
-            result: ChurnResult::default(),
-        }
-    }
-
-    fn message(&mut self, link: &mut Link, visitor: &mut Visitor, message: &[u8], now: u64) -> Result<Step, LoadError> {
-        match self.subscriber.dialect().reply(message) {
-            Reply::Message { topic, payload } if link.is_ready() => self.delivered(visitor, topic, payload, now),
-            Reply::Gap { topic, count } if topic == self.churn.topic.as_bytes() || topic == ANY_TOPIC => {
-                visitor.visit.gap(count);
-                self.result.gap_notices += 1;
-                self.result.over_time.at(now).dropped += count;
-            }
-            Reply::Gap { .. } => {}
-            Reply::Pong if link.is_ready() => {}
-            reply => {
-                let step = self.subscriber.answer(link, reply, message)?;
-                if step == Step::Ready && !link.is_ready() {
-                    let begin_ns = self.shared.begin_ns();
-                    let first = self.churn.publish.as_ref().map_or(0, |publish| publish.first_after(begin_ns, now));
-                    visitor.visit = Visit::from(first);
-                }
-                return Ok(step);
-            }
-        }
-        Ok(Step::Stay)
-    }
-
-    fn delivered(&mut self, visitor: &mut Visitor, topic: Option<&[u8]>, payload: &[u8], now: u64) {
-        let stamp = Stamp::parse(payload).filter(|stamp| stamp.run == self.run);
-        let Some(stamp) = stamp.filter(|_| topic.is_none_or(|topic| topic == self.churn.topic.as_bytes())) else {
-            self.result.foreign += 1;
-            return;
-        };
-        if self.churn.publish.as_ref().is_none_or(|publish| stamp.seq >= publish.messages) {
-            self.result.corrupted += 1;
-            return;
-        }
-        if !self.template.matches_filler(payload) {
-            self.result.corrupted += 1;
-        }
-        if visitor.visit.receive(stamp.seq) != Arrival::Duplicate {
-            let latency = now.saturating_sub(stamp.at_ns);
-            self.result.latency.record(latency);
-            self.result.over_time.at(now).spans.record(latency);
-            self.result.received += 1;
-            self.result.last_delivery_ns = now;
-        }
-    }
-
-    fn p99_ns(&self) -> u64 {
-        self.result.latency.at(0.99)
-    }
 }

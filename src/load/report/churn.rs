@@ -1,8 +1,8 @@
 //! The figures of `load churn`.
 
 use super::{FULL, Report, SHORT, Section, Value, settings_section};
-use crate::load::churn::ChurnResult;
-use crate::load::plan::{ChurnPlan, Plan};
+use crate::load::churn::{ChurnPlan, ChurnResult};
+use crate::load::plan::Plan;
 use crate::load::run::Run;
 use crate::load::tally::Verdict;
 

@@ -6,7 +6,7 @@
 //!
 //! | section | keys |
 //! | --- | --- |
-//! | `settings` | `target`, `framing`, `source_ips`, `topic` (texts), `connections`, `threads`, `duration_s`, and those of the scenario |
+//! | `settings` | `target`, `framing`, `source_ips`, `topic` (texts), `connections`, `threads`, `processes` (if several), `duration_s`, and those of the scenario |
 //! | `connect` | `ready`, `failed`, `failed_tries`, `failures` (counts by reason), `connects_per_s`, `connect_us_*`, `ready_us_*` |
 //! | `idle` | `held_s`, `closed`, `closed_reasons` (counts by reason), `pings`, `pings_unanswered`, `ping_us_*` |
 //! | `echo` | `round_trips`, `round_trips_per_s`, `rtt_us_*`, `unanswered`, `corrupted`, `duplicated`, `closed`, `closed_reasons` |
@@ -187,7 +187,10 @@ pub(super) fn settings_section(plan: &Plan) -> Section {
         section.add("source_ips", "source addresses", Value::Text(sources.to_string()));
     }
     section.count("connections", "connections", plan.connections as u64);
-    section.count("threads", "threads", plan.threads as u64);
+    section.count("threads", "threads", plan.workers() as u64);
+    if plan.processes > 1 {
+        section.count("processes", "processes", plan.processes as u64);
+    }
     section.add("duration_s", "duration", Value::Seconds(plan.duration.as_secs_f64()));
     section
 }
