@@ -28,5 +28,7 @@ mod partial;
 mod peers;
 mod readme;
 mod slow;
+#[cfg(feature = "control")]
+mod soak;
 mod sse;
 mod websocket;
