@@ -1,6 +1,7 @@
 //! The load generator: `corecast load idle|echo|fanout|churn`.
 //!
-//! A command becomes a plan (`plan`); the coordinator (`run`) leads the threads through the phases of the run.
+//! A command becomes a plan (`plan`); the coordinator (`run`) leads the threads, or the processes with threads of their
+//! own (`crew`, `process`), through the phases of the run.
 //! Each thread is a poll loop over its share of the connections (`worker`). What is measured stands in a scenario
 //! (`idle`, `echo`, `fanout`); a churn, whose connections come and go, has a poll loop of its own (`churn`). Which bytes
 //! are spoken stands in `dialect`.

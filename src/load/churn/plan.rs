@@ -66,3 +66,43 @@ impl ChurnPlan {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::plan::Load;
+    use crate::load::tests::plan;
+
+    fn churn(line: &str) -> ChurnPlan {
+        let Load::Churn(churn) = plan(&format!("churn {line}")).unwrap().load else { unreachable!() };
+        churn
+    }
+
+    #[test]
+    fn stays_cover_their_range_evenly_and_so_do_those_that_end_with_a_reset() {
+        let churn = churn("--stay 100ms-200ms --abrupt-percent 10");
+        let mut tenths = [0; 10];
+        for number in 5_000..6_000 {
+            let stay = churn.stay_ns(number);
+            assert!((100_000_000..=200_000_000).contains(&stay), "{stay}");
+            tenths[((stay - 100_000_000) / 10_000_001) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|count| (95..=105).contains(count)), "{tenths:?}");
+        let abrupt: Vec<_> = (5_000..6_000).filter(|number| churn.is_abrupt(*number)).collect();
+        assert_eq!(abrupt.len(), 100);
+        // Short and long stays are reset alike.
+        let early = abrupt.iter().filter(|number| churn.stay_ns(**number) < 150_000_000).count();
+        assert!((45..=55).contains(&early), "{early}");
+    }
+
+    #[test]
+    fn no_message_that_a_visit_owes_was_due_before_it() {
+        let publish = churn("--publish-rate 30 --duration 2s").publish.unwrap();
+        let begin_ns = 12_345;
+        for now in (0..3_000_000_000).step_by(1_234_567) {
+            let first = publish.first_after(begin_ns, now);
+            assert!(first == publish.messages || publish.due_ns(begin_ns, first) > now, "{now}");
+            assert!(first == 0 || publish.due_ns(begin_ns, first - 1) <= now, "{now}");
+        }
+    }
+}

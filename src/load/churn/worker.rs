@@ -38,7 +38,11 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 const READS_PER_TURN: usize = 16;
 
 /// How long the server may take to answer a shutdown.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A visitor waits for what it is owed for so many times the run's patience: a server that lags far behind is slow, and
+/// has lost nothing yet.
+const LEAVE_PATIENCE: u32 = 6;
 
 /// How often the live percentile is worked out, if anyone looks at it.
 const P99_STEP: Duration = Duration::from_millis(200);
@@ -250,7 +254,7 @@ impl ChurnWorker {
             self.shut_down(index, end, now);
         } else {
             place.visitor.state = State::Leaving { end };
-            self.set_timer(index, now + ns(self.post.plan.settle_timeout));
+            self.set_timer(index, now + ns(LEAVE_PATIENCE * self.post.plan.settle_timeout));
         }
     }
 
@@ -433,7 +437,7 @@ impl ChurnWorker {
     fn report(&mut self) {
         let shared = &self.post.shared;
         let counts = Counts {
-            received: self.visitors.result.received,
+            received: if self.churn.publish.is_some() { self.visitors.result.received } else { self.links.ready },
             outstanding: (self.places.len() - self.free.len()) as u64,
             ..Counts::default()
         };
@@ -441,7 +445,9 @@ impl ChurnWorker {
         shared.report_links(self.post.index, self.links);
         if shared.shows_progress && self.post.clock.now() >= self.p99_due_ns {
             self.p99_due_ns = self.post.clock.now() + ns(P99_STEP);
-            shared.report_p99(self.post.index, self.visitors.p99_ns());
+            let p99_ns =
+                if self.churn.publish.is_some() { self.visitors.p99_ns() } else { self.connects.ready.at(0.99) };
+            shared.report_p99(self.post.index, p99_ns);
         }
     }
 

@@ -132,7 +132,7 @@ impl Report {
         if run.links.closed > 0 {
             problems.push(format!("{} connections were lost ({})", run.links.closed, run.closed));
         }
-        let mut sections = vec![settings, connect_section(run), own, client_section(run, messages)];
+        let mut sections = vec![settings, connect_section(plan, run), own, client_section(run, messages)];
         match (plan.server, run.server) {
             (_, Some(server)) => sections.push(server_section(&server, run.links.open(), messages)),
             (Some(process), None) if run.begin_ns.is_some() => {
@@ -195,7 +195,7 @@ pub(super) fn settings_section(plan: &Plan) -> Section {
     section
 }
 
-fn connect_section<R>(run: &Run<R>) -> Section {
+fn connect_section<R>(plan: &Plan, run: &Run<R>) -> Section {
     let mut section = Section::new("connect");
     section.count("ready", "ready", run.links.ready);
     section.count("failed", "failed", run.links.given_up);
@@ -206,8 +206,9 @@ fn connect_section<R>(run: &Run<R>) -> Section {
         let rate = run.links.ready as f64 * 1e9 / span_ns as f64;
         section.add("connects_per_s", "connects", Value::PerSecond(rate));
     }
-    section.latency("connect_us", "connect", &run.connects.connect, SHORT);
-    section.latency("ready_us", "first answer", &run.connects.ready, SHORT);
+    let quantiles = if plan.connects_under_load() { FULL } else { SHORT };
+    section.latency("connect_us", "connect", &run.connects.connect, quantiles);
+    section.latency("ready_us", "first answer", &run.connects.ready, quantiles);
     section
 }
 
