@@ -21,7 +21,7 @@ usage: soak.sh [--minutes N | --hours N | --smoke] [--connections N] [--rate N] 
   --memory-allowance MIB  how far resident memory may be above that after round 2 of the same server (default 24)
 
 One line a round, and a summary. After each round, when its clients are gone, the server must be where it began: file
-descriptors, tasks, connections, topics and queues. Every message must be accounted for: matched = delivered + dropped
+descriptors, sockets, polls, connections, topics and queues. Every message must be accounted for: matched = delivered + dropped
 for a named reason, in the server's counters and in each receipt; and the load generator, which checks every message
 that it gets, must be content. A drain must end with exit code 0.
 
@@ -174,6 +174,18 @@ stats() { curl -sS --max-time 10 "$control/v1/stats"; }
 # The server's own sockets and files; calls to the control plane are over by now.
 open_fds() { find "/proc/$server/fd" -mindepth 1 2>/dev/null | wc -l; }
 
+# Sockets of clients that the kernel still holds for the server, though no descriptor may lead to them any more. Those
+# that only wait out their time (TIME_WAIT, 06) and those that listen (0A) are none.
+held_sockets() {
+    local port ports=''
+    for port in "${address[@]}"; do
+        ports+=$(printf ' %04X' "${port##*:}")
+    done
+    awk -v ports="$ports" 'BEGIN { n = split(ports, list, " "); for (i = 1; i <= n; i++) own[list[i]] = 1 }
+        { split($2, local, ":") } local[2] in own && $4 != "06" && $4 != "0A" { held++ } END { print held + 0 }' \
+        "/proc/$server/net/tcp"
+}
+
 resident_kib() { awk '/^VmRSS:/ { print $2 }' "/proc/$server/status" 2>/dev/null; }
 
 # ---- The parts of a round -----------------------------------------------------------------------
@@ -233,7 +245,7 @@ run_round() {
     *) target=${address[$framing]} ;;
     esac
     hold_clients line http "$connections" "$((part_s + 1))s"
-    load churn churn --framing "$framing" --target "$target" --rate "$rate" --connections $((rate * 2)) \
+    load churn churn --framing "$framing" --target "$target" --rate "$rate" --connections $((rate * 4)) \
         --stay 100ms-1s --abrupt-percent 30 --publish-rate 20 --duration "${part_s}s"
     # Bursts of large messages: those who stall, and some who don't, miss messages, and are told.
     load stalled fanout --target "${address[line]}" --connections "$connections" --stalled-percent 20 \
@@ -246,12 +258,12 @@ run_round() {
 
 # at_rest: whether all clients are gone, from the figures in $now.
 at_rest() {
-    jq -e '.totals | .connections == 0 and .tasks == 0 and .topics == 0 and .queued_messages == 0 and .queued_bytes == 0
+    jq -e '.totals | .connections == 0 and .polls == 0 and .topics == 0 and .queued_messages == 0 and .queued_bytes == 0
         and .publish_queue == 0 and .mesh_backlog == 0' <<<"$now" >/dev/null
 }
 
 check_rest() {
-    local step fds=0 listed
+    local step fds=0 held listed
     now='{}'
     for ((step = 0; step < rest_s * 10; step++)); do
         now=$(stats)
@@ -259,9 +271,11 @@ check_rest() {
         at_rest && ((fds <= base_fds)) && break
         sleep 0.1
     done
-    at_rest || fail "not at rest after $rest_s s: $(jq -c '.totals | {connections, tasks, topics, queued_messages, queued_bytes,
+    at_rest || fail "not at rest after $rest_s s: $(jq -c '.totals | {connections, polls, topics, queued_messages, queued_bytes,
         publish_queue, mesh_backlog}' <<<"$now")"
     ((fds <= base_fds)) || fail "$fds file descriptors are open, $base_fds were at the begin"
+    held=$(held_sockets)
+    ((held == 0)) || fail "the kernel still holds $held sockets of clients that are gone"
     listed=$(curl -sS --max-time 10 "$control/v1/connections" | jq '.connections | length')
     [[ $listed == 0 ]] || fail "the registry lists $listed connections"
     jq -e '.totals | .matched == .delivered + .queued_messages + (.dropped | add)' <<<"$now" >/dev/null ||

@@ -84,7 +84,7 @@ exec {BINARY} "$@"
     let output = soak(&program, &["--smoke"]);
     let text = text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    let held = text.contains("\"connections\":1,\"tasks\":1,") && text.contains("the registry lists 1 connections");
+    let held = text.contains("\"connections\":1,\"polls\":1,") && text.contains("the registry lists 1 connections");
     assert!(held && text.contains("file descriptors are open") && text.contains("result: FAILED"), "{text}");
     fs::remove_dir_all(program.parent().unwrap()).unwrap();
 }
