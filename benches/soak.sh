@@ -127,6 +127,7 @@ fi
 
 # On ports that the kernel chooses, so that any number of soaks may run side by side.
 start_server() {
+    : >"$scratch/server.log"
     "$program" serve --client-publish --drain-time "${drain_s}s" --control 127.0.0.1:0 --report-every 1h \
         --listen line=127.0.0.1:0 --listen length=127.0.0.1:0 --listen http=127.0.0.1:0 \
         >/dev/null 2>"$scratch/server.log" &
