@@ -103,6 +103,14 @@ impl Core {
     }
 
     fn take_report(&mut self, report: Report) {
+        let key = match report.interest {
+            Interest::Accept(_) => None,
+            Interest::Read(key) | Interest::Write(key) => Some(key),
+        };
+        // A poll of a connection that is gone: its cancellation may have come between two of its reports.
+        if report.armed && key.is_some_and(|key| self.table.get(key).is_none()) {
+            return self.readiness.unwatch(report.interest);
+        }
         match report.interest {
             Interest::Accept(number) => self.listeners.report(number, report.armed),
             Interest::Read(key) => {
