@@ -124,6 +124,9 @@ pub(crate) const STALL_MS: u64 = 50;
 /// Milliseconds of one tick of the timing wheel. Timeouts are late by at most one tick.
 pub(crate) const TICK_MS: u64 = 250;
 
+/// Milliseconds between two looks whether the shards' clocks go on: longer than a tick.
+pub(crate) const PULSE_LOOK_MS: u64 = 300;
+
 /// Slots of the timing wheel: one turn takes `WHEEL_SLOTS * TICK_MS` = 64 s.
 pub(crate) const WHEEL_SLOTS: usize = 256;
 

@@ -117,6 +117,7 @@ mod hub;
 pub mod load;
 mod message;
 mod metrics;
+mod pulse;
 mod rate;
 mod receipt;
 mod registry;

@@ -39,6 +39,7 @@ use crate::config::{Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, START_LOOK_MS
 use crate::handler::Handler;
 use crate::host;
 use crate::metrics::ShardMetrics;
+use crate::pulse::Pulse;
 use crate::registry::Registry;
 use crate::shard::core::Core;
 use crate::shard::mailbox::{Command, Mesh, ShardMsg};
@@ -54,6 +55,7 @@ pub(crate) struct Start {
     pub(crate) commands: Receiver<Command>,
     /// The first request to drain, with the time to do it over.
     pub(crate) drain: Receiver<Duration>,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 /// A running shard: its state and its handler.
@@ -66,12 +68,13 @@ pub(crate) struct Shard<H> {
     failure: Sender<String>,
 }
 
-/// How long the executor may let other tasks run before those that carry messages get their turn.
-const URGENT_WITHIN: Duration = Duration::from_millis(2);
+/// How long the executor may let other tasks run before those that carry messages get their turn. Turns of connections
+/// make room by themselves after each batch.
+const URGENT_WITHIN: Duration = Duration::from_millis(10);
 
 /// Runs a shard on the executor of the calling thread, until it has drained. `ready` is called once it accepts.
 pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce()) -> Result<(), String> {
-    let Start { index, config, registry, metrics, sockets, mesh, commands, drain } = start;
+    let Start { index, config, registry, metrics, sockets, mesh, commands, drain, pulse } = start;
     let urgent = glommio::executor().create_task_queue(
         Shares::default(),
         Latency::Matters(URGENT_WITHIN),
@@ -96,7 +99,7 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         shard.spawn_urgent(retry_mesh(Rc::clone(&shard)))?,
         shard.spawn_urgent(obey(Rc::clone(&shard), commands))?,
         glommio::spawn_local(guarded(Rc::clone(&shard), runner::run(Rc::clone(&shard), signal))),
-        glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard)))),
+        glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard), pulse))),
     ];
     for (_, lane) in lanes {
         tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), lane))?);
@@ -226,9 +229,11 @@ async fn retry_mesh<H: Handler>(shard: Rc<Shard<H>>) {
 }
 
 /// Moves the shard's clock on.
-async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
+async fn tick<H: Handler>(shard: Rc<Shard<H>>, pulse: Arc<Pulse>) {
     let started = Instant::now();
+    let beating = poll_fn(|cx| Poll::Ready(pulse.begin(cx))).await;
     loop {
+        beating.beat();
         let asleep = Instant::now();
         glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
         let late_ms = (asleep.elapsed().as_millis() as u64).saturating_sub(TICK_MS);

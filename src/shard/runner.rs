@@ -42,6 +42,10 @@ impl TurnQueue {
         key
     }
 
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     fn poll_nonempty(&mut self, cx: &Context<'_>) -> Poll<()> {
         if !self.keys.is_empty() {
             return Poll::Ready(());
@@ -165,7 +169,12 @@ pub(super) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
             turn::take(&shard, key);
         }
         shard.core.borrow_mut().submit_polls();
-        glommio::yield_if_needed().await;
+        if shard.core.borrow().turns.is_empty() {
+            glommio::yield_if_needed().await;
+        } else {
+            // Messages go out between two batches, however much there is to read.
+            glommio::executor().yield_task_queue_now().await;
+        }
         if any {
             continue;
         }
