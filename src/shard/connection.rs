@@ -199,3 +199,17 @@ pub(super) fn spread(id: ConnId) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed ^ (mixed >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::table::Table;
+
+    /// The README says what a connection costs. What makes this grow makes a million of them grow.
+    #[test]
+    fn a_row_takes_no_more_than_it_did() {
+        assert_eq!(size_of::<Connection>(), 88);
+        assert_eq!(Table::<Connection>::BYTES_PER_ROW, 96);
+        assert_eq!(size_of::<crate::registry::Row>(), 28);
+    }
+}

@@ -95,6 +95,10 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
+    /// What a row takes in a page.
+    #[cfg(test)]
+    pub(crate) const BYTES_PER_ROW: usize = size_of::<Slot<T>>();
+
     /// Rows that are taken.
     pub(crate) fn len(&self) -> usize {
         self.len
