@@ -83,6 +83,19 @@ impl FromStr for ControlUrl {
     }
 }
 
+/// Asks a server how many connections it has.
+///
+/// # Errors
+/// As [`Client::get`].
+pub(crate) fn count_connections(control: &ControlUrl) -> Result<u64, CommandError> {
+    #[derive(Deserialize)]
+    struct Stats {
+        connections: u64,
+    }
+    let client = Client::new(&ControlArgs { control: control.clone(), token_file: None })?;
+    client.get("/v1/stats").map(|stats: Stats| stats.connections)
+}
+
 /// What the server says when it does not do what was asked (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Problem {

@@ -14,6 +14,8 @@ pub mod stats;
 mod text;
 
 #[cfg(feature = "control")]
+pub(crate) use client::count_connections;
+#[cfg(feature = "control")]
 pub use client::{ControlArgs, ControlUrl, Problem};
 #[cfg(feature = "control")]
 pub use error::CommandError;

@@ -29,7 +29,7 @@ const RETRIES: u8 = 3;
 /// Pause before the first retry; it doubles with each one.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Time for a connect and the server's first answer.
+/// Time for a connect and the server's first answer, if nothing else is asked for.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// SO_RCVBUF of a connection that is to stall, in bytes.
@@ -110,7 +110,9 @@ impl ConnectStats {
 /// Decides which of a thread's connections to make, and when.
 #[derive(Debug)]
 pub(super) struct Connector {
-    total: usize,
+    /// Connections to make, so far.
+    wanted: usize,
+    timeout_ns: u64,
     /// The first connection that has not been tried.
     next: usize,
     /// When to try which connection again.
@@ -140,7 +142,8 @@ impl Connector {
             Pace { next_ns, interval_ns: interval_ns * plan.workers() as f64 }
         });
         Connector {
-            total: plan.share(thread).len(),
+            wanted: plan.part(thread, plan.first_step()),
+            timeout_ns: ns(plan.connect_timeout),
             next: 0,
             retries: BinaryHeap::new(),
             begun: VecDeque::new(),
@@ -149,6 +152,16 @@ impl Connector {
             pace,
             stats: ConnectStats::default(),
         }
+    }
+
+    /// Makes connections up to so many.
+    pub(super) fn extend(&mut self, wanted: usize) {
+        self.wanted = self.wanted.max(wanted);
+    }
+
+    /// Connections to make, so far.
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted
     }
 
     /// The next connection to begin now, if there is one.
@@ -181,7 +194,7 @@ impl Connector {
             return None;
         }
         let due = match self.retries.peek() {
-            _ if self.next < self.total => 0,
+            _ if self.next < self.wanted => 0,
             Some(&Reverse((due, _))) => due,
             None => return None,
         };
@@ -198,7 +211,7 @@ impl Connector {
 
     /// When [`Connector::overdue`] must be asked next.
     pub(super) fn deadline(&self) -> Option<u64> {
-        self.begun.front().map(|&(began, _)| began + ns(CONNECT_TIMEOUT))
+        self.begun.front().map(|&(began, _)| began + self.timeout_ns)
     }
 
     /// A connection that was begun became ready.

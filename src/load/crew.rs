@@ -42,6 +42,14 @@ impl Crew {
         }
     }
 
+    /// Has threads of this process see that more connections are wanted. Only a ramp goes on to more, and it has no
+    /// other processes.
+    pub(super) fn extended(&self) {
+        if let Crew::Threads(wakers) = self {
+            wake(wakers);
+        }
+    }
+
     /// Tells those who can't see it that the server has accepted all messages before `end`.
     pub(super) fn accepted(&mut self, end: u32) {
         if let Crew::Processes(processes) = self {

@@ -120,6 +120,24 @@ pub enum LoadError {
         /// The error's code and text.
         error: String,
     },
+    /// The kernel does not tell what a process or the machine uses.
+    #[error("cannot read {what}: {source}", what = what.display())]
+    Unreadable {
+        /// What was read.
+        what: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The server's control plane does not answer as it should.
+    #[cfg(feature = "control")]
+    #[error(transparent)]
+    Control(crate::commands::CommandError),
+    /// The result can't be drawn.
+    #[error("cannot draw the result into --svg: {reason}")]
+    Plot {
+        /// Why not.
+        reason: String,
+    },
     /// The result can't be written to the file.
     #[error("cannot write the result to {option} {path}: {source}", path = path.display())]
     Output {

@@ -1,10 +1,10 @@
-//! The load generator: `corecast load idle|echo|fanout|churn`.
+//! The load generator: `corecast load idle|echo|fanout|churn|ramp`.
 //!
 //! A command becomes a plan (`plan`); the coordinator (`run`) leads the threads, or the processes with threads of their
 //! own (`crew`, `process`), through the phases of the run.
 //! Each thread is a poll loop over its share of the connections (`worker`). What is measured stands in a scenario
-//! (`idle`, `echo`, `fanout`); a churn, whose connections come and go, has a poll loop of its own (`churn`). Which bytes
-//! are spoken stands in `dialect`.
+//! (`idle`, `echo`, `fanout`, `ramp`); a churn, whose connections come and go, has a poll loop of its own (`churn`). Which
+//! bytes are spoken stands in `dialect`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +36,7 @@ mod plan;
 mod process;
 mod progress;
 mod publisher;
+mod ramp;
 mod report;
 mod run;
 mod scenario;
@@ -54,6 +55,7 @@ mod worker;
 pub use dialect::Framing as LoadFraming;
 pub use error::LoadError;
 pub use process::Part as ProcessPart;
+pub use ramp::{RampArgs, Steps as RampSteps};
 pub use sources::SourceIps;
 pub use time_range::TimeRange;
 
@@ -82,16 +84,25 @@ pub enum LoadCommand {
     /// connect succeeded, no connection was lost before its time, each clean end was answered, and every
     /// subscriber got each message of its stay once and in order, or was told by a GAP what it missed.
     Churn(ChurnArgs),
+    /// Measure what connections cost: more and more of them, and messages to all and to one in a hundred.
+    ///
+    /// The server must run with `--client-publish`, and on this machine with --server-pid if its memory, CPU time and
+    /// file descriptors are to be measured. At each step all subscribe to one topic, one in a hundred to a
+    /// second one too. In the end all are closed, and the server must be as it was before. The exit code is 0
+    /// if every message reached exactly those it was for, nothing was left behind, and no limit was broken.
+    Ramp(RampArgs),
 }
 
 impl LoadCommand {
-    /// What all kinds share.
-    fn load(&self) -> &LoadArgs {
+    /// This process's part of a run of several, if it is one.
+    fn part(&self) -> Option<ProcessPart> {
         match self {
-            LoadCommand::Idle(args) => &args.load,
-            LoadCommand::Echo(args) => &args.load,
-            LoadCommand::Fanout(args) => &args.load,
-            LoadCommand::Churn(args) => &args.load,
+            LoadCommand::Idle(args) => args.load.part,
+            LoadCommand::Echo(args) => args.load.part,
+            LoadCommand::Fanout(args) => args.load.part,
+            LoadCommand::Churn(args) => args.load.part,
+            // The coordinator sees each arrival in the memory that its threads share, so it is a run of one process.
+            LoadCommand::Ramp(_) => None,
         }
     }
 }
@@ -260,6 +271,10 @@ pub fn run(command: LoadCommand) -> Result<Outcome, LoadError> {
         path.as_deref().map(|path| report::OutputFile::create(option, path)).transpose()
     };
     let (json, html) = (create("--json", &plan.json)?, create("--html", &plan.html)?);
+    let svg = match &plan.load {
+        plan::Load::Ramp(ramp) => create("--svg", &ramp.svg)?,
+        _ => None,
+    };
     let report = run::execute(plan, &*interrupts()?)?;
     println!("{report}");
     if let Some(json) = json {
@@ -267,6 +282,9 @@ pub fn run(command: LoadCommand) -> Result<Outcome, LoadError> {
     }
     if let Some(html) = html {
         html.write(&html::page(&report, &html::Origin::here()))?;
+    }
+    if let (Some(svg), Some(climb)) = (svg, &report.picture) {
+        svg.write(&ramp::plot::svg(climb)?)?;
     }
     Ok(Outcome { problems: report.problems })
 }

@@ -9,9 +9,12 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::churn::ChurnPlan;
+use super::connect::CONNECT_TIMEOUT;
 use super::dialect::Dialect;
 use super::payload::{STAMP_BYTES, STAMP_IDS, STAMP_NS_MAX};
 use super::process::Part;
+use super::ramp::RampPlan;
+use super::turns::PERIOD;
 use super::usage::ServerProcess;
 use super::{LoadArgs, LoadCommand, LoadError, SourceIps};
 
@@ -67,6 +70,10 @@ pub(super) struct Plan {
     pub(super) run: u32,
     /// At the end, how long to wait for what is missing while nothing comes.
     pub(super) settle_timeout: Duration,
+    /// Time for a connect and the server's first answer.
+    pub(super) connect_timeout: Duration,
+    /// How often each connection shows that it lives; `None`: never.
+    pub(super) ping_every: Option<Duration>,
     pub(super) load: Load,
 }
 
@@ -77,6 +84,7 @@ pub(super) enum Load {
     Echo { message_bytes: usize },
     Fanout(FanoutPlan),
     Churn(ChurnPlan),
+    Ramp(RampPlan),
 }
 
 /// What a publisher sends.
@@ -142,7 +150,7 @@ impl Plan {
         // The hasher's keys are random; nothing more is needed to tell runs apart.
         let random = std::hash::RandomState::new().build_hasher().finish();
         let run = (random % u64::from(STAMP_IDS)) as u32;
-        let run = command.load().part.map_or(run, |part| part.run);
+        let run = command.part().map_or(run, |part| part.run);
         let topic = |given: Option<String>| match given {
             Some(topic) => check_topic(topic),
             None => Ok(format!("load-{run:06x}")),
@@ -173,6 +181,10 @@ impl Plan {
                 };
                 plan.check(&args.load)?;
                 (args.load, Load::Churn(plan))
+            }
+            LoadCommand::Ramp(args) => {
+                let plan = RampPlan::new(&args, topic(None)?)?;
+                (args.load(), Load::Ramp(plan))
             }
         };
         let plan = Plan::common(args, run, load)?;
@@ -226,6 +238,10 @@ impl Plan {
                 allowed: format!("the target {target} can only be reached from addresses of its own family"),
             });
         }
+        let (settle_timeout, connect_timeout, ping_every) = match &load {
+            Load::Ramp(ramp) => (ramp.patience, ramp.patience, ramp.ping_every),
+            _ => (SETTLE_TIMEOUT, CONNECT_TIMEOUT, Some(PERIOD)),
+        };
         Ok(Plan {
             target,
             connections: args.connections,
@@ -241,7 +257,9 @@ impl Plan {
             html: args.html,
             quiet: args.quiet,
             run,
-            settle_timeout: SETTLE_TIMEOUT,
+            settle_timeout,
+            connect_timeout,
+            ping_every,
             load,
         })
     }
@@ -252,7 +270,7 @@ impl Plan {
             Load::Idle { .. } => "",
             Load::Echo { .. } => " --app echo",
             Load::Churn(ChurnPlan { publish: None, .. }) => "",
-            Load::Fanout(_) | Load::Churn(_) => " --client-publish",
+            Load::Fanout(_) | Load::Churn(_) | Load::Ramp(_) => " --client-publish",
         };
         self.dialect.framing.server_command(self.target, what)
     }
@@ -274,9 +292,30 @@ impl Plan {
 
     /// Connection numbers of this process's thread `index`: shares that differ by one at the most.
     pub(super) fn share(&self, index: usize) -> std::ops::Range<usize> {
-        let start = |worker: usize| worker * self.connections / self.workers();
-        let worker = self.worker(index);
-        start(worker)..start(worker + 1)
+        let own = self.own();
+        let (each, rest) = (own.len() / self.threads, own.len() % self.threads);
+        let start = |index: usize| own.start + index * each + (index + rest).saturating_sub(self.threads);
+        start(index)..start(index + 1)
+    }
+
+    /// Connection numbers of this process; one that leads others has all of them.
+    fn own(&self) -> std::ops::Range<usize> {
+        let start = |process: usize| process * self.connections / self.processes;
+        self.part.map_or(0..self.connections, |part| start(part.index)..start(part.index + 1))
+    }
+
+    /// How many of `wanted` connections of this process thread `index` makes: all of its share once all are wanted,
+    /// and never fewer for more.
+    pub(super) fn part(&self, index: usize, wanted: usize) -> usize {
+        wanted / self.threads + usize::from(index + wanted % self.threads >= self.threads)
+    }
+
+    /// Connections that this process makes first. Only a ramp goes on to more.
+    pub(super) fn first_step(&self) -> usize {
+        match &self.load {
+            Load::Ramp(ramp) => ramp.steps[0],
+            _ => self.own().len(),
+        }
     }
 
     /// Whether the source addresses are this machine's own; else every connect would fail for no clear reason.
@@ -357,7 +396,7 @@ fn count_messages(rate: f64, burst: u32, duration: Duration) -> Result<u32, Load
     Ok(messages as u32)
 }
 
-fn check_message_size(bytes: usize) -> Result<usize, LoadError> {
+pub(super) fn check_message_size(bytes: usize) -> Result<usize, LoadError> {
     in_range("--message-size", bytes, STAMP_BYTES, MESSAGE_BYTES_MAX)
 }
 
@@ -374,7 +413,12 @@ fn check_topic(topic: String) -> Result<String, LoadError> {
     Ok(topic)
 }
 
-fn in_range<T: PartialOrd + std::fmt::Display>(option: &'static str, value: T, min: T, max: T) -> Result<T, LoadError> {
+pub(super) fn in_range<T: PartialOrd + std::fmt::Display>(
+    option: &'static str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<T, LoadError> {
     if value < min || value > max {
         let allowed = format!("it must be from {min} to {max}");
         return Err(LoadError::Argument { option, value: value.to_string(), allowed });
@@ -383,7 +427,7 @@ fn in_range<T: PartialOrd + std::fmt::Display>(option: &'static str, value: T, m
 }
 
 /// `in_range` for a number that may also be NaN.
-fn positive(option: &'static str, value: f64, min_text: &str, min: f64, max: f64) -> Result<f64, LoadError> {
+pub(super) fn positive(option: &'static str, value: f64, min_text: &str, min: f64, max: f64) -> Result<f64, LoadError> {
     if value >= min && value <= max {
         return Ok(value);
     }
@@ -457,6 +501,10 @@ mod tests {
         let plan = plan("idle --connections 10 --threads 3").unwrap();
         let shares: Vec<_> = (0..3).map(|index| plan.share(index)).collect();
         assert_eq!(shares, [0..3, 3..6, 6..10]);
+        for wanted in 0..=10 {
+            assert_eq!((0..3).map(|index| plan.part(index, wanted)).sum::<usize>(), wanted);
+            assert!((0..3).all(|index| plan.part(index, wanted) <= shares[index].len()));
+        }
         assert_eq!(self::plan("idle --connections 2 --threads 3").unwrap().threads, 2);
     }
 

@@ -28,9 +28,9 @@ impl Progress {
         self.is_bar
     }
 
-    pub(super) fn connecting(&mut self, plan: &Plan) {
-        self.phase(plan.connections as u64, "{msg} [{bar:32}] {pos}/{len}  {rate}  ready in {eta}");
-        self.line(&format!("connecting {} to {}", plan.connections, plan.target));
+    pub(super) fn connecting(&mut self, plan: &Plan, connections: usize) {
+        self.phase(connections as u64, "{msg} [{bar:32}] {pos}/{len}  {rate}  ready in {eta}");
+        self.line(&format!("connecting {connections} to {}", plan.target));
         self.bar.set_message("connecting");
     }
 
@@ -46,7 +46,7 @@ impl Progress {
         let what = match &plan.load {
             Load::Idle { .. } => "holding",
             Load::Echo { .. } => "echoing",
-            Load::Fanout(_) => "publishing",
+            Load::Fanout(_) | Load::Ramp(_) => "publishing",
             Load::Churn(_) => "churning",
         };
         self.bar.set_prefix(what);
@@ -79,6 +79,15 @@ impl Progress {
         self.line("waiting for the rest");
     }
 
+    pub(super) fn measuring(&self) {
+        self.bar.set_message("measuring");
+    }
+
+    pub(super) fn closing(&self) {
+        self.bar.set_message("closing");
+        self.line("closing all connections");
+    }
+
     pub(super) fn done(&self) {
         self.bar.finish_and_clear();
     }
@@ -94,6 +103,12 @@ impl Progress {
                 });
             self.bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()).with_style(style);
         }
+    }
+
+    /// A line that stays, on a terminal too.
+    pub(super) fn note(&self, text: &str) {
+        self.line(text);
+        self.bar.println(format!("load: {text}"));
     }
 
     fn line(&self, text: &str) {

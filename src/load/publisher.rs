@@ -1,7 +1,7 @@
 //! The publisher of a run: one connection of its own that sends on time, whatever the server does.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
@@ -172,11 +172,7 @@ impl Publisher {
     }
 
     fn refusal(&self, error: &[u8]) -> LoadError {
-        let target = self.plan.target;
-        match split_word(error).0 {
-            b"publish-forbidden" => LoadError::PublishForbidden { target },
-            _ => LoadError::PublishRefused { target, error: readable(error) },
-        }
+        refusal(self.plan.target, error)
     }
 
     /// While the subscribers connect: shows that it lives, when it is time to.
@@ -325,6 +321,14 @@ impl Publisher {
             Err(error) if error != rustix::io::Errno::INTR => Err(error.into()),
             _ => Ok(()),
         }
+    }
+}
+
+/// What an `ERR` to a publish means for the whole run.
+pub(super) fn refusal(target: SocketAddr, error: &[u8]) -> LoadError {
+    match split_word(error).0 {
+        b"publish-forbidden" => LoadError::PublishForbidden { target },
+        _ => LoadError::PublishRefused { target, error: readable(error) },
     }
 }
 

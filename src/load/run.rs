@@ -20,6 +20,7 @@ use super::plan::{FanoutPlan, Load, Plan, PublishPlan};
 use super::process::{self, Part};
 use super::progress::Progress;
 use super::publisher::{Publisher, PublisherResult};
+use super::ramp;
 use super::report::{self, Report};
 use super::scenario::Scenario;
 use super::shared::{LinkCounts, Phase, Shared, Totals};
@@ -82,6 +83,10 @@ pub(super) fn execute(plan: Plan, interrupted: &AtomicBool) -> Result<Report, Lo
             let run = lead(plan, own.publish.as_ref(), nothing_is_outstanding, churn(own), interrupted)?;
             Ok(report::churn::report(plan, own, run))
         }
+        Load::Ramp(ramp) => {
+            let (run, climb) = ramp::climb(plan, ramp, interrupted)?;
+            Ok(report::ramp::report(plan, ramp, run, climb))
+        }
     }
 }
 
@@ -93,6 +98,7 @@ pub(super) fn take_part(plan: Plan, part: Part) {
         Load::Echo { message_bytes } => process::take_part(plan, part, echo(*message_bytes)),
         Load::Fanout(own) => process::take_part(plan, part, fanout(own)),
         Load::Churn(own) => process::take_part(plan, part, churn(own)),
+        Load::Ramp(_) => unreachable!("the command line of a ramp has no --part"),
     }
 }
 
@@ -116,7 +122,7 @@ fn churn(own: &ChurnPlan) -> impl Work<ChurnResult> {
 }
 
 /// The connections are made first and then stay.
-fn steady<S: Scenario>(scenario: impl Fn(&Arc<Plan>) -> S + Clone + Send + 'static) -> impl Work<S::Result> {
+pub(super) fn steady<S: Scenario>(scenario: impl Fn(&Arc<Plan>) -> S + Clone + Send + 'static) -> impl Work<S::Result> {
     move |post: Post| {
         let scenario = scenario(&post.plan);
         Worker::new(post, scenario).run()
@@ -133,11 +139,11 @@ fn lead<R: DeserializeOwned + Send + 'static>(
     Coordinator::start(plan, publish, is_settled, work)?.lead(interrupted)
 }
 
-struct Coordinator<R> {
+pub(super) struct Coordinator<R> {
     plan: Arc<Plan>,
-    shared: Arc<Shared>,
-    clock: Clock,
-    progress: Progress,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
+    pub(super) progress: Progress,
     /// What the server took before the first connection.
     server_before: Option<Usage>,
     crew: Crew,
@@ -175,7 +181,7 @@ impl Samples {
 
 impl<R: DeserializeOwned + Send + 'static> Coordinator<R> {
     /// Starts the threads, each of which does `work`, or the processes; they begin to connect at once.
-    fn start(
+    pub(super) fn start(
         plan: &Arc<Plan>,
         publish: Option<&PublishPlan>,
         is_settled: fn(&Totals) -> bool,
@@ -187,7 +193,7 @@ impl<R: DeserializeOwned + Send + 'static> Coordinator<R> {
         // Before anything else, because it shows whether the server does what the run needs.
         let publisher = publish.map(|publish| Publisher::connect(plan, publish, clock.now())).transpose()?;
         let count = if plan.processes > 1 { plan.processes } else { plan.threads };
-        let shared = Arc::new(Shared::new(count, progress.is_live()));
+        let shared = Arc::new(Shared::new(count, plan.first_step(), progress.is_live()));
         let (crew, workers) = if plan.processes > 1 {
             let (processes, workers) = start_processes(plan, &shared, clock)?;
             (Crew::Processes(processes), workers)
@@ -233,6 +239,18 @@ impl<R: DeserializeOwned + Send + 'static> Coordinator<R> {
             }
         }
         let cpu_ns = cpu_ns() - cpu_begin_ns;
+        let run = self.gather(begin_ns, held_ns, cpu_ns, interrupted)?;
+        Ok(Run { server, ..run })
+    }
+
+    /// Ends the run: all threads close their connections and hand in their results.
+    pub(super) fn gather(
+        mut self,
+        begin_ns: Option<u64>,
+        held_ns: u64,
+        cpu_ns: u64,
+        interrupted: &AtomicBool,
+    ) -> Result<Run<R>, LoadError> {
         let end_ns = self.clock.now();
         self.shared.cut_short();
         self.enter(Phase::Stopping);
@@ -248,7 +266,7 @@ impl<R: DeserializeOwned + Send + 'static> Coordinator<R> {
             begin_ns,
             held_ns,
             cpu_ns,
-            server,
+            server: None,
             is_interrupted: interrupted.load(Ordering::Relaxed),
             samples: self.samples.timeline,
             end_ns,
@@ -270,19 +288,25 @@ impl<R: DeserializeOwned + Send + 'static> Coordinator<R> {
         Ok(run)
     }
 
+    /// Has the threads make connections up to so many.
+    pub(super) fn extend(&self, wanted: usize) {
+        self.shared.extend(wanted);
+        self.crew.extended();
+    }
+
     /// Waits until every connection is ready or given up; `false` if the run ended before.
-    fn connect(&mut self, interrupted: &AtomicBool) -> bool {
+    pub(super) fn connect(&mut self, interrupted: &AtomicBool) -> bool {
         if self.plan.connects_under_load() {
             return !self.is_over(interrupted);
         }
-        self.progress.connecting(&self.plan);
+        self.progress.connecting(&self.plan, self.shared.wanted());
         loop {
             let totals = self.look();
             self.progress.connected(&totals);
             if self.is_over(interrupted) {
                 return false;
             }
-            if totals.links.ready + totals.links.given_up == self.plan.connections as u64 {
+            if totals.links.ready + totals.links.given_up == self.shared.wanted() as u64 {
                 return totals.links.ready > 0;
             }
             if let Some(publisher) = &mut self.publisher {
@@ -354,7 +378,7 @@ impl<R: DeserializeOwned + Send + 'static> Coordinator<R> {
     }
 
     /// Looks at the figures, and notes what they have come to meanwhile.
-    fn look(&mut self) -> Totals {
+    pub(super) fn look(&mut self) -> Totals {
         let totals = self.shared.totals();
         self.samples.take(self.clock.now(), &totals);
         let accepted = self.shared.accepted.load(Ordering::Acquire);
@@ -370,7 +394,7 @@ impl<R: DeserializeOwned + Send + 'static> Coordinator<R> {
         self.crew.enter(phase, &self.shared);
     }
 
-    fn is_over(&self, interrupted: &AtomicBool) -> bool {
+    pub(super) fn is_over(&self, interrupted: &AtomicBool) -> bool {
         interrupted.load(Ordering::Relaxed) || self.shared.is_cut_short() || self.has_failed()
     }
 

@@ -1,6 +1,6 @@
 //! What the threads of a run tell each other: the phase downwards, figures upwards.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,8 @@ pub(super) struct Totals {
 #[derive(Debug)]
 pub(super) struct Shared {
     phase: AtomicU8,
+    /// Connections to make, so far, over all threads.
+    wanted: AtomicUsize,
     gauges: Vec<Gauges>,
     coordinator: Thread,
     pub(super) published: AtomicU64,
@@ -114,10 +116,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// For `threads` workers; the calling thread is the coordinator.
-    pub(super) fn new(threads: usize, shows_progress: bool) -> Shared {
+    /// For `threads` workers that make `wanted` connections first; the calling thread is the coordinator.
+    pub(super) fn new(threads: usize, wanted: usize, shows_progress: bool) -> Shared {
         Shared {
             phase: AtomicU8::new(Phase::Connecting as u8),
+            wanted: AtomicUsize::new(wanted),
             gauges: (0..threads).map(|_| Gauges::default()).collect(),
             coordinator: std::thread::current(),
             published: AtomicU64::new(0),
@@ -151,6 +154,16 @@ impl Shared {
     /// Set before the phase in which the load is on.
     pub(super) fn set_begin(&self, begin_ns: u64) {
         self.begin_ns.store(begin_ns, Ordering::Relaxed);
+    }
+
+    /// Connections to make, so far, over all threads.
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Has the threads make connections up to so many, as soon as they are woken.
+    pub(super) fn extend(&self, wanted: usize) {
+        self.wanted.store(wanted, Ordering::Release);
     }
 
     pub(super) fn is_cut_short(&self) -> bool {

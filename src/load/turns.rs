@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::clock::ns;
 
-/// Once in this time each connection shows that it lives; servers close silent ones after 60 s.
-const PERIOD: Duration = Duration::from_secs(20);
+/// Once in this time each connection shows that it lives, if nothing else is asked for; servers close silent ones
+/// after 60 s.
+pub(super) const PERIOD: Duration = Duration::from_secs(20);
 
 /// Turns are taken in groups at least this far apart, so that they don't wake the thread one by one.
 const STEP: Duration = Duration::from_millis(50);
@@ -14,6 +15,7 @@ const STEP: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Turns {
     count: u64,
+    period_ns: u64,
     start: u64,
     /// Turns handed out.
     done: u64,
@@ -22,8 +24,10 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub(super) fn new(count: usize, now: u64) -> Turns {
-        Turns { count: count as u64, start: now, done: 0, last: now }
+    /// Without a period nobody ever gets a turn.
+    pub(super) fn new(count: usize, period: Option<Duration>, now: u64) -> Turns {
+        let count = if period.is_some() { count as u64 } else { 0 };
+        Turns { count, period_ns: period.map_or(0, ns), start: now, done: 0, last: now }
     }
 
     /// The connection whose turn has come by `now`, if there is one.
@@ -44,8 +48,8 @@ impl Turns {
     /// When the next single turn is due: the first one a period after the start.
     fn turn_at(&self) -> u64 {
         let periods = 1 + self.done / self.count;
-        let part = u128::from(self.done % self.count) * u128::from(ns(PERIOD)) / u128::from(self.count);
-        self.start + periods * ns(PERIOD) + part as u64
+        let part = u128::from(self.done % self.count) * u128::from(self.period_ns) / u128::from(self.count);
+        self.start + periods * self.period_ns + part as u64
     }
 }
 
@@ -57,7 +61,7 @@ mod tests {
 
     #[test]
     fn each_connection_gets_one_turn_a_period_and_groups_are_apart() {
-        let mut turns = Turns::new(1_000, 0);
+        let mut turns = Turns::new(1_000, Some(PERIOD), 0);
         let mut seen = vec![0; 1_000];
         let (mut now, mut groups) = (0, 0);
         while now < 60 * SECOND - 1 {
@@ -72,8 +76,9 @@ mod tests {
     }
 
     #[test]
-    fn no_connections_no_turns() {
-        let mut turns = Turns::new(0, 5);
-        assert_eq!((turns.next(u64::MAX / 2), turns.due_at()), (None, None));
+    fn no_connections_or_no_period_no_turns() {
+        for mut turns in [Turns::new(0, Some(PERIOD), 5), Turns::new(7, None, 5)] {
+            assert_eq!((turns.next(u64::MAX / 2), turns.due_at()), (None, None));
+        }
     }
 }

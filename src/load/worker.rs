@@ -90,7 +90,7 @@ impl<S: Scenario> Worker<S> {
         Worker {
             index,
             connector: Connector::new(&plan, index, now),
-            turns: Turns::new(slots.len(), now),
+            turns: Turns::new(slots.len(), plan.ping_every, now),
             plan,
             shared,
             clock,
@@ -200,6 +200,7 @@ impl<S: Scenario> Worker<S> {
     }
 
     fn follow_phase(&mut self) -> Result<(), LoadError> {
+        self.connector.extend(self.plan.part(self.index, self.shared.wanted()));
         let phase = self.shared.phase();
         if phase == self.phase {
             return Ok(());
@@ -338,7 +339,7 @@ impl<S: Scenario> Worker<S> {
     fn report(&mut self) {
         self.shared.report_counts(self.index, self.scenario.counts());
         self.shared.report_links(self.index, self.links);
-        if self.phase == Phase::Connecting && self.links.ready + self.links.given_up == self.slots.len() as u64 {
+        if self.phase == Phase::Connecting && self.links.ready + self.links.given_up == self.connector.wanted() as u64 {
             self.shared.notify();
         }
         if self.shared.shows_progress && self.clock.now() >= self.p99_due_ns {

@@ -26,6 +26,7 @@ mod load;
 mod logging;
 mod partial;
 mod peers;
+mod ramp;
 mod readme;
 mod slow;
 #[cfg(feature = "control")]

@@ -96,7 +96,7 @@ impl ChurnWorker {
             free: (0..count).rev().collect(),
             begun: 0,
             timers: BinaryHeap::new(),
-            turns: Turns::new(count, post.clock.now()),
+            turns: Turns::new(count, post.plan.ping_every, post.clock.now()),
             connects: ConnectStats::default(),
             links: LinkCounts::default(),
             closed: Reasons::default(),

@@ -132,6 +132,17 @@ impl Dialect {
         }
     }
 
+    /// What a connection that is subscribed says to be subscribed to a further topic; it is answered by a
+    /// [`Reply::Subscribed`]. `None` where that has not been needed yet, or can't be.
+    pub(super) fn subscribe_also(self, topic: &str) -> Option<Vec<u8>> {
+        match self.framing {
+            Framing::Line | Framing::Length | Framing::Ws => {
+                Some(corecast::frame(self.framing, &format!("SUB {topic}"), b"").bytes)
+            }
+            _ => None,
+        }
+    }
+
     /// The same in words, for messages to people.
     pub(super) fn subscribe_text(self, topic: &str) -> String {
         match self.framing {

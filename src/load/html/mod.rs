@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::machine::Machine;
-use super::report::{Column, Report, Section, Value};
+use super::ramp::plot::{Curve, panels};
+use super::report::{Column, Report, Row, Section, Value, cell, columns};
 use axis::{Axis, Unit};
 use plot::{Hue, Line, Plot};
 
@@ -38,6 +39,7 @@ const HEADLINES: &[(&str, &[&str])] = &[
     ("idle", &["ready", "held_s", "closed", "ping_us_p50", "ping_us_p99", "connects_per_s"]),
     ("echo", &["round_trips", "round_trips_per_s", "rtt_us_p50", "rtt_us_p99", "rtt_us_p999", "rtt_us_max"]),
     ("fanout", &["delivered", "delivered_per_s", "lost", "latency_us_p50", "latency_us_p99", "latency_us_max"]),
+    ("ramp", &["ready", "private_grown_bytes", "kept_percent", "fds_left", "cost_spread_percent", "close_s"]),
     ("churn", &["begun_per_s", "ready_us_p50", "ready_us_p99", "delivered", "lost", "latency_us_p99"]),
 ];
 
@@ -91,6 +93,7 @@ pub(super) fn page(report: &Report, origin: &Origin) -> String {
                 }
                 (verdict(report))
                 (tiles(report))
+                (steps(report))
                 (plots(report))
                 h2 { "All figures" }
                 div.tables { @for section in &report.sections { (table(section)) } }
@@ -148,10 +151,55 @@ fn table(section: &Section) -> Markup {
         table {
             caption { (section.name) }
             @for figure in &section.figures {
-                tr { th scope="row" { (figure.label) } td { (figure.value.to_string()) } }
+                @if !matches!(figure.value, Value::Rows(_)) {
+                    tr { th scope="row" { (figure.label) } td { (figure.value.to_string()) } }
+                }
+            }
+        }
+        @for figure in &section.figures {
+            @if let Value::Rows(rows) = &figure.value { (table_of_rows(rows)) }
+        }
+    }
+}
+
+/// A table as the one for people has it.
+fn table_of_rows(rows: &[Row]) -> Markup {
+    let columns = columns(rows);
+    html! {
+        div.rows {
+            table {
+                tr { @for (_, heading) in &columns { th scope="col" { (heading) } } }
+                @for row in rows {
+                    tr { @for (key, _) in &columns { td { (cell(row, key)) } } }
+                }
             }
         }
     }
+}
+
+/// What each step of a ramp found, against its connections.
+fn steps(report: &Report) -> Markup {
+    let panels = report.picture.iter().flat_map(panels).filter_map(|panel| {
+        let line = |(curve, hue): (&Curve, Hue)| {
+            // The rest of a name is for those who have no table beside it.
+            let label = curve.name.split_once(':').map_or(curve.name, |(label, _)| label);
+            Line { label, hue, points: curve.points.iter().map(|&(x, y)| (x, Some(y))).collect() }
+        };
+        let curves = panel.curves.iter().rev().zip([Hue::Blue, Hue::Red]);
+        let lines: Vec<_> = curves.filter(|(curve, _)| !curve.points.is_empty()).map(line).collect();
+        let end = lines.iter().flat_map(|line| line.points.last()).map(|(x, _)| *x).fold(0.0, f64::max);
+        (end > 0.0).then(|| {
+            in_both_sizes(panel.title, |ticks| Plot {
+                x: Axis::along(Unit::Count, end, ticks),
+                y: Axis::upwards(Unit::Count, values(&lines), Y_TICKS),
+                x_label: "connections",
+                y_label: panel.unit,
+                lines: lines.clone(),
+                is_filled: false,
+            })
+        })
+    });
+    html! { @for panel in panels { (panel) } }
 }
 
 fn provenance(origin: &Origin) -> Markup {

@@ -39,7 +39,7 @@ fn follow<R: Serialize + Send + 'static>(
     part: Part,
     work: impl FnOnce(Post) -> Result<WorkerResult<R>, LoadError> + Clone + Send + 'static,
 ) -> Result<Word<R>, LoadError> {
-    let shared = Arc::new(Shared::new(plan.threads, !plan.quiet));
+    let shared = Arc::new(Shared::new(plan.threads, plan.first_step(), !plan.quiet));
     let orders = listen();
     let (wakers, workers) = start_threads(plan, &shared, Clock::from_base(part.base_ns), work)?;
     let (mut told, mut cpu_begin_ns) = (Totals::default(), 0);

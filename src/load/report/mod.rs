@@ -13,8 +13,9 @@
 //! | `fanout` | `published`, `refused`, `publish_late_us_*`, `subscribers`, `expected`, `delivered`, `delivered_per_s`, `latency_us_*`, `last_recipient_us_*`, `lost`, `gaps_reported`, `gap_notices`, `gaps_over_reported`, `duplicated`, `reordered`, `corrupted`, `unexpected`, `foreign`, `closed`, `closed_reasons`, `stalled`, `stalled_closed` |
 //! | `churn` | `begun`, `begun_per_s`, `begun_late_us_*`, `not_begun`, `left_clean`, `left_abrupt`, `not_closed`, `close_us_*`, and those of `fanout` that tell of messages |
 //! | `series` | `slot_s`, and a list each, a value for each slot or null: `time_s`, `latency_us_*`, `delivered_per_s`, `dropped_per_s`, `published_per_s`, `connections`, `connects_per_s`, `connect_us_*` |
+//! | `ramp` | `private_before_bytes`, `private_grown_bytes`, `private_kept_bytes`, `kept_percent`, `private_lost_bytes`, `lost_percent`, `close_s`, `fds_left`, `connections_left`, `cost_spread_percent`, and `steps`, a list of objects: `connections`, `connects_per_s`, `private_bytes_per_connection`, `resident_bytes_per_connection`, `machine_bytes_per_connection` (both ends, without the client's process), `client_bytes_per_connection`, `all_received`, `all_us`, `all_cpu_us_per_message`, `few_received`, `few_us`, `few_cpu_us_per_message` |
 //! | `client` | `cpu_s`, `cpu_us_per_message` |
-//! | `server`, with `--server-pid` | `cpu_s`, `cpu_us_per_message`, `memory_before_bytes`, `memory_after_bytes`, `memory_bytes_per_connection` |
+//! | `server`, with `--server-pid`, of all but a ramp | `cpu_s`, `cpu_us_per_message`, `memory_before_bytes`, `memory_after_bytes`, `memory_bytes_per_connection` |
 
 use std::fmt;
 use std::fs::File;
@@ -26,7 +27,8 @@ use serde_json::{Map, Value as Json, json};
 use super::LoadError;
 use super::connect::Reasons;
 use super::latency::Latency;
-use super::plan::Plan;
+use super::plan::{Load, Plan};
+use super::ramp::Climb;
 use super::run::Run;
 use super::timeline::{Arrivals, Timeline};
 use super::usage::ServerUse;
@@ -35,6 +37,7 @@ pub(super) mod churn;
 pub(super) mod echo;
 pub(super) mod fanout;
 pub(super) mod idle;
+pub(super) mod ramp;
 mod series;
 
 pub(super) use series::{Column, Series};
@@ -47,9 +50,14 @@ pub(super) enum Value {
     Seconds(f64),
     Bytes(usize),
     Nanos(f64),
+    Percent(f64),
     Text(String),
     Reasons(Reasons),
+    Rows(Vec<Row>),
 }
+
+/// A row of a table: the key, the heading and the value of each column.
+pub(super) type Row = Vec<(&'static str, &'static str, Value)>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Figure {
@@ -75,6 +83,8 @@ pub(super) struct Report {
     pub(super) distributions: Vec<(&'static str, Latency)>,
     /// What went wrong, a sentence each; empty if all went well.
     pub(super) problems: Vec<String>,
+    /// What a picture can be drawn of.
+    pub(super) picture: Option<Climb>,
 }
 
 impl Section {
@@ -135,12 +145,14 @@ impl Report {
         let mut sections = vec![settings, connect_section(plan, run), own, client_section(run, messages)];
         match (plan.server, run.server) {
             (_, Some(server)) => sections.push(server_section(&server, run.links.open(), messages)),
-            (Some(process), None) if run.begin_ns.is_some() => {
+            // A ramp reads more of the process, and more often, and fails if it can't.
+            (Some(process), None) if run.begin_ns.is_some() && !matches!(plan.load, Load::Ramp(_)) => {
                 problems.push(format!("the server's process {} has ended", process.0));
             }
             _ => {}
         }
-        let mut report = Report { scenario, sections, series: Series::new(run), distributions: Vec::new(), problems };
+        let series = Series::new(run);
+        let mut report = Report { scenario, sections, series, distributions: Vec::new(), problems, picture: None };
         report.distribution("first answer", &run.connects.ready);
         report
     }
@@ -191,7 +203,9 @@ pub(super) fn settings_section(plan: &Plan) -> Section {
     if plan.processes > 1 {
         section.count("processes", "processes", plan.processes as u64);
     }
-    section.add("duration_s", "duration", Value::Seconds(plan.duration.as_secs_f64()));
+    if !matches!(plan.load, Load::Ramp(_)) {
+        section.add("duration_s", "duration", Value::Seconds(plan.duration.as_secs_f64()));
+    }
     section
 }
 
@@ -229,7 +243,7 @@ fn server_section(server: &ServerUse, connections: u64, messages: u64) -> Sectio
     if messages > 0 {
         section.add("cpu_us_per_message", "CPU time per message", Value::Nanos(cpu_ns / messages as f64));
     }
-    let (before, end) = (server.before.memory_bytes, server.end.memory_bytes);
+    let (before, end) = (server.before.memory.private, server.end.memory.private);
     section.add("memory_before_bytes", "memory before", Value::Bytes(before as usize));
     section.add("memory_after_bytes", "memory in the end", Value::Bytes(end as usize));
     // Memory that was given back meanwhile makes it less than nothing; then nothing can be said.
@@ -247,10 +261,14 @@ impl Value {
         match self {
             Value::Count(count) => json!(count),
             Value::Bytes(bytes) => json!(bytes),
-            Value::PerSecond(value) | Value::Seconds(value) => rounded(*value),
+            Value::PerSecond(value) | Value::Seconds(value) | Value::Percent(value) => rounded(*value),
             Value::Nanos(ns) => rounded(ns / 1e3),
             Value::Text(text) => json!(text),
             Value::Reasons(reasons) => json!(reasons.0),
+            Value::Rows(rows) => {
+                let column = |(key, _, value): &(&str, &str, Value)| ((*key).to_owned(), value.to_json());
+                rows.iter().map(|row| Json::Object(row.iter().map(column).collect())).collect()
+            }
         }
     }
 }
@@ -265,9 +283,40 @@ impl fmt::Display for Value {
             Value::Bytes(bytes) => write!(f, "{} B", grouped(*bytes as u64)),
             Value::Nanos(ns) => f.write_str(&time_text(*ns)),
             Value::Text(text) => f.write_str(text),
+            Value::Percent(percent) => write!(f, "{percent:.1} %"),
             Value::Reasons(reasons) => reasons.fmt(f),
+            Value::Rows(rows) => table(rows, f),
         }
     }
+}
+
+/// The columns of a table, by key and heading: those of the row that has most of them.
+pub(super) fn columns(rows: &[Row]) -> Vec<(&'static str, &'static str)> {
+    let longest = rows.iter().max_by_key(|row| row.len());
+    longest.into_iter().flatten().map(|(key, heading, _)| (*key, *heading)).collect()
+}
+
+/// The value of a row under `key`; empty if it has none.
+pub(super) fn cell(row: &Row, key: &str) -> String {
+    row.iter().find(|(own, ..)| *own == key).map_or(String::new(), |(.., value)| value.to_string())
+}
+
+/// Rows under their headings, each column as wide as it must be. A value that a row lacks leaves its place empty.
+fn table(rows: &[Row], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let columns = columns(rows);
+    if columns.is_empty() {
+        return f.write_str("none");
+    }
+    let mut lines = vec![columns.iter().map(|(_, heading)| (*heading).to_owned()).collect::<Vec<_>>()];
+    lines.extend(rows.iter().map(|row| columns.iter().map(|(key, _)| cell(row, key)).collect()));
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    for (number, line) in lines.iter().enumerate() {
+        f.write_str(if number > 0 { "\n  " } else { "  " })?;
+        for (column, cell) in line.iter().enumerate() {
+            write!(f, "{cell:>width$}{}", if column + 1 < line.len() { "  " } else { "" }, width = width(column))?;
+        }
+    }
+    Ok(())
 }
 
 /// A time span of nanoseconds in the unit in which it reads best.
@@ -301,7 +350,10 @@ impl fmt::Display for Report {
         for section in &self.sections {
             writeln!(f, "{}", section.name)?;
             for Figure { label, value, .. } in &section.figures {
-                writeln!(f, "  {label:width$}  {value}")?;
+                match value {
+                    Value::Rows(_) => writeln!(f, "{value}")?,
+                    _ => writeln!(f, "  {label:width$}  {value}")?,
+                }
             }
         }
         if self.problems.is_empty() {
@@ -345,6 +397,15 @@ mod tests {
             (Value::Count(1_234_567), "1,234,567", json!(1_234_567)),
             (Value::PerSecond(1_500.4), "1,500 /s", json!(1500.4)),
             (Value::PerSecond(0.5), "0.5 /s", json!(0.5)),
+            (Value::Percent(4.26), "4.3 %", json!(4.26)),
+            (
+                Value::Rows(vec![
+                    vec![("a", "first", Value::Count(1_000))],
+                    vec![("a", "first", Value::Count(7)), ("b_us", "second", Value::Nanos(2.5e3))],
+                ]),
+                "  first   second\n  1,000         \n      7  2.50 µs",
+                json!([{"a": 1_000}, {"a": 7, "b_us": 2.5}]),
+            ),
             (Value::Nanos(7_530.0), "7.53 µs", json!(7.53)),
             (Value::Nanos(75_300.0), "75 µs", json!(75.3)),
             (Value::Nanos(1_234_567.0), "1.23 ms", json!(1234.567)),
