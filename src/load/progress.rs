@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{IsTerminal, stderr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -10,17 +10,27 @@ use super::plan::{Load, Plan};
 use super::report::time_text;
 use super::shared::Totals;
 
+/// How often a line tells how many are connected, where there is no bar.
+const TELL_STEP: Duration = Duration::from_secs(10);
+
 /// A bar on a terminal, a line for each phase elsewhere, nothing with `--quiet`.
 pub(super) struct Progress {
     bar: ProgressBar,
     is_bar: bool,
     is_lines: bool,
+    /// When a line was last written while connecting.
+    told: Instant,
 }
 
 impl Progress {
     pub(super) fn new(quiet: bool) -> Progress {
         let is_terminal = stderr().is_terminal();
-        Progress { bar: ProgressBar::hidden(), is_bar: is_terminal && !quiet, is_lines: !is_terminal && !quiet }
+        Progress {
+            bar: ProgressBar::hidden(),
+            is_bar: is_terminal && !quiet,
+            is_lines: !is_terminal && !quiet,
+            told: Instant::now(),
+        }
     }
 
     /// Whether live figures are shown.
@@ -31,11 +41,16 @@ impl Progress {
     pub(super) fn connecting(&mut self, plan: &Plan, connections: usize) {
         self.phase(connections as u64, "{msg} [{bar:32}] {pos}/{len}  {rate}  ready in {eta}");
         self.line(&format!("connecting {connections} to {}", plan.target));
+        self.told = Instant::now();
         self.bar.set_message("connecting");
     }
 
-    pub(super) fn connected(&self, totals: &Totals) {
+    pub(super) fn connected(&mut self, totals: &Totals) {
         self.bar.set_position(totals.links.ready);
+        if self.told.elapsed() > TELL_STEP {
+            self.told = Instant::now();
+            self.line(&format!("{} connected so far", totals.links.ready));
+        }
         if totals.links.given_up > 0 {
             self.bar.set_message(format!("connecting ({} failed)", totals.links.given_up));
         }

@@ -24,6 +24,7 @@ mod library;
 mod limits;
 mod load;
 mod logging;
+mod million;
 mod partial;
 mod peers;
 mod ramp;
