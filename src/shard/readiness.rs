@@ -11,7 +11,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use io_uring::types::Fd;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use rustix::io::Errno;
@@ -245,13 +245,29 @@ impl Ring {
         // The kernel looks at a few polls at a time (20, since 6.12), and not each has something to report. While some
         // are left it gives no signal, so they are gone through to the last, or until there is enough for now.
         while reports.len() < POLL_COMPLETIONS as usize && self.has_more() {
+            let before = reports.len();
             // What it can't do now it is asked for again at the next signal, or at the next tick.
             if sys::gather_completions(&self.ring).is_err() {
                 break;
             }
             self.take_completions(reports);
+            if reports.len() == before {
+                // Either all that it looked at were woken in vain, or its flag came late and there is nothing any more:
+                // then the flag stays, however often one asks, and a signal follows.
+                self.gather_all();
+                break;
+            }
         }
         self.take_completions(reports);
+    }
+
+    /// Has the kernel look at all polls that it has put off, as if so many reports were waited for as there can be, but
+    /// for no time.
+    fn gather_all(&mut self) {
+        let at_once = Timespec::new();
+        let args = SubmitArgs::new().timespec(&at_once);
+        // The error says that there were not so many.
+        let _ = self.ring.submitter().submit_with_args(POLL_COMPLETIONS as usize, &args);
     }
 
     /// Whether the kernel has completions that it has not written down.
