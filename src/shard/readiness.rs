@@ -14,7 +14,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
-use rustix::io::Errno;
 
 use crate::config::{POLL_COMPLETIONS, POLL_SUBMISSIONS, POLLS_PER_RING};
 use crate::shard::table::Key;
@@ -202,6 +201,7 @@ impl Readiness {
         if lasting {
             self.unwatch(interest);
             self.submit()?;
+            self.collect(&mut reports);
         }
         Ok(lasting)
     }
@@ -244,7 +244,8 @@ impl Ring {
     fn collect(&mut self, reports: &mut Vec<Report>) {
         // The kernel looks at a few polls at a time (20, since 6.12), and not each has something to report. While some
         // are left it gives no signal, so they are gone through to the last, or until there is enough for now.
-        while reports.len() < POLL_COMPLETIONS as usize && self.has_more() {
+        let enough = reports.len() + POLL_COMPLETIONS as usize;
+        while reports.len() < enough && self.has_more() {
             let before = reports.len();
             // What it can't do now it is asked for again at the next signal, or at the next tick.
             if sys::gather_completions(&self.ring).is_err() {
@@ -279,12 +280,10 @@ impl Ring {
     fn take_completions(&mut self, reports: &mut Vec<Report>) {
         for completion in self.ring.completion() {
             let Some(interest) = Interest::from_token(completion.user_data()) else { continue };
-            if completion.result() == -Errno::CANCELED.raw_os_error() {
-                continue;
-            }
             let armed = cqueue::more(completion.flags());
             let events = u32::try_from(completion.result()).map(|bits| PollFlags::from_bits_truncate(bits as u16));
-            // A poll that failed is reported, too: the socket is tried, and says itself what is wrong with it.
+            // A poll that failed is reported, too: the socket is tried, and says itself what is wrong with it. Linux 6.1
+            // cancels a poll for whose report the ring has no room; who is told that it is armed no more arms it again.
             let hangup =
                 events.is_ok_and(|events| events.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR));
             reports.push(Report { interest, hangup, armed });
@@ -427,6 +426,7 @@ mod tests {
         readiness.unwatch(Interest::Read(key(3)));
         readiness.submit().unwrap();
         drop(server);
+        assert!(reports(&mut readiness).iter().all(|report| !report.armed));
         none(&mut readiness);
         // The client sees the end only if no poll holds the socket any more.
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -467,8 +467,17 @@ mod tests {
 
     #[test]
     fn more_sockets_than_a_submission_holds_are_all_watched() {
+        all_report(2 * POLL_SUBMISSIONS as usize + 1);
+    }
+
+    #[test]
+    fn more_sockets_than_a_ring_has_completions_for_all_report() {
+        all_report(POLL_COMPLETIONS as usize + 1_000);
+    }
+
+    /// Watches so many at once, which all have something to report at once.
+    fn all_report(count: usize) {
         let mut readiness = Readiness::new(true).unwrap();
-        let count = 2 * POLL_SUBMISSIONS as usize + 1;
         let (server, mut client) = pair();
         for slot in 0..count {
             readiness.watch(Interest::Read(key(slot as u32)), server.as_fd());
