@@ -9,7 +9,7 @@
 //! by slot, and a shard has as many rings as its slots need.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -207,12 +207,6 @@ impl Readiness {
     }
 }
 
-impl AsFd for Readiness {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.signal.as_fd()
-    }
-}
-
 impl Ring {
     /// A ring as good as the kernel has: one thread uses it (6.0), and reports gather until they are asked for (6.1).
     fn new() -> io::Result<Self> {
@@ -296,6 +290,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
     use std::time::{Duration, Instant};
 
     fn pair() -> (TcpStream, TcpStream) {
