@@ -108,36 +108,30 @@ impl Core {
 
     fn take_report(&mut self, report: Report) {
         let key = match report.interest {
-            Interest::Accept(_) => None,
-            Interest::Read(key) | Interest::Write(key) => Some(key),
+            Interest::Accept(number) => return self.listeners.report(number, report.armed),
+            Interest::Read(key) | Interest::Write(key) => key,
         };
-        // A poll of a connection that is gone: its cancellation may have come between two of its reports.
-        if report.armed && key.is_some_and(|key| self.table.get(key).is_none()) {
-            return self.readiness.unwatch(report.interest);
-        }
-        match report.interest {
-            Interest::Accept(number) => self.listeners.report(number, report.armed),
-            Interest::Read(key) => {
-                if let Some(connection) = self.table.get_mut(key) {
-                    connection.readable = true;
-                    connection.hangup |= report.hangup;
-                    connection.watches_read = report.armed;
-                    self.metrics.polls.sub(u64::from(!report.armed));
-                    // A connection that is read no further for now is woken by what it waits for.
-                    if !connection.paused || connection.closing.is_some() {
-                        self.wake(key);
-                    }
-                }
+        let Some(connection) = self.table.get_mut(key) else {
+            // It is gone, and the cancellation of its poll may have come between two reports.
+            if report.armed {
+                self.readiness.unwatch(report.interest);
             }
-            Interest::Write(key) => {
-                if let Some(connection) = self.table.get_mut(key) {
-                    connection.writable = true;
-                    connection.watches_write = report.armed;
-                    self.metrics.polls.sub(u64::from(!report.armed));
-                    self.wake(key);
-                }
+            return;
+        };
+        self.metrics.polls.sub(u64::from(!report.armed));
+        if let Interest::Write(_) = report.interest {
+            connection.writable = true;
+            connection.watches_write = report.armed;
+        } else {
+            connection.readable = true;
+            connection.hangup |= report.hangup;
+            connection.watches_read = report.armed;
+            // A connection that is read no further for now is woken by what it waits for.
+            if connection.paused && connection.closing.is_none() {
+                return;
             }
         }
+        self.wake(key);
     }
 
     /// Hands to the ring what is to be watched from now on. What it does not take, for want of memory or because
