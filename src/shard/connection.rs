@@ -113,7 +113,14 @@ impl Connection {
         }
     }
 
+    /// The outbox, one of the spare ones if it has none.
+    #[allow(clippy::vec_box, reason = "a row holds a boxed outbox, so the boxes are what is kept")]
+    pub(super) fn outbox_or(&mut self, spare: &mut Vec<Box<Outbox>>) -> &mut Outbox {
+        self.outbox.get_or_insert_with(|| spare.pop().unwrap_or_default())
+    }
+
     pub(crate) fn count_written(&mut self, written: Written, now: Tick) {
+        // The write timeout runs from the last byte that was taken.
         if written.bytes > 0 {
             self.last_write = now;
         }

@@ -25,7 +25,7 @@ impl Core {
                 return self.dropped(DropReason::Closed, 1);
             };
             let blocked = connection.blocked || flushed;
-            let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+            let outbox = connection.outbox_or(&mut self.spare);
             let before = (outbox.len(), outbox.bytes());
             let offer = outbox.offer(frame, policy, &self.limits, blocked);
             let after = (outbox.len(), outbox.bytes());
@@ -57,7 +57,7 @@ impl Core {
     /// Queues the rest of a pushed message of which the socket took `written` bytes; nothing else waits.
     pub(super) fn push_begun(&mut self, key: Key, frame: &Rc<Frame>, written: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let outbox = connection.outbox_or(&mut self.spare);
         outbox.push_begun(frame, written);
         count_queued(&self.metrics, (0, 0), (outbox.len(), outbox.bytes()));
     }
@@ -65,7 +65,7 @@ impl Core {
     /// Notes that a pushed message can't be carried to a connection at all.
     pub(crate) fn push_unfit(&mut self, key: Key, topic: Option<&Topic>, reason: DropReason) {
         if let Some(connection) = self.table.get_mut(key) {
-            let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+            let outbox = connection.outbox_or(&mut self.spare);
             outbox.note_gap(topic, reason);
             connection.count_dropped(1);
             self.mark_dirty(key);
@@ -123,7 +123,7 @@ impl Core {
     /// Queues bytes of the server's own that are in the connection's encoding already.
     pub(crate) fn push_reply(&mut self, key: Key, bytes: Vec<u8>) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        let outbox = connection.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let outbox = connection.outbox_or(&mut self.spare);
         self.metrics.queued_messages.add(1);
         self.metrics.queued_bytes.add(bytes.len() as u64);
         outbox.push_reply(bytes);
@@ -171,10 +171,7 @@ impl Core {
         if connection.blocked || connection.abort {
             return;
         }
-        let mut buffer = self.pool.take_gather();
-        let outcome = self.write_out(key, buffer.as_bytes_mut());
-        self.pool.give_back_gather(buffer);
-        match outcome {
+        match self.write_out(key) {
             Ok(true) => self.release_outbox(key),
             Ok(false) => self.blocked(key),
             Err(_) => self.abort(key, CloseReason::Reset),
@@ -182,7 +179,15 @@ impl Core {
     }
 
     /// `Ok(true)`: all is written. `Ok(false)`: the socket takes no more for now.
-    fn write_out(&mut self, key: Key, buffer: &mut [u8]) -> Result<bool, Errno> {
+    fn write_out(&mut self, key: Key) -> Result<bool, Errno> {
+        let mut buffer = self.pool.take_gather();
+        let outcome = self.write_through(key, buffer.as_bytes_mut());
+        self.pool.give_back_gather(buffer);
+        outcome
+    }
+
+    /// Does so by way of a buffer in which small frames are gathered.
+    fn write_through(&mut self, key: Key, buffer: &mut [u8]) -> Result<bool, Errno> {
         loop {
             let Some(connection) = self.table.get_mut(key) else { return Ok(true) };
             let Some(outbox) = &mut connection.outbox else { return Ok(true) };
@@ -195,12 +200,9 @@ impl Core {
             let bytes = outbox.gather(buffer);
             let len = bytes.len();
             let taken = send(&self.metrics, connection.socket.as_fd(), bytes)?;
-            // The write timeout runs from the last byte that was taken.
-            if taken > 0 {
-                let written = outbox.advance(taken);
-                connection.count_written(written, self.wheel.now());
-                self.count_written(written);
-            }
+            let written = outbox.advance(taken);
+            connection.count_written(written, self.wheel.now());
+            self.count_written(written);
             if taken < len {
                 return Ok(false);
             }
@@ -251,10 +253,7 @@ impl Core {
 
     /// Writes on to a socket that was blocked and has room again.
     pub(super) fn resume(&mut self, key: Key) {
-        let mut buffer = self.pool.take_gather();
-        let outcome = self.write_out(key, buffer.as_bytes_mut());
-        self.pool.give_back_gather(buffer);
-        match outcome {
+        match self.write_out(key) {
             Ok(true) => {
                 if let Some(connection) = self.table.get_mut(key) {
                     connection.blocked = false;
