@@ -5,16 +5,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::LoadError;
+use super::deliveries::{Deliveries, Published};
 use super::dialect::Reply;
-use super::latency::Latency;
 use super::link::Link;
-use super::payload::{Stamp, Template};
+use super::payload::Template;
 use super::plan::{FanoutPlan, Plan};
 use super::scenario::{Scenario, Step};
 use super::shared::{Counts, Phase, Totals};
 use super::subscriber::Subscriber;
 use super::tally::{Arrival, Tally};
-use super::timeline::{Arrivals, Timeline};
 
 /// Messages whose last recipient is noted; of more of them, every second, third … one.
 const LAST_SAMPLES_MAX: u32 = 1 << 20;
@@ -37,22 +36,9 @@ pub(super) struct Fanout {
 /// What one thread has seen; of stalled subscribers only their number.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct FanoutResult {
-    /// Messages that came for the first time.
-    pub(super) received: u64,
-    /// From the moment they were due to their arrival.
-    pub(super) latency: Latency,
-    /// Deliveries, by the time when they came.
-    pub(super) over_time: Timeline<Arrivals>,
+    pub(super) deliveries: Deliveries,
     /// The longest latency of each noted message, in nanoseconds; 0 if none came.
     pub(super) last_ns: Vec<u64>,
-    /// When the last one came, in nanoseconds of the run's clock.
-    pub(super) last_delivery_ns: u64,
-    /// GAP messages.
-    pub(super) gap_notices: u64,
-    /// Messages whose stamp or filler is not what was sent.
-    pub(super) corrupted: u64,
-    /// Messages of other publishers or other topics.
-    pub(super) foreign: u64,
     /// What each subscriber got that is open at the end.
     pub(super) tallies: Vec<Tally>,
     /// Subscribers that were told to stall, connected ones.
@@ -84,29 +70,20 @@ impl Fanout {
     }
 
     fn delivered(&mut self, conn: &mut FanoutConn, topic: Option<&[u8]>, payload: &[u8], now: u64) {
-        let stamp = Stamp::parse(payload).filter(|stamp| stamp.run == self.plan.run);
-        let own = self.fanout.publish.topic.as_bytes();
-        let Some(stamp) = stamp.filter(|_| topic.is_none_or(|topic| topic == own)) else {
-            self.result.foreign += 1;
-            return;
+        let publish = &self.fanout.publish;
+        let published = Published {
+            run: self.plan.run,
+            topic: &publish.topic,
+            messages: publish.messages,
+            template: &self.template,
         };
-        if stamp.seq >= self.fanout.publish.messages {
-            self.result.corrupted += 1;
-            return;
-        }
-        if !self.template.matches_filler(payload) {
-            self.result.corrupted += 1;
-        }
+        let Some(stamp) = self.result.deliveries.check(&published, topic, payload) else { return };
         if conn.tally.receive(stamp.seq) == Arrival::Duplicate {
             return;
         }
-        let latency = now.saturating_sub(stamp.at_ns);
-        self.result.latency.record(latency);
-        self.result.over_time.at(now).spans.record(latency);
-        self.result.received += 1;
-        self.result.last_delivery_ns = now;
+        let latency = self.result.deliveries.receive(stamp, now);
         self.accounted += 1;
-        let stride = last_stride(self.fanout.publish.messages);
+        let stride = last_stride(publish.messages);
         if stamp.seq.is_multiple_of(stride) {
             let last = &mut self.result.last_ns[(stamp.seq / stride) as usize];
             *last = latency.max(*last).max(1);
@@ -144,8 +121,7 @@ impl Scenario for Fanout {
             Reply::Gap { topic, count } if topic == self.fanout.publish.topic.as_bytes() || topic == ANY_TOPIC => {
                 conn.tally.gap(count);
                 self.accounted += count;
-                self.result.gap_notices += 1;
-                self.result.over_time.at(now).dropped += count;
+                self.result.deliveries.gap(count, now);
             }
             Reply::Gap { .. } => {}
             Reply::Pong if link.is_ready() => {}
@@ -183,11 +159,16 @@ impl Scenario for Fanout {
     }
 
     fn counts(&self) -> Counts {
-        Counts { received: self.result.received, accounted: self.accounted, listening: self.listening, outstanding: 0 }
+        Counts {
+            received: self.result.deliveries.received,
+            accounted: self.accounted,
+            listening: self.listening,
+            outstanding: 0,
+        }
     }
 
     fn p99_ns(&self) -> u64 {
-        self.result.latency.at(0.99)
+        self.result.deliveries.latency.at(0.99)
     }
 
     fn is_settled(totals: &Totals) -> bool {

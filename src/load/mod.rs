@@ -22,6 +22,7 @@ mod churn;
 mod clock;
 mod connect;
 mod crew;
+mod deliveries;
 mod dialect;
 mod echo;
 mod error;

@@ -14,8 +14,8 @@ pub(super) use worker::ChurnWorker;
 
 use serde::{Deserialize, Serialize};
 
+use super::deliveries::Deliveries;
 use super::latency::Latency;
-use super::timeline::{Arrivals, Timeline};
 
 /// What one thread has seen.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -34,19 +34,7 @@ pub(super) struct ChurnResult {
     pub(super) not_closed: u64,
     /// From the shutdown to the server's own.
     pub(super) close: Latency,
-    /// Messages that came for the first time.
-    pub(super) received: u64,
-    /// From the moment they were due to their arrival.
-    pub(super) latency: Latency,
-    /// Deliveries, by the time when they came.
-    pub(super) over_time: Timeline<Arrivals>,
-    /// When the last one came, in nanoseconds of the run's clock.
-    pub(super) last_delivery_ns: u64,
-    pub(super) gap_notices: u64,
-    /// Messages whose stamp or filler is not what was sent.
-    pub(super) corrupted: u64,
-    /// Messages of other publishers or other topics.
-    pub(super) foreign: u64,
+    pub(super) deliveries: Deliveries,
     /// What the visits that are over got.
     pub(super) judged: Judged,
 }

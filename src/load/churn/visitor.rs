@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::plan::ChurnPlan;
 use super::{ChurnResult, Visit};
 use crate::load::LoadError;
+use crate::load::deliveries::Published;
 use crate::load::dialect::Reply;
 use crate::load::fanout::ANY_TOPIC;
 use crate::load::link::Link;
-use crate::load::payload::{STAMP_BYTES, Stamp, Template};
+use crate::load::payload::{STAMP_BYTES, Template};
 use crate::load::scenario::Step;
 use crate::load::shared::Shared;
 use crate::load::subscriber::Subscriber;
@@ -68,8 +69,7 @@ impl Visitors {
             Reply::Message { topic, payload } if link.is_ready() => self.delivered(visitor, topic, payload, now),
             Reply::Gap { topic, count } if topic == self.churn.topic.as_bytes() || topic == ANY_TOPIC => {
                 visitor.visit.gap(count);
-                self.result.gap_notices += 1;
-                self.result.over_time.at(now).dropped += count;
+                self.result.deliveries.gap(count, now);
             }
             Reply::Gap { .. } => {}
             Reply::Pong if link.is_ready() => {}
@@ -87,28 +87,19 @@ impl Visitors {
     }
 
     fn delivered(&mut self, visitor: &mut Visitor, topic: Option<&[u8]>, payload: &[u8], now: u64) {
-        let stamp = Stamp::parse(payload).filter(|stamp| stamp.run == self.run);
-        let Some(stamp) = stamp.filter(|_| topic.is_none_or(|topic| topic == self.churn.topic.as_bytes())) else {
-            self.result.foreign += 1;
-            return;
+        let published = Published {
+            run: self.run,
+            topic: &self.churn.topic,
+            messages: self.churn.publish.as_ref().map_or(0, |publish| publish.messages),
+            template: &self.template,
         };
-        if self.churn.publish.as_ref().is_none_or(|publish| stamp.seq >= publish.messages) {
-            self.result.corrupted += 1;
-            return;
-        }
-        if !self.template.matches_filler(payload) {
-            self.result.corrupted += 1;
-        }
+        let Some(stamp) = self.result.deliveries.check(&published, topic, payload) else { return };
         if visitor.visit.receive(stamp.seq) != Arrival::Duplicate {
-            let latency = now.saturating_sub(stamp.at_ns);
-            self.result.latency.record(latency);
-            self.result.over_time.at(now).spans.record(latency);
-            self.result.received += 1;
-            self.result.last_delivery_ns = now;
+            self.result.deliveries.receive(stamp, now);
         }
     }
 
     pub(super) fn p99_ns(&self) -> u64 {
-        self.result.latency.at(0.99)
+        self.result.deliveries.latency.at(0.99)
     }
 }

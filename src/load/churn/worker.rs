@@ -437,7 +437,11 @@ impl ChurnWorker {
     fn report(&mut self) {
         let shared = &self.post.shared;
         let counts = Counts {
-            received: if self.churn.publish.is_some() { self.visitors.result.received } else { self.links.ready },
+            received: if self.churn.publish.is_some() {
+                self.visitors.result.deliveries.received
+            } else {
+                self.links.ready
+            },
             outstanding: (self.places.len() - self.free.len()) as u64,
             ..Counts::default()
         };

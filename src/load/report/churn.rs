@@ -1,6 +1,6 @@
 //! The figures of `load churn`.
 
-use super::{FULL, Report, SHORT, Section, Value, settings_section};
+use super::{Report, SHORT, Section, Value, settings_section};
 use crate::load::churn::{ChurnPlan, ChurnResult};
 use crate::load::plan::Plan;
 use crate::load::run::Run;
@@ -20,12 +20,7 @@ pub(in crate::load) fn report(plan: &Plan, churn: &ChurnPlan, mut run: Run<Churn
         sum.left_abrupt += result.left_abrupt;
         sum.not_closed += result.not_closed;
         sum.close.merge(&result.close);
-        sum.received += result.received;
-        sum.latency.merge(&result.latency);
-        sum.last_delivery_ns = sum.last_delivery_ns.max(result.last_delivery_ns);
-        sum.gap_notices += result.gap_notices;
-        sum.corrupted += result.corrupted;
-        sum.foreign += result.foreign;
+        sum.deliveries.add(&result.deliveries);
         sum.judged.unjudged += result.judged.unjudged;
     }
 
@@ -43,45 +38,22 @@ pub(in crate::load) fn report(plan: &Plan, churn: &ChurnPlan, mut run: Run<Churn
     own.count("closed", "closed", run.links.closed);
     own.reasons("closed_reasons", "closed by reason", &run.closed);
     if churn.publish.is_some() {
-        own.count("published", "published", publisher.published.into());
-        own.count("refused", "refused (ERR busy)", publisher.refused_count);
-        own.latency("publish_late_us", "published late by", &publisher.lateness, SHORT);
-        own.count("delivered", "delivered", sum.received);
-        let span_ns = run.begin_ns.and_then(|begin| sum.last_delivery_ns.checked_sub(begin)).filter(|&ns| ns > 0);
-        if let Some(span_ns) = span_ns {
-            let rate = sum.received as f64 * 1e9 / span_ns as f64;
-            own.add("delivered_per_s", "delivered per second", Value::PerSecond(rate));
-        }
-        own.latency("latency_us", "latency", &sum.latency, FULL);
-        own.count("lost", "lost", verdict.lost);
-        own.count("gaps_reported", "missing, told by GAP", verdict.reported);
-        own.count("gap_notices", "GAP notices", sum.gap_notices);
-        own.count("gaps_over_reported", "told by GAP, not missing", verdict.over_reported);
-        own.count("duplicated", "duplicated", verdict.duplicated);
-        own.count("reordered", "reordered", verdict.reordered);
-        own.count("corrupted", "corrupted", sum.corrupted);
-        own.count("unexpected", "delivered though refused", verdict.unexpected);
-        own.count("foreign", "of other publishers", sum.foreign);
+        own.published(&publisher);
+        own.delivered(&sum.deliveries, run.begin_ns);
+        own.verdict(&verdict, &sum.deliveries);
     }
 
-    let mut report = Report::new(plan, &run, settings(plan, churn), own, sum.received);
-    report.over_time(run.scenarios.iter().map(|result| &result.over_time));
-    report.distribution("latency", &sum.latency);
+    let mut report = Report::new(plan, &run, settings(plan, churn), own, sum.deliveries.received);
+    report.over_time(run.scenarios.iter().map(|result| &result.deliveries.over_time));
+    report.distribution("latency", &sum.deliveries.latency);
     report.problem(
         sum.not_begun,
         "connects were due but not begun, because --connections were open; give more, or a lower --rate",
     );
     report.problem(sum.not_closed, "connections were shut down, which the server did not answer");
-    report.problem(verdict.lost, "deliveries were lost without a GAP");
-    report.problem(verdict.duplicated, "deliveries came twice");
-    report.problem(verdict.reordered, "deliveries came out of order");
-    report.problem(sum.corrupted, "deliveries were not what was published");
-    report.problem(verdict.unexpected, "deliveries came although their publish was refused");
+    report.deliveries(&verdict, &sum.deliveries);
     report.problem(sum.judged.unjudged, "visits missed messages and were too many to be judged");
-    report.problem(u64::from(publisher.published - publisher.answered), "publishes had no answer");
-    if let Some(reason) = publisher.closed {
-        report.problems.push(format!("the publisher's connection was lost ({reason})"));
-    }
+    report.publisher(&publisher);
     report
 }
 

@@ -34,6 +34,7 @@ use super::timeline::{Arrivals, Timeline};
 use super::usage::ServerUse;
 
 pub(super) mod churn;
+mod deliveries;
 pub(super) mod echo;
 pub(super) mod fanout;
 pub(super) mod idle;
