@@ -279,8 +279,17 @@ mod tests {
         messages
     }
 
+    /// A stream must say just this, wherever it is cut in two.
+    pub(super) fn assert_says(dialect: Dialect, stream: &[u8], replies: &[Reply<'_>]) {
+        let messages = take_all(dialect, stream);
+        assert_eq!(messages.iter().map(|message| dialect.reply(message)).collect::<Vec<_>>(), replies);
+        for cut in 0..stream.len() {
+            assert_eq!(pieces(dialect, stream, cut), messages, "cut at {cut}");
+        }
+    }
+
     /// The messages of a stream that comes in two pieces.
-    pub(super) fn pieces(dialect: Dialect, stream: &[u8], cut: usize) -> Vec<Vec<u8>> {
+    fn pieces(dialect: Dialect, stream: &[u8], cut: usize) -> Vec<Vec<u8>> {
         let (mut messages, used) = take(dialect, &stream[..cut]);
         messages.extend(take_all(dialect, &stream[used..]));
         messages

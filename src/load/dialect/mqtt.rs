@@ -121,7 +121,7 @@ pub(super) fn publish(topic: &str, payload: &[u8]) -> Framed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{pieces, take_all};
+    use super::super::tests::assert_says;
     use super::super::{Dialect, Framing};
     use super::*;
 
@@ -148,11 +148,7 @@ mod tests {
             Reply::Error(b"subscription refused"),
             Reply::Other,
         ];
-        let messages = take_all(MQTT, &stream);
-        assert_eq!(messages.iter().map(|message| MQTT.reply(message)).collect::<Vec<_>>(), replies);
-        for cut in 0..stream.len() {
-            assert_eq!(pieces(MQTT, &stream, cut), messages, "cut at {cut}");
-        }
+        assert_says(MQTT, &stream, &replies);
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub(super) fn publish(topic: &str, payload: &[u8]) -> Framed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{pieces, take_all};
+    use super::super::tests::assert_says;
     use super::super::{Dialect, Framing};
     use super::*;
 
@@ -97,11 +97,7 @@ mod tests {
             Reply::Error(b"Slow Consumer"),
             Reply::Other,
         ];
-        let messages = take_all(NATS, stream);
-        assert_eq!(messages.iter().map(|message| NATS.reply(message)).collect::<Vec<_>>(), replies);
-        for cut in 0..stream.len() {
-            assert_eq!(pieces(NATS, stream, cut), messages, "cut at {cut}");
-        }
+        assert_says(NATS, stream, &replies);
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub(super) fn publish(topic: &str, payload: &[u8]) -> Framed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{pieces, take_all};
+    use super::super::tests::assert_says;
     use super::super::{Dialect, Framing};
     use super::*;
 
@@ -90,11 +90,7 @@ mod tests {
             Reply::Message { topic: None, payload: b"a b" },
             Reply::Message { topic: None, payload: b"x" },
         ];
-        let messages = take_all(NCHAN, stream);
-        assert_eq!(messages.iter().map(|message| NCHAN.reply(message)).collect::<Vec<_>>(), replies);
-        for cut in 0..stream.len() {
-            assert_eq!(pieces(NCHAN, stream, cut), messages, "cut at {cut}");
-        }
+        assert_says(NCHAN, stream, &replies);
         assert_eq!(NCHAN.reply(b"HTTP/1.1 403 Forbidden\r\nA: b"), Reply::Error(b"403 Forbidden"));
     }
 
@@ -103,11 +99,7 @@ mod tests {
         let stream = b"HTTP/1.1 202 Accepted\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 204 No Content\r\n\r\n\
             HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\n\r\n";
         let replies = [Reply::Published, Reply::Published, Reply::Error(b"413 Request Entity Too Large")];
-        let messages = take_all(POST, stream);
-        assert_eq!(messages.iter().map(|message| POST.reply(message)).collect::<Vec<_>>(), replies);
-        for cut in 0..stream.len() {
-            assert_eq!(pieces(POST, stream, cut), messages, "cut at {cut}");
-        }
+        assert_says(POST, stream, &replies);
     }
 
     #[test]

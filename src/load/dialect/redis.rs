@@ -125,7 +125,7 @@ pub(super) fn echo(payload: &[u8]) -> Framed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{pieces, take_all};
+    use super::super::tests::{assert_says, take_all};
     use super::super::{Dialect, Framing};
     use super::*;
 
@@ -145,11 +145,7 @@ mod tests {
             Reply::Error(b"ERR unknown command"),
             Reply::Other,
         ];
-        let messages = take_all(REDIS, stream);
-        assert_eq!(messages.iter().map(|message| REDIS.reply(message)).collect::<Vec<_>>(), replies);
-        for cut in 0..stream.len() {
-            assert_eq!(pieces(REDIS, stream, cut), messages, "cut at {cut}");
-        }
+        assert_says(REDIS, stream, &replies);
     }
 
     #[test]
