@@ -54,6 +54,8 @@ struct Ring {
     waiting: Vec<squeue::Entry>,
     /// Reports come only when they are asked for: the kernel collects them meanwhile.
     deferred: bool,
+    /// Polls and cancellations whose last completion has not come.
+    open: usize,
 }
 
 /// A connection's slot is below this, so that a token has a bit for the direction.
@@ -144,6 +146,14 @@ impl Readiness {
         Ok(())
     }
 
+    /// Gives back the rings that watch none of the first `slots` slots, once nothing is armed in them any more.
+    pub(crate) fn release(&mut self, slots: u32) {
+        let needed = (slots as usize).div_ceil(POLLS_PER_RING).max(1);
+        while self.rings.len() > needed && self.rings.last().is_some_and(|ring| ring.open == 0) {
+            self.rings.pop();
+        }
+    }
+
     /// Has the kernel report from the next [`submit`](Self::submit) on, at once if there is something already.
     pub(crate) fn watch(&mut self, interest: Interest, socket: BorrowedFd<'_>) {
         let poll = opcode::PollAdd::new(Fd(socket.as_raw_fd()), interest.events().bits().into());
@@ -163,6 +173,7 @@ impl Readiness {
         // A slot's ring is there since it was reserved.
         if let Some(ring) = self.rings.get_mut(interest.ring()) {
             ring.waiting.push(entry);
+            ring.open += 1;
         }
     }
 
@@ -218,10 +229,10 @@ impl Ring {
         let deferred =
             builder().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().build(POLL_SUBMISSIONS);
         if let Ok(ring) = deferred {
-            return Ok(Ring { ring, waiting: Vec::new(), deferred: true });
+            return Ok(Ring { ring, waiting: Vec::new(), deferred: true, open: 0 });
         }
         let ring = builder().build(POLL_SUBMISSIONS)?;
-        Ok(Ring { ring, waiting: Vec::new(), deferred: false })
+        Ok(Ring { ring, waiting: Vec::new(), deferred: false, open: 0 })
     }
 
     fn submit(&mut self) -> io::Result<()> {
@@ -273,8 +284,9 @@ impl Ring {
 
     fn take_completions(&mut self, reports: &mut Vec<Report>) {
         for completion in self.ring.completion() {
-            let Some(interest) = Interest::from_token(completion.user_data()) else { continue };
             let armed = cqueue::more(completion.flags());
+            self.open -= usize::from(!armed);
+            let Some(interest) = Interest::from_token(completion.user_data()) else { continue };
             let events = u32::try_from(completion.result()).map(|bits| PollFlags::from_bits_truncate(bits as u16));
             // A poll that failed is reported, too: the socket is tried, and says itself what is wrong with it. Linux 6.1
             // cancels a poll for whose report the ring has no room; who is told that it is armed no more arms it again.
@@ -458,6 +470,35 @@ mod tests {
         client.write_all(b"x").unwrap();
         assert_eq!(reports(&mut readiness)[0].interest, Interest::Read(far));
         assert!(readiness.reserve(LISTENERS).is_err());
+    }
+
+    #[test]
+    fn a_ring_that_is_not_needed_goes_back_once_nothing_is_armed_in_it() {
+        let mut readiness = Readiness::new(true).unwrap();
+        let (server, mut client) = pair();
+        let (far, ring) = (key(2 * POLLS_PER_RING as u32), POLLS_PER_RING as u32);
+        readiness.reserve(far.slot).unwrap();
+        readiness.watch(Interest::Read(far), server.as_fd());
+        readiness.release(far.slot + 1);
+        assert_eq!(readiness.rings.len(), 3, "its slot is in use");
+        readiness.release(ring + 1);
+        assert_eq!(readiness.rings.len(), 3, "a poll is to be armed");
+        readiness.submit().unwrap();
+        client.write_all(b"x").unwrap();
+        let armed = reports(&mut readiness)[0].armed;
+        readiness.release(ring + 1);
+        assert_eq!(readiness.rings.len(), 2 + usize::from(armed), "a poll that goes on keeps its ring");
+        readiness.unwatch(Interest::Read(far));
+        readiness.submit().unwrap();
+        (0..3).for_each(|_| readiness.collect(&mut Vec::new()));
+        readiness.release(ring + 1);
+        assert_eq!(readiness.rings.len(), 2, "its slots and all before are in use");
+        readiness.release(0);
+        assert_eq!(readiness.rings.len(), 1, "listeners are watched there");
+        readiness.reserve(far.slot).unwrap();
+        readiness.watch(Interest::Read(far), server.as_fd());
+        readiness.submit().unwrap();
+        assert_eq!(reports(&mut readiness)[0].interest, Interest::Read(far));
     }
 
     #[test]

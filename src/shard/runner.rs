@@ -142,10 +142,12 @@ impl Core {
         }
     }
 
-    /// Does again what the kernel may have refused for a moment, when nothing else would have it done.
+    /// Does again what the kernel may have refused for a moment, when nothing else would have it done; and gives back
+    /// rings that many connections needed once.
     pub(super) fn see_to_polls(&mut self) {
         self.submit_polls();
         self.take_reports();
+        self.readiness.release(self.table.slots());
     }
 }
 
