@@ -138,17 +138,25 @@ impl<T> Table<T> {
         let page = &mut self.pages[number as usize];
         let row = page.remove(place)?;
         self.len -= 1;
-        // The page that the next row goes to keeps its memory, or it would be allocated and freed by turns.
-        let is_next = self.with_room.first().is_none_or(|first| number <= *first);
+        let next = self.with_room.first().copied();
         self.with_room.insert(number);
-        if self.pages[number as usize].taken == 0 && !is_next {
-            self.pages[number as usize] = Page::new();
-            while self.pages.last().is_some_and(|page| page.slots.is_empty()) {
-                self.pages.pop();
-                self.with_room.remove(&(self.pages.len() as u32));
-            }
-        }
+        self.free_if_empty(number);
+        // The page that the next row would have gone to, if it was another one until now.
+        next.into_iter().filter(|next| *next > number).for_each(|next| self.free_if_empty(next));
         Some(row)
+    }
+
+    /// Gives the memory of a page back if no row is left in it, unless the next row goes to it: or it would be allocated
+    /// and freed by turns.
+    fn free_if_empty(&mut self, number: u32) {
+        if self.pages[number as usize].taken > 0 || self.with_room.first() == Some(&number) {
+            return;
+        }
+        self.pages[number as usize] = Page::new();
+        while self.pages.last().is_some_and(|page| page.slots.is_empty()) {
+            self.pages.pop();
+            self.with_room.remove(&(self.pages.len() as u32));
+        }
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
@@ -215,6 +223,14 @@ mod tests {
         // New rows fill the gaps before they take new pages.
         (0..2 * PAGE_ROWS - rows).for_each(|n| assert!(table.insert_with(|_| n as u32).slot < 2 * PAGE_ROWS as u32));
         assert_eq!(table.insert_with(|_| 0).slot, 2 * PAGE_ROWS as u32);
+    }
+
+    #[test]
+    fn pages_give_their_memory_back_in_whatever_order_they_empty() {
+        let mut table = Table::default();
+        let mut keys: Vec<Key> = (0..3 * PAGE_ROWS).map(|_| table.insert_with(|_| ())).collect();
+        keys.drain(1..).rev().for_each(|key| assert!(table.remove(key).is_some()));
+        assert_eq!((table.pages.len(), table.slots()), (1, PAGE_ROWS as u32));
     }
 
     #[test]
