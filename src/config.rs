@@ -121,6 +121,10 @@ pub(crate) const TOPIC_BYTES_MAX: usize = 255;
 /// tasks, busy for so long that all of its clients waited.
 pub(crate) const STALL_MS: u64 = 50;
 
+/// Milliseconds for which a task goes on before all others, and what comes from outside, have their turn. Looking for
+/// events takes some microseconds.
+pub(crate) const SLICE_MS: u64 = 5;
+
 /// Milliseconds of one tick of the timing wheel. Timeouts are late by at most one tick.
 pub(crate) const TICK_MS: u64 = 250;
 

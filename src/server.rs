@@ -265,6 +265,7 @@ where
         .name(&format!("shard-{index}"))
         .io_memory(POOL_ARENA_BYTES)
         .ring_depth(RING_DEPTH)
+        .preempt_timer(shard::slice::NEVER)
         .spawn(move || async move {
             // A panic that unwinds through the executor would leave its thread hanging.
             let handler = std::panic::catch_unwind(AssertUnwindSafe(|| make(index)));

@@ -20,6 +20,7 @@ use crate::shard::direct::Joined;
 use crate::shard::mailbox::{Delivery, Job, Recipients};
 use crate::shard::outbox::{Frame, Tally};
 use crate::shard::publish::answer;
+use crate::shard::slice::Slice;
 use crate::shard::table::Key;
 
 /// Publishes with the same recipients, delivered together.
@@ -59,8 +60,9 @@ enum Rendered {
 /// Delivers what is published for as long as the shard runs.
 pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
     let mut batch = Vec::new();
+    let mut slice = Slice::begin();
     loop {
-        poll_fn(|cx| shard.core.borrow_mut().publishes.poll_nonempty(cx)).await;
+        slice.wait(poll_fn(|cx| shard.core.borrow_mut().publishes.poll_nonempty(cx))).await;
         let started = Instant::now();
         shard.core.borrow_mut().publishes.take(PUBLISH_BATCH, &mut batch);
         let count = batch.len();
@@ -80,7 +82,7 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
             }
             // A small run is written with what follows it, each socket once for all. A large one is not kept waiting.
             let direct = jobs.peek().is_none() || run.recipients.slots() >= FANOUT_SLICE;
-            run.deliver(&shard, direct).await;
+            run.deliver(&shard, direct, &mut slice).await;
             runs.push(run);
         }
         let core = &mut *shard.core.borrow_mut();
@@ -119,7 +121,7 @@ impl Run {
     /// Delivers the messages to all recipients, a slice at a time: with `direct` straight to the sockets of those for
     /// whom nothing waits. What the last slices left unwritten is written at the end of the batch, where more may have
     /// joined it.
-    async fn deliver<H: Handler>(&mut self, shard: &Shard<H>, direct: bool) {
+    async fn deliver<H: Handler>(&mut self, shard: &Shard<H>, direct: bool, slice: &mut Slice) {
         let slots = self.recipients.slots();
         let mut from = 0;
         while from < slots {
@@ -138,7 +140,7 @@ impl Run {
                 self.note_writes();
             }
             from = to;
-            glommio::yield_if_needed().await;
+            slice.pause_if_over().await;
         }
     }
 

@@ -23,6 +23,7 @@ use crate::shard::core::Core;
 use crate::shard::mailbox::Client;
 use crate::shard::readiness::Interest;
 use crate::shard::scope::Scope;
+use crate::shard::slice::Slice;
 use crate::shard::{Shard, guarded};
 
 /// Why an address can't be listened on.
@@ -212,6 +213,7 @@ async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, fr
     let mut complaints = Limited::default();
     let mut refusals = Limited::default();
     let registry = Arc::clone(&shard.core.borrow().registry);
+    let mut slice = Slice::begin();
     while !shard.core.borrow().draining {
         if let Some(pause) = registry.accept_pause() {
             glommio::timer::sleep(pause).await;
@@ -226,7 +228,9 @@ async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, fr
                     tracing::warn!(count, "connections refused: {refusal}");
                 }
             }
-            Err(Errno::AGAIN) => poll_fn(|cx| shard.core.borrow_mut().poll_clients(number, &socket, cx)).await,
+            Err(Errno::AGAIN) => {
+                slice.wait(poll_fn(|cx| shard.core.borrow_mut().poll_clients(number, &socket, cx))).await;
+            }
             Err(error) if is_about_one_connection(error) => {}
             Err(_) if shard.core.borrow().draining => break,
             Err(error) => {
@@ -238,7 +242,7 @@ async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, fr
                 backoff = (backoff * 2).min(Duration::from_millis(longest));
             }
         }
-        glommio::yield_if_needed().await;
+        slice.pause_if_over().await;
     }
     let core = &mut *shard.core.borrow_mut();
     core.readiness.unwatch(Interest::Accept(number));

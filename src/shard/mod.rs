@@ -15,6 +15,7 @@ pub(crate) mod query;
 mod readiness;
 mod runner;
 mod scope;
+pub(crate) mod slice;
 mod subscriptions;
 pub(crate) mod table;
 pub(crate) mod timeouts;
@@ -43,6 +44,7 @@ use crate::pulse::Pulse;
 use crate::registry::Registry;
 use crate::shard::core::Core;
 use crate::shard::mailbox::{Command, Mesh, ShardMsg};
+use crate::shard::slice::Slice;
 
 /// What a shard is started with.
 pub(crate) struct Start {
@@ -62,22 +64,18 @@ pub(crate) struct Start {
 pub(crate) struct Shard<H> {
     pub(crate) core: RefCell<Core>,
     pub(crate) handler: RefCell<H>,
-    /// Where tasks run that carry messages to many: they may interrupt the connections' turns.
+    /// Where tasks run that carry messages to many: between two batches of the connections' turns.
     urgent: TaskQueueHandle,
     /// Takes the words of the first task that panicked.
     failure: Sender<String>,
 }
-
-/// How long the executor may let other tasks run before those that carry messages get their turn. Turns of connections
-/// make room by themselves after each batch.
-const URGENT_WITHIN: Duration = Duration::from_millis(10);
 
 /// Runs a shard on the executor of the calling thread, until it has drained. `ready` is called once it accepts.
 pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce()) -> Result<(), String> {
     let Start { index, config, registry, metrics, sockets, mesh, commands, drain, pulse } = start;
     let urgent = glommio::executor().create_task_queue(
         Shares::default(),
-        Latency::Matters(URGENT_WITHIN),
+        Latency::NotImportant,
         &format!("shard-{index}-urgent"),
     );
     // Another shard may fail before it joins; then this one is told to end.
@@ -238,14 +236,15 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>, pulse: Arc<Pulse>) {
         glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
         let late_ms = (asleep.elapsed().as_millis() as u64).saturating_sub(TICK_MS);
         let now = started.elapsed().as_millis() / u128::from(TICK_MS);
+        let mut slice = Slice::begin();
         note_tick(&shard.core.borrow(), late_ms);
         shard.core.borrow_mut().see_to_polls();
         while u128::from(shard.core.borrow().wheel.now()) < now {
             let due = shard.core.borrow_mut().wheel.turn();
             // Clients that came together are due together, so there may be many.
-            for slice in due.chunks(FANOUT_SLICE) {
-                shard.core.borrow_mut().look_at(slice);
-                glommio::yield_if_needed().await;
+            for some in due.chunks(FANOUT_SLICE) {
+                shard.core.borrow_mut().look_at(some);
+                slice.pause_if_over().await;
             }
         }
     }

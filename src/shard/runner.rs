@@ -14,6 +14,7 @@ use crate::config::{MESH_RETRY_MS, TURNS_PER_BATCH};
 use crate::handler::Handler;
 use crate::shard::core::Core;
 use crate::shard::readiness::{Interest, Report};
+use crate::shard::slice::Slice;
 use crate::shard::table::Key;
 use crate::shard::{Shard, turn};
 use crate::sys;
@@ -158,6 +159,7 @@ pub(super) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
     let signal: BufferedFile = sys::from_fd(signal);
     // A read that has begun goes on while turns are taken.
     let mut reading = pin!(None);
+    let mut slice = Slice::begin();
     loop {
         let any = shard.core.borrow_mut().take_reports();
         for _ in 0..TURNS_PER_BATCH {
@@ -165,9 +167,8 @@ pub(super) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
             turn::take(&shard, key);
         }
         shard.core.borrow_mut().submit_polls();
-        if shard.core.borrow().turns.is_empty() {
-            glommio::yield_if_needed().await;
-        } else {
+        let has_more = !shard.core.borrow().turns.is_empty();
+        if !slice.pause_if_over().await && has_more {
             // Messages go out between two batches, however much there is to read.
             glommio::executor().yield_task_queue_now().await;
         }
@@ -177,14 +178,13 @@ pub(super) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
         if reading.is_none() {
             reading.set(Some(signal.read_at(0, COUNTER_BYTES)));
         }
-        let read = poll_fn(|cx| {
+        let woken = poll_fn(|cx| {
             if let Some(Poll::Ready(read)) = reading.as_mut().as_pin_mut().map(|reading| reading.poll(cx)) {
                 return Poll::Ready(Some(read));
             }
             shard.core.borrow_mut().turns.poll_nonempty(cx).map(|()| None)
-        })
-        .await;
-        if let Some(read) = read {
+        });
+        if let Some(read) = slice.wait(woken).await {
             reading.set(None);
             if let Err(error) = read {
                 tracing::error!(%error, "waiting for the ring's signal failed");
