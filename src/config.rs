@@ -131,6 +131,12 @@ pub(crate) const TICK_MS: u64 = 250;
 /// Milliseconds between two looks whether the shards' clocks go on: longer than a tick.
 pub(crate) const PULSE_LOOK_MS: u64 = 300;
 
+/// How long a shard must have needed little memory before it has what it needed once handed back to the system.
+pub(crate) const TRIM_AFTER_MS: u64 = 2_000;
+
+/// Bytes below which that is not worth it.
+pub(crate) const TRIM_BYTES_MIN: u64 = 1 << 20;
+
 /// Slots of the timing wheel: one turn takes `WHEEL_SLOTS * TICK_MS` = 64 s.
 pub(crate) const WHEEL_SLOTS: usize = 256;
 

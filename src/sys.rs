@@ -25,6 +25,16 @@ pub(crate) fn probe_io_uring() -> io::Result<()> {
     Ok(())
 }
 
+/// Hands memory back to the system that the C library's allocator keeps for later. It takes some milliseconds for a
+/// hundred megabytes. Without effect where that library is not glibc, or a program brings its own allocator.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time from any thread, and what is in use stays as it is.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Moves as many polls, and cancellations of polls, as a ring has room for from the beginning of a list into the ring.
 pub(crate) fn push_polls(ring: &mut IoUring, polls: &mut Vec<squeue::Entry>) {
     let mut submissions = ring.submission();

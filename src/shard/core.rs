@@ -31,6 +31,7 @@ use crate::shard::runner::TurnQueue;
 use crate::shard::table::{Key, Table};
 use crate::shard::timeouts::{NEVER, Tick, Wheel};
 use crate::shard::topics::Topics;
+use crate::shard::trim::Trim;
 
 /// Puts an event into the bytes of a message; see [`crate::handler::Handler::render`].
 pub(crate) type Render = fn(Event<'_>, Dialect, &mut Vec<u8>) -> bool;
@@ -98,6 +99,7 @@ pub(crate) struct Core {
     /// What the ring has reported and nobody has looked at.
     pub(super) reports: Vec<Report>,
     pub(super) listeners: Listeners,
+    pub(super) trim: Trim,
     /// Connections that wait for their turn.
     pub(super) turns: TurnQueue,
     /// Connections with something in their outbox that has not been tried to write yet.
@@ -144,6 +146,7 @@ impl Core {
             readiness: Readiness::new(true)?,
             reports: Vec::new(),
             listeners: Listeners::default(),
+            trim: Trim::default(),
             turns: TurnQueue::default(),
             dirty: Vec::new(),
             congested: Vec::new(),

@@ -20,6 +20,7 @@ mod subscriptions;
 pub(crate) mod table;
 pub(crate) mod timeouts;
 pub(crate) mod topics;
+mod trim;
 mod turn;
 
 use std::cell::RefCell;
@@ -239,6 +240,7 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>, pulse: Arc<Pulse>) {
         let mut slice = Slice::begin();
         note_tick(&shard.core.borrow(), late_ms);
         shard.core.borrow_mut().see_to_polls();
+        shard.core.borrow_mut().trim();
         while u128::from(shard.core.borrow().wheel.now()) < now {
             let due = shard.core.borrow_mut().wheel.turn();
             // Clients that came together are due together, so there may be many.
