@@ -39,6 +39,9 @@ const GRACE: Duration = Duration::from_millis(200);
 /// How often the server is looked at while it closes connections.
 const CLOSE_STEP: Duration = Duration::from_millis(500);
 
+/// How long a server that has closed all connections may take to hand their memory back.
+const HAND_BACK: Duration = Duration::from_secs(5);
+
 /// The plan of a ramp.
 #[derive(Clone, Debug)]
 pub(super) struct RampPlan {
@@ -330,12 +333,12 @@ impl<'a> Climber<'a> {
         Ok(Some(Again { missing, memory: memory? }).filter(|_| is_through))
     }
 
-    /// Waits until the server has let go of all connections, or lets go of no more.
+    /// Waits until the server has let go of all connections and of most of their memory, or lets go of no more.
     fn closed(&self, counted_before: Option<u64>, fds_before: Option<u64>) -> Result<Closed, LoadError> {
         let begun = Instant::now();
         let more =
             |now: Option<u64>, before: Option<u64>| now.zip(before).map(|(now, before)| now.saturating_sub(before));
-        let (mut last, mut changed) = (Closed::default(), begun);
+        let (mut last, mut changed, mut closed_all) = (Closed::default(), begun, None);
         loop {
             let closed = Closed {
                 memory: self.memory()?,
@@ -343,12 +346,20 @@ impl<'a> Climber<'a> {
                 fds_left: more(self.fds()?, fds_before),
                 connections_left: more(self.ramp.counted()?, counted_before),
             };
-            let is_free = closed.fds_left.unwrap_or(0) == 0 && closed.connections_left.unwrap_or(0) == 0;
+            let now = Instant::now();
+            if closed.fds_left.unwrap_or(0) == 0 && closed.connections_left.unwrap_or(0) == 0 {
+                closed_all.get_or_insert(now);
+            }
             let of_server = |closed: &Closed| (closed.memory.server, closed.fds_left, closed.connections_left);
+            let patience = match closed_all {
+                Some(_) if self.climb.should_hand_back(self.climb.left(&closed.memory)) => HAND_BACK,
+                Some(_) => Duration::ZERO,
+                None => self.plan.settle_timeout,
+            };
             if of_server(&closed) != of_server(&last) {
-                (last, changed) = (closed, Instant::now());
-            } else if is_free || changed.elapsed() > self.plan.settle_timeout {
-                return Ok(Closed { took_ns: ns(changed - begun), ..closed });
+                (last, changed) = (closed, now);
+            } else if now - changed >= patience {
+                return Ok(Closed { took_ns: ns(closed_all.unwrap_or(changed) - begun), ..closed });
             }
             thread::sleep(CLOSE_STEP);
         }

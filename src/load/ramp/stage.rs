@@ -6,6 +6,9 @@ use crate::load::usage::{Memory, MemoryOfAll};
 /// A server that keeps more than this share of what its connections took has to show that it can use it again.
 const KEPT_LITTLE_PERCENT: f64 = 10.0;
 
+/// Less memory than that is not worth handing back.
+const HAND_BACK_MIN_BYTES: u64 = 1_024 * 1_024;
+
 /// The same connections may take this share more the second time: they fall into other gaps of the memory.
 const LOST_MAX_PERCENT: f64 = 5.0;
 
@@ -150,8 +153,16 @@ impl Climb {
 
     /// Whether the server keeps so much that it must show that it can use it again.
     pub(in crate::load) fn keeps_much(&self) -> bool {
-        let share = self.kept.zip(self.grown()).map(|(kept, grown)| percent(kept, grown));
-        share.is_some_and(|share| share > KEPT_LITTLE_PERCENT)
+        self.kept_share(self.kept).is_some_and(|share| share > KEPT_LITTLE_PERCENT)
+    }
+
+    /// Whether a server that keeps so many bytes may be expected to hand some of them back.
+    pub(in crate::load) fn should_hand_back(&self, kept: Option<u64>) -> bool {
+        kept > Some(HAND_BACK_MIN_BYTES) && self.kept_share(kept).is_some_and(|share| share > KEPT_LITTLE_PERCENT)
+    }
+
+    fn kept_share(&self, kept: Option<u64>) -> Option<f64> {
+        kept.zip(self.grown()).map(|(kept, grown)| percent(kept, grown))
     }
 
     /// Memory that the same connections took beyond what they took the first time, in bytes: what was kept and could
