@@ -128,9 +128,6 @@ pub(crate) const SLICE_MS: u64 = 5;
 /// Milliseconds of one tick of the timing wheel. Timeouts are late by at most one tick.
 pub(crate) const TICK_MS: u64 = 250;
 
-/// Milliseconds between two looks whether the shards' clocks go on: longer than a tick.
-pub(crate) const PULSE_LOOK_MS: u64 = 300;
-
 /// How long a shard must have needed little memory before it has what it needed once handed back to the system.
 pub(crate) const TRIM_AFTER_MS: u64 = 2_000;
 

@@ -117,7 +117,6 @@ mod hub;
 pub mod load;
 mod message;
 mod metrics;
-mod pulse;
 mod rate;
 mod receipt;
 mod registry;

@@ -14,7 +14,6 @@ use crate::handle::{ServerHandle, ShardEnd};
 use crate::handler::Handler;
 use crate::host::{self, HostError};
 use crate::metrics::ShardMetrics;
-use crate::pulse::{self, Pulse};
 use crate::registry::Registry;
 use crate::shard::listener::{self, BindError};
 use crate::shard::{self, Start};
@@ -118,12 +117,10 @@ impl Server {
         let (events_to, events) = mpsc::channel();
         let mut ends = Vec::new();
         let mut threads = Vec::new();
-        let mut pulses = Vec::new();
         for (index, (sockets, cpu)) in sockets.into_iter().zip(cpus).enumerate() {
             let (commands_to, commands) = async_channel::bounded(config.control_queue);
             let (drain_to, drain) = async_channel::bounded(1);
             let metrics = Arc::new(ShardMetrics::default());
-            let pulse = Arc::new(Pulse::default());
             ends.push(ShardEnd { commands: commands_to, drain: drain_to, metrics: Arc::clone(&metrics) });
             let start = Start {
                 index,
@@ -134,9 +131,7 @@ impl Server {
                 mesh: mesh.clone(),
                 commands,
                 drain,
-                pulse: Arc::clone(&pulse),
             };
-            pulses.push(pulse);
             let word = LastWord {
                 ended: Some(Ended { shard: index, result: Err("its thread panicked".into()) }),
                 events: events_to.clone(),
@@ -151,9 +146,6 @@ impl Server {
                 let reason = ended.result.err().unwrap_or_else(|| "it ended at once".into());
                 return Err(StartError::Shard { shard: ended.shard, reason });
             }
-        }
-        if let Err(error) = pulse::watch(&pulses) {
-            warnings.push(format!("no thread can be had to watch over the shards ({error}); they run unwatched"));
         }
         Ok(Server { handle, threads, events, listen, warnings })
     }

@@ -41,7 +41,6 @@ use crate::config::{Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, START_LOOK_MS
 use crate::handler::Handler;
 use crate::host;
 use crate::metrics::ShardMetrics;
-use crate::pulse::Pulse;
 use crate::registry::Registry;
 use crate::shard::core::Core;
 use crate::shard::mailbox::{Command, Mesh, ShardMsg};
@@ -58,7 +57,6 @@ pub(crate) struct Start {
     pub(crate) commands: Receiver<Command>,
     /// The first request to drain, with the time to do it over.
     pub(crate) drain: Receiver<Duration>,
-    pub(crate) pulse: Arc<Pulse>,
 }
 
 /// A running shard: its state and its handler.
@@ -73,7 +71,7 @@ pub(crate) struct Shard<H> {
 
 /// Runs a shard on the executor of the calling thread, until it has drained. `ready` is called once it accepts.
 pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce()) -> Result<(), String> {
-    let Start { index, config, registry, metrics, sockets, mesh, commands, drain, pulse } = start;
+    let Start { index, config, registry, metrics, sockets, mesh, commands, drain } = start;
     let urgent = glommio::executor().create_task_queue(
         Shares::default(),
         Latency::NotImportant,
@@ -98,7 +96,7 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         shard.spawn_urgent(retry_mesh(Rc::clone(&shard)))?,
         shard.spawn_urgent(obey(Rc::clone(&shard), commands))?,
         glommio::spawn_local(guarded(Rc::clone(&shard), runner::run(Rc::clone(&shard), signal))),
-        glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard), pulse))),
+        glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard)))),
     ];
     for (_, lane) in lanes {
         tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), lane))?);
@@ -228,11 +226,9 @@ async fn retry_mesh<H: Handler>(shard: Rc<Shard<H>>) {
 }
 
 /// Moves the shard's clock on.
-async fn tick<H: Handler>(shard: Rc<Shard<H>>, pulse: Arc<Pulse>) {
+async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
     let started = Instant::now();
-    let beating = poll_fn(|cx| Poll::Ready(pulse.begin(cx))).await;
     loop {
-        beating.beat();
         let asleep = Instant::now();
         glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
         let late_ms = (asleep.elapsed().as_millis() as u64).saturating_sub(TICK_MS);
