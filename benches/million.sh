@@ -41,13 +41,13 @@ connections. Shows what happens, and leaves the figures as JSON and as a picture
   --steps N,N...    the steps themselves, rising
   --memory MB       memory of the guest (default: what the connections need, 15 KB each)
   --timeout TIME    when to give up, as \`timeout\` takes it (default 60m)
-  --messages N      messages to all at each step, of which the median counts (default 1)
+  --messages N      messages to all at each step, of which the median counts (default 3)
   --out DIR         where the results go, million.json and million.svg (default target/million)
   --no-build        take the program that target/release already has
   --check           tell whether this machine could do it, and what is missing; builds and downloads nothing
 
 Exit code: 0 every message arrived, nothing was left behind and the goals were met; 1 not so; 2 wrong usage.
-A run to 20k takes about a minute, one to a million about 20 if the processors are emulated.
+A run to 20k takes about a minute, one to a million half an hour if the processors are emulated.
 TEXT
 }
 
@@ -81,7 +81,7 @@ connections=
 steps=
 memory=
 limit=60m
-messages=1
+messages=3
 out=
 build=true
 check_only=false

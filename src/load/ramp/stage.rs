@@ -153,16 +153,16 @@ impl Climb {
 
     /// Whether the server keeps so much that it must show that it can use it again.
     pub(in crate::load) fn keeps_much(&self) -> bool {
-        self.kept_share(self.kept).is_some_and(|share| share > KEPT_LITTLE_PERCENT)
+        self.is_much(self.kept)
     }
 
     /// Whether a server that keeps so many bytes may be expected to hand some of them back.
     pub(in crate::load) fn should_hand_back(&self, kept: Option<u64>) -> bool {
-        kept > Some(HAND_BACK_MIN_BYTES) && self.kept_share(kept).is_some_and(|share| share > KEPT_LITTLE_PERCENT)
+        kept > Some(HAND_BACK_MIN_BYTES) && self.is_much(kept)
     }
 
-    fn kept_share(&self, kept: Option<u64>) -> Option<f64> {
-        kept.zip(self.grown()).map(|(kept, grown)| percent(kept, grown))
+    fn is_much(&self, kept: Option<u64>) -> bool {
+        kept.zip(self.grown()).is_some_and(|(kept, grown)| percent(kept, grown) > KEPT_LITTLE_PERCENT)
     }
 
     /// Memory that the same connections took beyond what they took the first time, in bytes: what was kept and could
@@ -332,6 +332,9 @@ mod tests {
     fn only_a_server_that_keeps_much_is_asked_to_use_it_again() {
         let keeps = |kept| Climb { kept, ..climb() }.keeps_much();
         assert!(keeps(Some(200_001)) && !keeps(Some(200_000)) && !keeps(None));
+        let should_hand_back = |kept| climb().should_hand_back(kept);
+        let least = HAND_BACK_MIN_BYTES;
+        assert!(should_hand_back(Some(least + 1)) && !should_hand_back(Some(least)) && !should_hand_back(None));
     }
 
     #[test]
