@@ -32,6 +32,7 @@ use crate::shard::table::{Key, Table};
 use crate::shard::timeouts::{NEVER, Tick, Wheel};
 use crate::shard::topics::Topics;
 use crate::shard::trim::Trim;
+use crate::sys;
 
 /// Puts an event into the bytes of a message; see [`crate::handler::Handler::render`].
 pub(crate) type Render = fn(Event<'_>, Dialect, &mut Vec<u8>) -> bool;
@@ -51,6 +52,9 @@ pub(crate) struct Settings {
     ping_every: Option<Tick>,
     linger: Tick,
 }
+
+/// What an idle connection takes in the shard's tables, in bytes, by and large.
+const CONNECTION_BYTES: u64 = 128;
 
 /// Ticks that a time span takes, rounded up; a shard's clock may be up to one tick behind.
 fn ticks(span: Duration) -> Tick {
@@ -277,6 +281,14 @@ impl Core {
     /// Microseconds since the shard started, for rates. Everything else goes by the wheel's ticks.
     pub(crate) fn micros(&self) -> Micros {
         self.started.elapsed().as_micros() as Micros
+    }
+
+    /// Hands memory back if the shard has needed much less for a while than it did before.
+    pub(super) fn trim_heap(&mut self) {
+        let tables = u64::from(self.table.slots()) * CONNECTION_BYTES;
+        if self.trim.is_due(tables + self.metrics.queued_bytes.get()) {
+            sys::trim_heap();
+        }
     }
 
     /// Looks at connections that the wheel has brought up.

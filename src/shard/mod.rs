@@ -236,7 +236,7 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
         let mut slice = Slice::begin();
         note_tick(&shard.core.borrow(), late_ms);
         shard.core.borrow_mut().see_to_polls();
-        shard.core.borrow_mut().trim();
+        shard.core.borrow_mut().trim_heap();
         while u128::from(shard.core.borrow().wheel.now()) < now {
             let due = shard.core.borrow_mut().wheel.turn();
             // Clients that came together are due together, so there may be many.

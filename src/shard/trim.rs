@@ -4,11 +4,6 @@
 //! that waited for slow ones, the process would stay as large as it was at its worst.
 
 use crate::config::{TICK_MS, TRIM_AFTER_MS, TRIM_BYTES_MIN};
-use crate::shard::core::Core;
-use crate::sys;
-
-/// What a connection takes in the tables, in bytes, by and large.
-const CONNECTION_BYTES: u64 = 176;
 
 /// Ticks for which little must have been in use.
 const TRIM_AFTER: u64 = TRIM_AFTER_MS.div_ceil(TICK_MS);
@@ -23,7 +18,7 @@ pub(super) struct Trim {
 
 impl Trim {
     /// Takes note of the bytes in use, once a tick; whether it is time to hand memory back.
-    fn is_due(&mut self, bytes: u64) -> bool {
+    pub(super) fn is_due(&mut self, bytes: u64) -> bool {
         self.peak = self.peak.max(bytes);
         if bytes > self.peak / 2 || self.peak - bytes < TRIM_BYTES_MIN {
             self.low = 0;
@@ -35,16 +30,6 @@ impl Trim {
             *self = Trim { peak: bytes, low: 0 };
         }
         is_due
-    }
-}
-
-impl Core {
-    /// Hands memory back if the shard has needed much less for a while than it did before.
-    pub(super) fn trim(&mut self) {
-        let tables = u64::from(self.table.slots()) * CONNECTION_BYTES;
-        if self.trim.is_due(tables + self.metrics.queued_bytes.get()) {
-            sys::trim_heap();
-        }
     }
 }
 

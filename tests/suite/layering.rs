@@ -15,12 +15,17 @@ fn level(module: &str) -> Option<u8> {
         "message" | "metrics" | "rate" | "receipt" | "sys" | HOST => 0,
         "handler" => 1,
         _ if within(module, "codec") => 1,
-        "echo" | "shard/table" | "shard/outbox" | "shard/timeouts" | "shard/topics" | "shard/subscriptions" => 2,
+        "echo"
+        | "shard/table"
+        | "shard/outbox"
+        | "shard/timeouts"
+        | "shard/topics"
+        | "shard/subscriptions"
+        | "shard/trim" => 2,
         _ if within(module, "hub") => 2,
         "shard" | "shard/core" | "shard/connection" | "shard/listener" | "shard/mailbox" | "shard/fanout"
         | "shard/drain" | "shard/buffers" | "shard/outgoing" | "shard/direct" | "shard/publish" | "shard/query"
-        | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/runner" | "shard/slice" | "shard/trim"
-        | "registry" => 3,
+        | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/runner" | "shard/slice" | "registry" => 3,
         "handle" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
         "bench" | "cli" | "main" | "plane" | "serve" | "lib" => 5,
