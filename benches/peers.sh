@@ -28,6 +28,7 @@ usage: peers.sh [OPTION]...
   --only A,B          some of: ${all[*]}
   --message-size B    bytes of a message [default: 128]
   --json FILE         write all figures to this file too
+  --svg FILE          draw them, into this file; needs gnuplot
   --quick             a small version: 200 connections, one round, short runs
   --no-install        leave out what is not installed
   --corecast FILE     the program to measure, and to measure with [default: cargo build --release]
@@ -36,7 +37,7 @@ EOF
 
 # ---- The command line ---------------------------------------------------------------------------
 
-connections='' rounds='' message_bytes=128 json='' quick=0 installs=1 corecast='' selected=("${all[@]}")
+connections='' rounds='' message_bytes=128 json='' svg='' quick=0 installs=1 corecast='' selected=("${all[@]}")
 
 bad_usage() {
     echo "peers.sh: $1" >&2
@@ -54,7 +55,7 @@ number() {
 while (($# > 0)); do
     option=$1
     case $option in
-    --connections | --rounds | --only | --message-size | --json | --corecast)
+    --connections | --rounds | --only | --message-size | --json | --svg | --corecast)
         (($# > 1)) || bad_usage "$option needs a value"
         value=$2
         shift
@@ -65,6 +66,7 @@ while (($# > 0)); do
     --rounds) number "$option" "$value" 1 100 && rounds=$value ;;
     --message-size) number "$option" "$value" 32 60000 && message_bytes=$value ;;
     --json) json=$value ;;
+    --svg) svg=$value ;;
     --corecast) corecast=$(readlink -f "$value") ;;
     --only)
         IFS=, read -ra selected <<<"$value"
@@ -328,6 +330,12 @@ summary() {
         --from-file "$here/peers/summary.jq"
 }
 
+# draw SUMMARY: the figures as a picture.
+draw() {
+    jq --raw-output --from-file "$here/peers/rows.jq" "$1" >"$scratch/rows"
+    gnuplot -e "rows='$scratch/rows'; connections='$connections'" "$here/peers/plot.gp"
+}
+
 main() {
     local tool peer round
     for tool in jq taskset; do
@@ -335,6 +343,10 @@ main() {
     done
     # Before the work, so that a bad path does not cost it.
     [[ -z $json ]] || : >"$json" || fail "--json $json can't be written"
+    if [[ -n $svg ]]; then
+        command -v gnuplot >/dev/null || fail "--svg needs gnuplot, which is not installed (apt-get install gnuplot-nox)"
+        : >"$svg" || fail "--svg $svg can't be written"
+    fi
     install_missing
     build
     choose_cpus
@@ -352,6 +364,7 @@ main() {
     done
     summary >"$scratch/summary"
     [[ -z $json ]] || cp "$scratch/summary" "$json"
+    [[ -z $svg ]] || draw "$scratch/summary" >"$svg"
     jq --raw-output --from-file "$here/peers/table.jq" "$scratch/summary"
     ((failures == 0)) || fail "$failures of the servers could not be measured"
 }

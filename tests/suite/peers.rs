@@ -14,7 +14,7 @@ use crate::support::{is_here, runs, wait_until};
 const SERVERS: [&str; 7] = ["bare", "corecast", "classic", "nats", "redis", "mosquitto", "nchan"];
 
 fn can_compare() -> bool {
-    ["jq", "taskset", "cc"].into_iter().all(|tool| is_here(tool, runs(tool)))
+    ["jq", "taskset", "cc", "gnuplot"].into_iter().all(|tool| is_here(tool, runs(tool)))
 }
 
 /// The script, in a process group of its own, by which what it leaves behind is found.
@@ -41,8 +41,10 @@ fn every_server_has_a_row_or_a_reason_and_none_is_left_running() {
     if !can_compare() {
         return;
     }
-    let json = std::env::temp_dir().join(format!("corecast-peers-{}.json", std::process::id()));
-    let child = script(&["--only", &SERVERS.join(","), "--json", json.to_str().unwrap()]).spawn().unwrap();
+    let [json, svg] =
+        ["json", "svg"].map(|name| std::env::temp_dir().join(format!("corecast-peers-{}.{name}", std::process::id())));
+    let options = ["--only", &SERVERS.join(","), "--json", json.to_str().unwrap(), "--svg", svg.to_str().unwrap()];
+    let child = script(&options).spawn().unwrap();
     let group = child.id();
     let ran = child.wait_with_output().unwrap();
     let (table, log) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
@@ -65,6 +67,12 @@ fn every_server_has_a_row_or_a_reason_and_none_is_left_running() {
     let own = result["servers"].as_array().unwrap().iter().find(|server| server["name"] == "corecast").unwrap();
     assert_eq!((&own["lost"], &own["reordered"], &own["closed"]), (&0.into(), &0.into(), &0.into()), "{own:#}");
     assert!(own["echo_per_s"].as_f64().unwrap() > 0.0);
+    let picture = fs::read_to_string(&svg).unwrap();
+    fs::remove_file(&svg).unwrap();
+    for part in ["</svg>", "One message to all 50:", ">corecast<", ">Go<"] {
+        let is_missing = part == ">Go<" && !table.contains("\n| classic |");
+        assert!(picture.contains(part) != is_missing, "{part}: {picture}");
+    }
     assert_eq!(processes_of(group), [""; 0]);
 }
 
