@@ -197,7 +197,8 @@ async fn join_mesh(mesh: FullMesh<ShardMsg>, index: usize, config: &Config) -> R
 
 /// Takes what one other shard sends. While this shard's queue is full it takes nothing, and the lane fills up.
 async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: ConnectedReceiver<ShardMsg>) {
-    while let Some(message) = lane.next().await {
+    let mut slice = Slice::begin();
+    while let Some(message) = slice.wait(lane.next()).await {
         match message {
             ShardMsg::Publish(publish) => {
                 poll_fn(|cx| shard.core.borrow_mut().publishes.poll_room(cx)).await;
@@ -211,6 +212,7 @@ async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: ConnectedReceiv
             ShardMsg::Draining => shard.core.borrow_mut().draining_peers += 1,
             ShardMsg::Hello { .. } => {}
         }
+        slice.pause_if_over().await;
     }
 }
 
@@ -266,7 +268,8 @@ fn note_tick(core: &Core, late_ms: u64) {
 
 /// Does what the rest of the process asks for, also while the shard drains.
 async fn obey<H: Handler>(shard: Rc<Shard<H>>, commands: Receiver<Command>) {
-    while let Ok(command) = commands.recv().await {
+    let mut slice = Slice::begin();
+    while let Ok(command) = slice.wait(commands.recv()).await {
         match command {
             Command::Publish(publish) => {
                 poll_fn(|cx| shard.core.borrow_mut().publishes.poll_room(cx)).await;
@@ -281,5 +284,6 @@ async fn obey<H: Handler>(shard: Rc<Shard<H>>, commands: Receiver<Command>) {
             Command::Query(query) => query::answer(&shard.core.borrow(), query),
             Command::SetPolicy { topic, policy } => shard.core.borrow_mut().topics.set_policy(topic, policy),
         }
+        slice.pause_if_over().await;
     }
 }
