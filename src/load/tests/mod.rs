@@ -350,7 +350,8 @@ fn a_ramp_spreads_the_connects() {
     let figures = Figures::of("idle --connections 20 --ramp 200ms --duration 1ms", &mock);
     assert!(figures.is_ok());
     let rate = figures.0["connect"]["connects_per_s"].as_f64().unwrap();
-    assert!(rate <= 105.3, "19 pauses of 10 ms make at most 105.3/s, but it was {rate}/s");
+    // 105.3/s, and more the later the first connect began after it was due. All at once they are thousands a second.
+    assert!(rate <= 200.0, "19 pauses of 10 ms make about 105.3/s, but it was {rate}/s");
 }
 
 #[test]
