@@ -16,6 +16,9 @@ use crate::config::SLICE_MS;
 /// What the runtime's own time slices are set to.
 pub(crate) const NEVER: Duration = Duration::from_secs(3600);
 
+/// Over before the executor gets to look at its timers, so that it does not sleep for it.
+const MOMENT: Duration = Duration::from_micros(1);
+
 /// The time that a task has been at work without letting the executor look for events.
 pub(crate) struct Slice {
     began: Instant,
@@ -48,27 +51,28 @@ impl Slice {
     pub(crate) async fn pause_if_over(&mut self) -> bool {
         let is_over = self.began.elapsed() >= Duration::from_millis(SLICE_MS);
         if is_over {
-            look_for_events().await;
+            look_for_events(MOMENT).await;
             *self = Slice::begin();
         }
         is_over
     }
 }
 
-/// Returns once the executor has looked for events, which it does when no task can run.
-async fn look_for_events() {
-    // Over before the executor gets to look at its timers, so that it does not sleep for it.
-    const MOMENT: Duration = Duration::from_micros(1);
+/// Returns once the executor has looked for events, which it does when no task can run: it has a timer to look at that
+/// runs for at least a `moment`.
+async fn look_for_events(mut moment: Duration) {
     let mut has_waited = false;
     while !has_waited {
-        // A timer that is over before it is polled for the first time is none that the executor has looked at.
-        let mut timer = pin!(Timer::new(MOMENT));
+        let mut timer = pin!(Timer::new(moment));
         poll_fn(|cx| {
             let poll = timer.as_mut().poll(cx).map(drop);
             has_waited |= poll.is_pending();
             poll
         })
         .await;
+        // One that is over before it is polled is none that the executor has looked at: where reading the clock takes
+        // long, it must be a longer one.
+        moment *= 2;
     }
 }
 
@@ -108,6 +112,16 @@ mod tests {
             one.await && other.await
         });
         assert!(came, "the busy tasks have kept the timer from firing");
+    }
+
+    #[test]
+    fn a_moment_that_is_over_at_once_is_made_longer() {
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            on_shard(async || look_for_events(Duration::from_nanos(1)).await);
+            done.send(()).unwrap();
+        });
+        assert!(ended.recv_timeout(Duration::from_secs(10)).is_ok(), "it never had to wait");
     }
 
     #[test]
