@@ -32,14 +32,7 @@ impl Slice {
 
     /// Waits for something. If that was not there at once, a new slice begins with it.
     pub(crate) async fn wait<T>(&mut self, event: impl Future<Output = T>) -> T {
-        let mut event = pin!(event);
-        let mut waited = false;
-        let value = poll_fn(|cx| {
-            let poll = event.as_mut().poll(cx);
-            waited |= poll.is_pending();
-            poll
-        })
-        .await;
+        let (value, waited) = await_noting(event).await;
         if waited {
             *self = Slice::begin();
         }
@@ -61,19 +54,24 @@ impl Slice {
 /// Returns once the executor has looked for events, which it does when no task can run: it has a timer to look at that
 /// runs for at least a `moment`.
 async fn look_for_events(mut moment: Duration) {
-    let mut has_waited = false;
-    while !has_waited {
-        let mut timer = pin!(Timer::new(moment));
-        poll_fn(|cx| {
-            let poll = timer.as_mut().poll(cx).map(drop);
-            has_waited |= poll.is_pending();
-            poll
-        })
-        .await;
-        // One that is over before it is polled is none that the executor has looked at: where reading the clock takes
-        // long, it must be a longer one.
+    // One that is over before it is polled is none that the executor has looked at: where reading the clock takes long,
+    // it must be a longer one.
+    while !await_noting(Timer::new(moment)).await.1 {
         moment *= 2;
     }
+}
+
+/// What a future comes to, and whether it had to be waited for.
+async fn await_noting<T>(future: impl Future<Output = T>) -> (T, bool) {
+    let mut future = pin!(future);
+    let mut waited = false;
+    let value = poll_fn(|cx| {
+        let poll = future.as_mut().poll(cx);
+        waited |= poll.is_pending();
+        poll
+    })
+    .await;
+    (value, waited)
 }
 
 #[cfg(test)]
