@@ -347,9 +347,8 @@ impl<'a> Climber<'a> {
                 connections_left: more(self.ramp.counted()?, counted_before),
             };
             let now = Instant::now();
-            if closed.fds_left.unwrap_or(0) == 0 && closed.connections_left.unwrap_or(0) == 0 {
-                closed_all.get_or_insert(now);
-            }
+            let is_free = closed.fds_left.unwrap_or(0) == 0 && closed.connections_left.unwrap_or(0) == 0;
+            closed_all = is_free.then(|| closed_all.unwrap_or(now));
             let of_server = |closed: &Closed| (closed.memory.server, closed.fds_left, closed.connections_left);
             let patience = match closed_all {
                 Some(_) if self.climb.should_hand_back(self.climb.left(&closed.memory)) => HAND_BACK,
