@@ -333,7 +333,7 @@ summary() {
 # draw SUMMARY: the figures as a picture.
 draw() {
     jq --raw-output --from-file "$here/peers/rows.jq" "$1" >"$scratch/rows"
-    gnuplot -e "rows='$scratch/rows'; connections='$connections'" "$here/peers/plot.gp"
+    gnuplot -e "rows='$scratch/rows'; connections=$connections" "$here/peers/plot.gp"
 }
 
 main() {

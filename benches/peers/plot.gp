@@ -1,5 +1,5 @@
 # From rows of name, KiB a connection, µs of a delivery, µs in a burst and echoes a second (in thousands) to a picture.
-# gnuplot -e "rows='FILE'; connections='5,000'" plot.gp >FILE.svg
+# gnuplot -e "rows='FILE'; connections=5000" plot.gp >FILE.svg
 set terminal svg size 1120,560 background rgb '#ffffff' font 'sans-serif,13'
 set multiplot layout 2,2 margins 0.03,0.99,0.10,0.92 spacing 0.05,0.19
 set datafile separator tab missing '-'
