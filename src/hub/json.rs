@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::handler::Event;
 use crate::message::Topic;
 
+use super::cause::{Cause, CommandId};
 use super::language::{Command, ErrorCode, Mistake, Reply};
 use super::topic_word;
 
@@ -21,13 +22,19 @@ use super::topic_word;
 enum Incoming<'a> {
     Sub {
         #[serde(borrow)]
+        id: Option<CommandId<'a>>,
+        #[serde(borrow)]
         topics: Vec<Cow<'a, str>>,
     },
     Unsub {
         #[serde(borrow)]
+        id: Option<CommandId<'a>>,
+        #[serde(borrow)]
         topics: Vec<Cow<'a, str>>,
     },
     Pub {
+        #[serde(borrow)]
+        id: Option<CommandId<'a>>,
         #[serde(borrow)]
         topic: Cow<'a, str>,
         payload: Option<Cow<'a, str>>,
@@ -35,17 +42,52 @@ enum Incoming<'a> {
     },
     Cast {
         #[serde(borrow)]
+        id: Option<CommandId<'a>>,
         payload: Option<Cow<'a, str>>,
         payload_base64: Option<Cow<'a, str>>,
     },
     Ping {
         #[serde(borrow)]
+        id: Option<CommandId<'a>>,
+        #[serde(borrow)]
         text: Option<Cow<'a, str>>,
     },
-    Id {},
+    Id {
+        #[serde(borrow)]
+        id: Option<CommandId<'a>>,
+    },
 }
 
-/// What the server writes.
+impl<'a> Incoming<'a> {
+    fn take_id(&mut self) -> Option<CommandId<'a>> {
+        match self {
+            Incoming::Sub { id, .. }
+            | Incoming::Unsub { id, .. }
+            | Incoming::Pub { id, .. }
+            | Incoming::Cast { id, .. }
+            | Incoming::Ping { id, .. }
+            | Incoming::Id { id } => id.take(),
+        }
+    }
+}
+
+/// The `id` of an object that is not a command otherwise, so that its error can say what it answers.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    id: Option<CommandId<'a>>,
+}
+
+/// One message of a client.
+#[derive(Debug)]
+pub(super) struct Parsed<'a> {
+    /// The `id` in it; `None`: it has none, or is not JSON at all.
+    pub(super) id: Option<CommandId<'a>>,
+    /// What it asks for, with every topic checked; or what is wrong with it, in words for the client.
+    pub(super) command: Result<Command<'a>, Mistake>,
+}
+
+/// What the server writes. An answer ends with what it answers.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Outgoing<'a> {
@@ -53,19 +95,27 @@ enum Outgoing<'a> {
         verb: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         topics: Option<&'a [Cow<'a, str>]>,
+        #[serde(flatten)]
+        cause: Answer<'a>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<String>,
+        publish_id: Option<String>,
     },
     Pong {
         #[serde(skip_serializing_if = "Option::is_none")]
         text: Option<Cow<'a, str>>,
+        #[serde(flatten)]
+        cause: Answer<'a>,
     },
     Id {
-        id: String,
+        #[serde(flatten)]
+        cause: Answer<'a>,
+        connection_id: String,
     },
     Err {
         code: &'a str,
         text: &'a str,
+        #[serde(flatten)]
+        cause: Answer<'a>,
     },
     Msg {
         topic: &'a str,
@@ -91,6 +141,30 @@ enum Outgoing<'a> {
     },
 }
 
+/// The members of an answer that tell what it answers.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<CommandId<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'static str>,
+}
+
+impl<'a> Answer<'a> {
+    fn of(cause: &Cause<'a>) -> Self {
+        match cause {
+            Cause::Command(id) => Answer { id: id.clone(), from: None },
+            Cause::Url => Answer { id: None, from: Some("url") },
+        }
+    }
+
+    /// Answers that name a publish or a connection call that `id` where the command has none of its own.
+    fn or(mut self, id: &str) -> Self {
+        self.id.get_or_insert_with(|| CommandId::Text(Cow::Owned(id.to_owned())));
+        self
+    }
+}
+
 #[derive(Serialize)]
 enum Payload<'a> {
     #[serde(rename = "payload")]
@@ -109,15 +183,21 @@ impl<'a> Payload<'a> {
 }
 
 /// Reads one message. Every topic in it has been checked when it returns.
-///
-/// # Errors
-/// What is wrong with it, in words for the client.
-pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Result<Command<'_>, Mistake> {
-    let incoming: Incoming<'_> = serde_json::from_slice(message).map_err(|error| {
-        // The error may quote what the client wrote, which is not repeated to its terminal as it is.
-        let text: String = error.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        Mistake { code: ErrorCode::BadJson, text: format!("write an object such as {EXAMPLE}: {text}") }
-    })?;
+pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Parsed<'_> {
+    let mut incoming: Incoming<'_> = match serde_json::from_slice(message) {
+        Ok(incoming) => incoming,
+        Err(error) => {
+            // The error may quote what the client wrote, which is not repeated to its terminal as it is.
+            let text: String = error.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+            let text = format!("write an object such as {EXAMPLE}: {text}");
+            let id = serde_json::from_slice(message).ok().and_then(|Envelope { id }| id);
+            return Parsed { id, command: Err(Mistake { code: ErrorCode::BadJson, text }) };
+        }
+    };
+    Parsed { id: incoming.take_id(), command: command(incoming, topic_bytes_max) }
+}
+
+fn command(incoming: Incoming<'_>, topic_bytes_max: usize) -> Result<Command<'_>, Mistake> {
     let check = |topics: Vec<Cow<'_, str>>| {
         if topics.is_empty() {
             let text = r#"name a topic, as in "topics":["news"]"#;
@@ -127,21 +207,21 @@ pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Result<Command<'_
         Ok(())
     };
     Ok(match incoming {
-        Incoming::Sub { topics } => {
+        Incoming::Sub { topics, .. } => {
             check(topics.clone())?;
             Command::Subscribe(topics)
         }
-        Incoming::Unsub { topics } => {
+        Incoming::Unsub { topics, .. } => {
             check(topics.clone())?;
             Command::Unsubscribe(topics)
         }
-        Incoming::Pub { topic, payload, payload_base64 } => {
+        Incoming::Pub { topic, payload, payload_base64, .. } => {
             Topic::check(topic.as_bytes(), topic_bytes_max)?;
             Command::Publish { topic, payload: bytes(payload, payload_base64)? }
         }
-        Incoming::Cast { payload, payload_base64 } => Command::Cast { payload: bytes(payload, payload_base64)? },
-        Incoming::Ping { text } => Command::Ping { text: text.map(into_bytes) },
-        Incoming::Id {} => Command::Id,
+        Incoming::Cast { payload, payload_base64, .. } => Command::Cast { payload: bytes(payload, payload_base64)? },
+        Incoming::Ping { text, .. } => Command::Ping { text: text.map(into_bytes) },
+        Incoming::Id { .. } => Command::Id,
     })
 }
 
@@ -173,15 +253,22 @@ fn bytes<'a>(text: Option<Cow<'a, str>>, base64: Option<Cow<'a, str>>) -> Result
     }
 }
 
-/// Puts a reply into an object.
-pub(super) fn reply(reply: &Reply<'_>, out: &mut Vec<u8>) {
+/// Puts a reply into an object that says what it answers.
+pub(super) fn reply(reply: &Reply<'_>, cause: &Cause<'_>, out: &mut Vec<u8>) {
+    let cause = Answer::of(cause);
     let outgoing = match reply {
-        Reply::Topics { verb, topics } => Outgoing::Ok { verb, topics: Some(topics), id: None },
-        Reply::Published { verb, id } => Outgoing::Ok { verb, topics: None, id: Some(id.to_string()) },
+        Reply::Topics { verb, topics } => Outgoing::Ok { verb, topics: Some(topics), cause, publish_id: None },
+        Reply::Published { verb, id } => {
+            let id = id.to_string();
+            Outgoing::Ok { verb, topics: None, cause: cause.or(&id), publish_id: Some(id) }
+        }
         // In this dialect a text is UTF-8, since it came as JSON.
-        Reply::Pong { text } => Outgoing::Pong { text: text.as_ref().map(|text| String::from_utf8_lossy(text)) },
-        Reply::Id { id } => Outgoing::Id { id: id.to_string() },
-        Reply::Error(mistake) => Outgoing::Err { code: mistake.code.name(), text: &mistake.text },
+        Reply::Pong { text } => Outgoing::Pong { text: text.as_ref().map(|text| String::from_utf8_lossy(text)), cause },
+        Reply::Id { id } => {
+            let id = id.to_string();
+            Outgoing::Id { cause: cause.or(&id), connection_id: id }
+        }
+        Reply::Error(mistake) => Outgoing::Err { code: mistake.code.name(), text: &mistake.text, cause },
     };
     write(&outgoing, out);
 }
@@ -193,7 +280,7 @@ pub(super) fn render(event: Event<'_>, out: &mut Vec<u8>) {
         Event::Broadcast { payload } => Outgoing::All { payload: Payload::of(payload) },
         Event::Direct { payload } => Outgoing::Direct { payload: Payload::of(payload) },
         Event::Gap { topic, count, reason } => Outgoing::Gap { topic: topic_word(topic), count, reason: reason.name() },
-        Event::Error { code, text } => Outgoing::Err { code, text },
+        Event::Error { code, text } => Outgoing::Err { code, text, cause: Answer::of(&Cause::Command(None)) },
         Event::Bye { reason } => Outgoing::Bye { reason: reason.name() },
     };
     write(&outgoing, out);
@@ -210,12 +297,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn code(message: &str) -> &'static str {
-        parse(message.as_bytes(), 255).unwrap_err().code.name()
+        parse(message.as_bytes(), 255).command.unwrap_err().code.name()
     }
 
     fn replied(what: &Reply<'_>) -> String {
+        answered(what, &Cause::Command(None))
+    }
+
+    fn answered(what: &Reply<'_>, cause: &Cause<'_>) -> String {
         let mut out = Vec::new();
-        reply(what, &mut out);
+        reply(what, cause, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -227,20 +318,25 @@ mod tests {
 
     #[test]
     fn commands_are_read() {
-        let Ok(Command::Subscribe(topics)) = parse(br#"{"type":"sub","topics":["a","b\u0062"]}"#, 255) else {
+        let Ok(Command::Subscribe(topics)) = parse(br#"{"type":"sub","topics":["a","b\u0062"]}"#, 255).command else {
             panic!()
         };
         assert_eq!(topics, ["a", "bb"]);
-        let Ok(Command::Publish { topic, payload }) = parse(br#"{"type":"pub","topic":"a","payload":"x\ny"}"#, 255)
+        let Ok(Command::Publish { topic, payload }) =
+            parse(br#"{"type":"pub","topic":"a","payload":"x\ny"}"#, 255).command
         else {
             panic!()
         };
         assert_eq!((&*topic, &*payload), ("a", &b"x\ny"[..]));
-        let Ok(Command::Cast { payload }) = parse(br#"{"payload_base64":"/w==","type":"cast"}"#, 255) else { panic!() };
+        let Ok(Command::Cast { payload }) = parse(br#"{"payload_base64":"/w==","type":"cast"}"#, 255).command else {
+            panic!()
+        };
         assert_eq!(*payload, [0xff]);
-        let Ok(Command::Ping { text: Some(_) }) = parse(br#"{"type":"ping","text":"x"}"#, 255) else { panic!() };
-        let Ok(Command::Ping { text: None }) = parse(br#"{"type":"ping"}"#, 255) else { panic!() };
-        let Ok(Command::Id) = parse(br#"{"type":"id"}"#, 255) else { panic!() };
+        let Ok(Command::Ping { text: Some(_) }) = parse(br#"{"type":"ping","text":"x"}"#, 255).command else {
+            panic!()
+        };
+        let Ok(Command::Ping { text: None }) = parse(br#"{"type":"ping"}"#, 255).command else { panic!() };
+        let Ok(Command::Id) = parse(br#"{"type":"id"}"#, 255).command else { panic!() };
     }
 
     #[test]
@@ -267,12 +363,12 @@ mod tests {
         let id = PublishId::new(1, 5);
         assert_eq!(
             replied(&Reply::Published { verb: "PUB", id }),
-            r#"{"type":"ok","verb":"PUB","id":"281474976710661"}"#
+            r#"{"type":"ok","verb":"PUB","id":"281474976710661","publish_id":"281474976710661"}"#
         );
         assert_eq!(replied(&Reply::Pong { text: None }), r#"{"type":"pong"}"#);
         assert_eq!(
             replied(&Reply::Id { id: ConnId::from_u64(u64::MAX) }),
-            r#"{"type":"id","id":"18446744073709551615"}"#
+            r#"{"type":"id","id":"18446744073709551615","connection_id":"18446744073709551615"}"#
         );
 
         let topic: Topic = "a".parse().unwrap();
@@ -289,10 +385,56 @@ mod tests {
         assert_eq!(rendered(Event::Bye { reason: CloseReason::Drain }), r#"{"type":"bye","reason":"drain"}"#);
     }
 
+    #[test]
+    fn the_id_of_a_command_is_read_from_whatever_is_json() {
+        fn id(message: &str) -> Option<CommandId<'_>> {
+            parse(message.as_bytes(), 255).id
+        }
+        let text = |text: &'static str| Some(CommandId::Text(text.into()));
+        assert_eq!(id(r#"{"type":"ping"}"#), None);
+        assert_eq!(id(r#"{"type":"ping","id":null}"#), None);
+        assert_eq!(id(r#"{"type":"ping","id":""}"#), text(""));
+        assert_eq!(id(r#"{"id":"a\u0062","type":"id"}"#), text("ab"));
+        assert_eq!(id(r#"{"type":"ping","id":-7}"#), Some(CommandId::Signed(-7)));
+        assert_eq!(id(r#"{"type":"ping","id":18446744073709551615}"#), Some(CommandId::Unsigned(u64::MAX)));
+        // What can't be carried out is answered under its id, too.
+        for command in [
+            r#"{"type":"helo","id":"x"}"#,
+            r#"{"id":"x"}"#,
+            r#"{"type":"sub","topics":"news","id":"x"}"#,
+            r#"{"type":"sub","topics":["a b"],"id":"x"}"#,
+            r#"{"type":"sub","id":"x","more":{"id":"y"}}"#,
+        ] {
+            assert!(parse(command.as_bytes(), 255).command.is_err());
+            assert_eq!(id(command), text("x"), "{command}");
+        }
+        assert_eq!(id(r#"{"type":"ping","id":"x""#), None);
+        assert_eq!(code(r#"{"type":"ping","id":1,"id":2}"#), "bad-json");
+        assert_eq!(code(r#"{"type":"ping","id":1.5}"#), "bad-json");
+    }
+
+    #[test]
+    fn each_answer_says_what_it_answers() {
+        let topics = [Cow::Borrowed("a")];
+        let topics = Reply::Topics { verb: "SUB", topics: &topics };
+        let seven = Cause::Command(Some(CommandId::Unsigned(7)));
+        assert_eq!(answered(&topics, &seven), r#"{"type":"ok","verb":"SUB","topics":["a"],"id":7}"#);
+        assert_eq!(answered(&topics, &Cause::Url), r#"{"type":"ok","verb":"SUB","topics":["a"],"from":"url"}"#);
+        let published = Reply::Published { verb: "PUB", id: PublishId::new(0, 5) };
+        assert_eq!(answered(&published, &seven), r#"{"type":"ok","verb":"PUB","id":7,"publish_id":"5"}"#);
+        let named = Cause::Command(Some(CommandId::Text("a \"b\"".into())));
+        assert_eq!(answered(&Reply::Pong { text: None }, &named), r#"{"type":"pong","id":"a \"b\""}"#);
+        let id = Reply::Id { id: ConnId::from_u64(42) };
+        assert_eq!(answered(&id, &seven), r#"{"type":"id","id":7,"connection_id":"42"}"#);
+        let mistake = Mistake { code: ErrorCode::BadTopic, text: "no".into() };
+        let err = answered(&Reply::Error(&mistake), &seven);
+        assert_eq!(err, r#"{"type":"err","code":"bad-topic","text":"no","id":7}"#);
+    }
+
     proptest! {
         #[test]
         fn noise_never_panics_and_its_error_is_one_line(message in "[\\{\\}\\[\\]\":,a-z\\x00-\\x1f]{0,60}") {
-            if let Err(mistake) = parse(message.as_bytes(), 255) {
+            if let Err(mistake) = parse(message.as_bytes(), 255).command {
                 prop_assert!(!mistake.text.contains(|c: char| c.is_control()), "{}", mistake.text);
             }
         }
@@ -301,7 +443,7 @@ mod tests {
         fn any_payload_survives(payload in prop::collection::vec(any::<u8>(), 0..40)) {
             let text = rendered(Event::Broadcast { payload: &payload });
             let back = text.replacen("\"all\"", "\"cast\"", 1);
-            let Ok(Command::Cast { payload: read }) = parse(back.as_bytes(), 255) else { panic!("{back}") };
+            let Ok(Command::Cast { payload: read }) = parse(back.as_bytes(), 255).command else { panic!("{back}") };
             prop_assert_eq!(&*read, &*payload);
         }
     }

@@ -3,6 +3,7 @@
 //! [`Hub`] reads the language that [`language`] defines and acts on its connection. It holds no state of its
 //! own: subscriptions live in the shard.
 
+mod cause;
 mod json;
 mod language;
 
@@ -12,6 +13,8 @@ use crate::config::Config;
 use crate::handler::{Context, Event, Handler, PublishError, SubscribeError};
 use crate::message::{Dialect, Topic};
 
+use cause::Cause;
+use json::Parsed;
 pub use language::ErrorCode;
 use language::{Command, Mistake, Reply};
 
@@ -36,36 +39,38 @@ impl Hub {
         }
     }
 
-    /// Does what a message asks for, and puts the answer into `out`.
-    fn run(&self, cx: &mut Context<'_>, message: &[u8], out: &mut Vec<u8>) -> Result<(), Mistake> {
+    /// Does what a command asks for, and puts the answer into `out`.
+    fn run(
+        &self,
+        cx: &mut Context<'_>,
+        command: Command<'_>,
+        cause: &Cause<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Mistake> {
         let dialect = cx.dialect();
-        let command = match dialect {
-            Dialect::Text => language::parse(message, self.topic_bytes_max)?,
-            Dialect::Json | Dialect::Sse => json::parse(message, self.topic_bytes_max)?,
-        };
         match command {
             Command::Subscribe(topics) => {
                 self.subscribe(cx, &topics)?;
-                write_reply(dialect, &Reply::Topics { verb: "SUB", topics: &topics }, out);
+                write_reply(dialect, &Reply::Topics { verb: "SUB", topics: &topics }, cause, out);
             }
             Command::Unsubscribe(topics) => {
                 for topic in &topics {
                     cx.unsubscribe(topic);
                 }
-                write_reply(dialect, &Reply::Topics { verb: "UNSUB", topics: &topics }, out);
+                write_reply(dialect, &Reply::Topics { verb: "UNSUB", topics: &topics }, cause, out);
             }
             Command::Publish { topic, payload } => {
                 self.check_publishing()?;
                 let id = cx.publish(&topic, payload.into_owned())?;
-                write_reply(dialect, &Reply::Published { verb: "PUB", id }, out);
+                write_reply(dialect, &Reply::Published { verb: "PUB", id }, cause, out);
             }
             Command::Cast { payload } => {
                 self.check_publishing()?;
                 let id = cx.broadcast(payload.into_owned())?;
-                write_reply(dialect, &Reply::Published { verb: "CAST", id }, out);
+                write_reply(dialect, &Reply::Published { verb: "CAST", id }, cause, out);
             }
-            Command::Ping { text } => write_reply(dialect, &Reply::Pong { text: text.as_deref() }, out),
-            Command::Id => write_reply(dialect, &Reply::Id { id: cx.id() }, out),
+            Command::Ping { text } => write_reply(dialect, &Reply::Pong { text: text.as_deref() }, cause, out),
+            Command::Id => write_reply(dialect, &Reply::Id { id: cx.id() }, cause, out),
         }
         Ok(())
     }
@@ -83,17 +88,13 @@ impl Hub {
         Ok(())
     }
 
-    /// Sends the answer that `answer` makes, or what it says is wrong.
-    fn reply(
-        &mut self,
-        cx: &mut Context<'_>,
-        answer: impl FnOnce(&Self, &mut Context<'_>, &mut Vec<u8>) -> Result<(), Mistake>,
-    ) {
+    /// Carries out a command, and sends the answer or what is wrong.
+    fn answer(&mut self, cx: &mut Context<'_>, command: Result<Command<'_>, Mistake>, cause: &Cause<'_>) {
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
-        if let Err(mistake) = answer(self, cx, &mut reply) {
+        if let Err(mistake) = command.and_then(|command| self.run(cx, command, cause, &mut reply)) {
             reply.clear();
-            write_reply(cx.dialect(), &Reply::Error(&mistake), &mut reply);
+            write_reply(cx.dialect(), &Reply::Error(&mistake), cause, &mut reply);
         }
         // A shard reads a connection only while its outbox has room for the reply, so a refusal means that
         // the connection is closing.
@@ -114,15 +115,20 @@ impl Handler for Hub {
             let _ = self.subscribe(cx, &topics);
             return;
         }
-        self.reply(cx, |hub, cx, out| {
-            hub.subscribe(cx, &topics)?;
-            write_reply(cx.dialect(), &Reply::Topics { verb: "SUB", topics: &topics }, out);
-            Ok(())
-        });
+        self.answer(cx, Ok(Command::Subscribe(topics)), &Cause::Url);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
-        self.reply(cx, |hub, cx, out| hub.run(cx, message, out));
+        match cx.dialect() {
+            Dialect::Text => {
+                let command = language::parse(message, self.topic_bytes_max);
+                self.answer(cx, command, &Cause::Command(None));
+            }
+            Dialect::Json | Dialect::Sse => {
+                let Parsed { id, command } = json::parse(message, self.topic_bytes_max);
+                self.answer(cx, command, &Cause::Command(id));
+            }
+        }
     }
 
     fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> bool {
@@ -135,10 +141,10 @@ impl Handler for Hub {
 }
 
 /// Writes a reply in a connection's dialect.
-fn write_reply(dialect: Dialect, reply: &Reply<'_>, out: &mut Vec<u8>) {
+fn write_reply(dialect: Dialect, reply: &Reply<'_>, cause: &Cause<'_>, out: &mut Vec<u8>) {
     match dialect {
         Dialect::Text => language::reply(reply, out),
-        Dialect::Json | Dialect::Sse => json::reply(reply, out),
+        Dialect::Json | Dialect::Sse => json::reply(reply, cause, out),
     }
 }
 

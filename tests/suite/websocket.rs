@@ -43,7 +43,7 @@ fn the_language_runs_inside_messages() {
 fn the_language_has_a_json_form() {
     let server = Fixture::hub(publishing());
     let mut client = json(&server, "/ws?topic=a&topic=b%2Fc");
-    assert_eq!(client.recv(), r#"{"type":"ok","verb":"SUB","topics":["a","b/c"]}"#);
+    assert_eq!(client.recv(), r#"{"type":"ok","verb":"SUB","topics":["a","b/c"],"from":"url"}"#);
     assert_eq!(client.ask(r#"{"type":"unsub","topics":["a"]}"#), r#"{"type":"ok","verb":"UNSUB","topics":["a"]}"#);
     server.publish("b/c", "say \"hi\"").unwrap();
     assert_eq!(client.recv(), r#"{"type":"msg","topic":"b/c","payload":"say \"hi\""}"#);
@@ -61,6 +61,38 @@ fn the_language_has_a_json_form() {
     assert!(server.close(id).unwrap());
     assert_eq!(client.recv(), r#"{"type":"bye","reason":"kicked"}"#);
     client.expect_close(1008, "kicked");
+}
+
+#[test]
+fn an_answer_in_json_repeats_the_id_of_its_command() {
+    let server = Fixture::hub(Config { topics_per_connection_max: 2, ..publishing() });
+    let mut client = json(&server, "/ws?topic=a");
+    assert_eq!(client.recv(), r#"{"type":"ok","verb":"SUB","topics":["a"],"from":"url"}"#);
+    let sub = r#"{"type":"sub","topics":["b"],"id":"first"}"#;
+    assert_eq!(client.ask(sub), r#"{"type":"ok","verb":"SUB","topics":["b"],"id":"first"}"#);
+    assert_eq!(client.ask(r#"{"type":"ping","text":"x","id":-1}"#), r#"{"type":"pong","text":"x","id":-1}"#);
+    let unsub = r#"{"type":"unsub","topics":["b"],"id":0}"#;
+    assert_eq!(client.ask(unsub), r#"{"type":"ok","verb":"UNSUB","topics":["b"],"id":0}"#);
+    let ok = client.ask(r#"{"type":"cast","payload":"x","id":9}"#);
+    assert!(ok.starts_with(r#"{"type":"ok","verb":"CAST","id":9,"publish_id":""#), "{ok}");
+    assert_eq!(client.recv(), r#"{"type":"all","payload":"x"}"#);
+    let id = client.ask(r#"{"type":"id","id":"i"}"#);
+    assert!(id.starts_with(r#"{"type":"id","id":"i","connection_id":""#), "{id}");
+
+    // An answer that says no says to what, whichever room it comes from.
+    for (command, code) in [
+        (r#"{"type":"sub","topics":["b","c"],"id":"no"}"#, "too-many-topics"),
+        (r#"{"type":"sub","topics":["b d"],"id":"no"}"#, "bad-topic"),
+        (r#"{"type":"pub","topic":"a","id":"no"}"#, "missing-payload"),
+        (r#"{"type":"hello","id":"no"}"#, "bad-json"),
+        (r#"{"id":"no"}"#, "bad-json"),
+    ] {
+        let err = client.ask(command);
+        assert!(err.starts_with(&format!(r#"{{"type":"err","code":"{code}""#)), "{err}");
+        assert!(err.ends_with(r#","id":"no"}"#), "{err}");
+    }
+    let err = client.ask(r#"{"type":"ping","id":[]}"#);
+    assert!(err.contains("an id that is a string of at most 64 bytes") && !err.contains(r#""id":"#), "{err}");
 }
 
 #[test]
