@@ -253,6 +253,8 @@ reasons! {
         MessageTooLarge = "message-too-large",
         /// What the client sent breaks the rules of its protocol.
         ProtocolError = "protocol-error",
+        /// What the client sent first is of another protocol than its port's.
+        WrongProtocol = "wrong-protocol",
         /// A WebSocket text message was not UTF-8.
         NotUtf8 = "not-utf8",
         /// No complete HTTP request within the head timeout.

@@ -111,7 +111,16 @@ pub(crate) fn respond(bytes: &[u8], scanned: usize, site: &Site, seed: u64) -> O
 
 /// The answer to a client that did not complete its request in time.
 pub(crate) fn timed_out() -> Vec<u8> {
-    match Refusal::new(408, "the request did not come in whole in time").into() {
+    refused(408, "the request did not come in whole in time")
+}
+
+/// The answer to a client that came to the wrong port.
+pub(crate) fn bad_request(text: &str) -> Vec<u8> {
+    refused(400, text)
+}
+
+fn refused(status: u16, text: &str) -> Vec<u8> {
+    match Refusal::new(status, text).into() {
         Outcome::Answer(bytes) => bytes,
         Outcome::Incomplete | Outcome::Open { .. } => unreachable!("a refusal is an answer"),
     }
@@ -137,7 +146,10 @@ fn refuse_head(bytes: &[u8], error: httparse::Error) -> Refusal {
         }
         // A TLS record of the handshake type.
         _ if bytes.starts_with(&[0x16, 0x03]) => Refusal::new(400, "this port speaks plain HTTP, without TLS"),
-        error => Refusal::new(400, format!("this is no HTTP request: {error}")),
+        error => {
+            let text = "this port speaks HTTP; clients of the framings line and length have ports of their own";
+            Refusal::new(400, format!("this is not an HTTP request: {error}; {text}"))
+        }
     }
 }
 

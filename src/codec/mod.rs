@@ -3,6 +3,7 @@
 //! [`decode`] looks at the bytes that have come in so far and says where the first message lies in them.
 //! [`encode`] puts a message into the bytes that a client of that encoding reads.
 
+pub(crate) mod foreign;
 pub(crate) mod http;
 mod length;
 mod line;

@@ -294,7 +294,7 @@ pub(crate) fn close(reason: CloseReason) -> Vec<u8> {
     let code: u16 = match reason {
         CloseReason::ClientClosed | CloseReason::Handler | CloseReason::Answered => 1000,
         CloseReason::Drain => 1001,
-        CloseReason::ProtocolError => 1002,
+        CloseReason::ProtocolError | CloseReason::WrongProtocol => 1002,
         CloseReason::NotUtf8 => 1007,
         CloseReason::Kicked
         | CloseReason::ReadTimeout

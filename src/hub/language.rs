@@ -93,6 +93,8 @@ error_codes! {
     BadJson = "bad-json",
     /// The client broke the rules of WebSocket; the connection is closed.
     ProtocolError = "protocol-error",
+    /// The client speaks another protocol than its port, as in HTTP to the line framing; the connection is closed.
+    WrongProtocol = "wrong-protocol",
     /// A WebSocket text message is not UTF-8; the connection is closed.
     NotUtf8 = "not-utf8",
 }

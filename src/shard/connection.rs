@@ -49,10 +49,10 @@ pub(crate) struct Connection {
     pub(super) readable: bool,
     /// The client has ended its stream, or both: reading goes on until that shows.
     pub(super) hangup: bool,
-    /// A poll is armed that reports when there is something to read.
-    pub(super) watches_read: bool,
-    /// A poll is armed that reports when the socket takes bytes again.
-    pub(super) watches_write: bool,
+    /// The polls that are armed on the socket.
+    pub(super) polls: Polls,
+    /// The client has sent a message, or the request that says what it speaks: it is not looked at for another protocol.
+    pub(super) spoken: bool,
     /// The socket took less than it was given, and room is waited for.
     pub(crate) blocked: bool,
     /// The socket that was blocked has room again.
@@ -67,6 +67,25 @@ pub(crate) struct Connection {
     pub(super) eof: bool,
     /// The server does not read on for now, so silence is not the client's fault.
     pub(super) paused: bool,
+}
+
+/// Which polls are armed on a connection's socket. A byte for both, since a row has none to spare.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Polls(u8);
+
+impl Polls {
+    /// It is reported when there is something to read.
+    pub(super) const READ: Polls = Polls(1);
+    /// It is reported when the socket takes bytes again.
+    pub(super) const WRITE: Polls = Polls(2);
+
+    pub(super) fn has(self, poll: Polls) -> bool {
+        self.0 & poll.0 != 0
+    }
+
+    pub(super) fn set(&mut self, poll: Polls, armed: bool) {
+        self.0 = if armed { self.0 | poll.0 } else { self.0 & !poll.0 };
+    }
 }
 
 /// Bytes that came in and are not used up.
@@ -101,8 +120,8 @@ impl Connection {
             queued: false,
             readable: false,
             hangup: false,
-            watches_read: false,
-            watches_write: false,
+            polls: Polls::default(),
+            spoken: false,
             blocked: false,
             writable: false,
             dirty: false,

@@ -22,7 +22,7 @@ use crate::metrics::ShardMetrics;
 use crate::rate::{Micros, Rate};
 use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
-use crate::shard::connection::Connection;
+use crate::shard::connection::{Connection, Polls};
 use crate::shard::listener::Listeners;
 use crate::shard::mailbox::{Mesh, PublishQueue};
 use crate::shard::outbox::{Limits, Outbox};
@@ -202,9 +202,8 @@ impl Core {
     pub(crate) fn remove(&mut self, key: Key) {
         let Some(mut connection) = self.table.remove(key) else { return };
         // A poll that is armed would keep the socket open.
-        let watched =
-            [(connection.watches_read, Interest::Read(key)), (connection.watches_write, Interest::Write(key))];
-        for (_, interest) in watched.into_iter().filter(|(armed, _)| *armed) {
+        let watched = [(Polls::READ, Interest::Read(key)), (Polls::WRITE, Interest::Write(key))];
+        for (_, interest) in watched.into_iter().filter(|(poll, _)| connection.polls.has(*poll)) {
             self.readiness.unwatch(interest);
             self.metrics.polls.sub(1);
         }
@@ -258,6 +257,8 @@ impl Core {
                 self.push_reply(key, http::timed_out());
             }
             None => {}
+            // It has been told, in words that it can read.
+            Some(_) if reason == CloseReason::WrongProtocol => {}
             Some(encoding) => {
                 self.notice(key, Event::Bye { reason });
                 if encoding.is_websocket() {

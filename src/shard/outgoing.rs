@@ -6,7 +6,7 @@ use std::rc::Rc;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-use crate::codec::{self, EncodeError, Label};
+use crate::codec::{self, EncodeError, Encoding, Label};
 use crate::config::{FANOUT_SLICE, FRAME_OVERHEAD_BYTES_MAX, SlowConsumer};
 use crate::handler::{Event, SendError};
 use crate::message::{CloseReason, DropReason, Topic};
@@ -110,6 +110,11 @@ impl Core {
     /// each bounded, so they don't wait for room.
     pub(crate) fn notice(&mut self, key: Key, event: Event<'_>) {
         let Some(encoding) = self.table.get(key).and_then(|connection| connection.encoding) else { return };
+        self.notice_in(encoding, key, event);
+    }
+
+    /// Does so in the words of an encoding that may be another than the connection's.
+    pub(super) fn notice_in(&mut self, encoding: Encoding, key: Key, event: Event<'_>) {
         let mut bytes = Vec::new();
         self.scratch.clear();
         let label = Label { event: event.kind(), id: None };

@@ -12,6 +12,7 @@ use glommio::io::BufferedFile;
 
 use crate::config::{MESH_RETRY_MS, TURNS_PER_BATCH};
 use crate::handler::Handler;
+use crate::shard::connection::Polls;
 use crate::shard::core::Core;
 use crate::shard::readiness::{Interest, Report};
 use crate::shard::slice::Slice;
@@ -83,13 +84,13 @@ impl Core {
     pub(super) fn watch(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key) else { return };
         // What is known to be there is read before more is asked for.
-        if !connection.watches_read && !connection.readable {
-            connection.watches_read = true;
+        if !connection.polls.has(Polls::READ) && !connection.readable {
+            connection.polls.set(Polls::READ, true);
             self.metrics.polls.add(1);
             self.readiness.watch(Interest::Read(key), connection.socket.as_fd());
         }
-        if !connection.watches_write && connection.blocked {
-            connection.watches_write = true;
+        if !connection.polls.has(Polls::WRITE) && connection.blocked {
+            connection.polls.set(Polls::WRITE, true);
             self.metrics.polls.add(1);
             self.readiness.watch(Interest::Write(key), connection.socket.as_fd());
         }
@@ -122,11 +123,11 @@ impl Core {
         self.metrics.polls.sub(u64::from(!report.armed));
         if let Interest::Write(_) = report.interest {
             connection.writable = true;
-            connection.watches_write = report.armed;
+            connection.polls.set(Polls::WRITE, report.armed);
         } else {
             connection.readable = true;
             connection.hangup |= report.hangup;
-            connection.watches_read = report.armed;
+            connection.polls.set(Polls::READ, report.armed);
             // A connection that is read no further for now is woken by what it waits for.
             if connection.paused && connection.closing.is_none() {
                 return;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use crate::codec::foreign::{self, Foreign};
 use crate::codec::http::{self, Outcome};
 use crate::codec::websocket::{self, Assembly};
 use crate::codec::{self, Decoded, Encoding};
@@ -265,9 +266,16 @@ impl<H: Handler> Turn<'_, H> {
     /// Takes the next message of a plain framing; `false`: more bytes are needed first.
     fn take_message(&mut self, encoding: Encoding, bytes: &[u8], used: &mut Used) -> bool {
         let message_max = self.core.settings.message_max;
-        match codec::decode(encoding, &bytes[used.bytes..], used.scanned, message_max) {
+        let rest = &bytes[used.bytes..];
+        if self.is_foreign(rest) {
+            return false;
+        }
+        match codec::decode(encoding, rest, used.scanned, message_max) {
             Ok(Decoded::Message { range, consumed }) => {
-                let message = &bytes[used.bytes..][range];
+                let message = &rest[range];
+                if self.is_foreign_message(encoding, message) {
+                    return false;
+                }
                 used.bytes += consumed;
                 used.scanned = 0;
                 self.handle(message);
@@ -283,6 +291,39 @@ impl<H: Handler> Turn<'_, H> {
                 false
             }
         }
+    }
+
+    /// Whether the first bytes of a connection are of another protocol; then it closes. Once a message has come in, they
+    /// are not looked at any more.
+    fn is_foreign(&mut self, bytes: &[u8]) -> bool {
+        let Some(connection) = self.connection().filter(|connection| !connection.spoken) else { return false };
+        let foreign = foreign::greeting(connection.framing(), bytes);
+        foreign.inspect(|foreign| self.refuse(*foreign)).is_some()
+    }
+
+    /// Whether the first message of a connection is of another protocol; then it closes.
+    fn is_foreign_message(&mut self, encoding: Encoding, message: &[u8]) -> bool {
+        let Some(connection) = self.connection().filter(|connection| !connection.spoken) else { return false };
+        // An empty line before a request is passed over by those who read requests (RFC 9112, section 2.2).
+        connection.spoken = !message.is_empty();
+        let foreign = foreign::first_line(message).filter(|_| encoding == Encoding::Line);
+        foreign.inspect(|foreign| self.refuse(*foreign)).is_some()
+    }
+
+    /// Tells a client that it came to the wrong port, in its own words where it has some, and closes the connection.
+    fn refuse(&mut self, foreign: Foreign) {
+        let Some(framing) = self.connection().map(|connection| connection.framing()) else { return };
+        let text = foreign.explain(framing);
+        if let Some(answer) = foreign.answer(&text) {
+            self.core.push_reply(self.key, answer);
+        } else if let Some(encoding) = Encoding::of(foreign.reads(framing)) {
+            let (reason, text) = (CloseReason::WrongProtocol, format!("{text}; the connection is closed"));
+            self.core.notice_in(encoding, self.key, Event::Error { code: reason.name(), text: &text });
+            self.core.notice_in(encoding, self.key, Event::Bye { reason });
+        } else {
+            self.core.push_reply(self.key, http::bad_request(&text));
+        }
+        self.core.close(self.key, CloseReason::WrongProtocol);
     }
 
     /// Takes the next frame of a WebSocket, or the part of it that is there; `false`: more bytes are needed first.
@@ -343,6 +384,9 @@ impl<H: Handler> Turn<'_, H> {
     /// Takes an HTTP request; `false`: more bytes are needed first, or nothing that follows is looked at.
     fn take_request(&mut self, bytes: &[u8], used: &mut Used) -> bool {
         let Some(id) = self.connection().map(|connection| connection.id) else { return false };
+        if self.is_foreign(&bytes[used.bytes..]) {
+            return false;
+        }
         let site = Rc::clone(&self.core.site);
         match http::respond(&bytes[used.bytes..], used.scanned, &site, spread(id)) {
             Outcome::Incomplete => {
@@ -360,6 +404,7 @@ impl<H: Handler> Turn<'_, H> {
                 let now = self.core.wheel.now();
                 if let Some(connection) = self.connection() {
                     connection.encoding = Some(encoding);
+                    connection.spoken = true;
                     connection.last_message = now;
                     connection.last_ping = now;
                 }

@@ -17,6 +17,7 @@ mod delivery;
 mod deploy;
 mod doctor;
 mod drain;
+mod foreign;
 mod framing;
 mod language;
 mod layering;
