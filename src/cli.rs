@@ -14,7 +14,7 @@ use crate::commands::push::PushArgs;
 #[cfg(feature = "control")]
 use crate::commands::stats::StatsArgs;
 use crate::config::{
-    Config, ConfigError, ControlAddr, Cpus, Listen, Origin, SlowConsumer, bytes_from_text, duration_from_text,
+    Config, ConfigError, ControlAddr, Cpus, HostName, Listen, Origin, SlowConsumer, bytes_from_text, duration_from_text,
 };
 use crate::load::LoadCommand;
 
@@ -153,10 +153,14 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
     ping_every: Option<Duration>,
-    /// An origin whose pages may connect, as in `https://example.com`, or `*` for any; may be given several times [default: the server's own]
+    /// An origin whose pages may connect, as in `https://example.com` or `https://*.example.com`, or `*` for any; may be given several times [default: the server's own]
     #[arg(long, value_name = "ORIGIN")]
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "texts")]
     allow_origin: Vec<Origin>,
+    /// A name under which browsers reach the server, as in `push.example.com`, or `*.example.com`; may be given several times [default: addresses and localhost]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "texts")]
+    host: Vec<HostName>,
     /// Serve a demo page at /demo
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[serde(skip_serializing_if = "Option::is_none")]

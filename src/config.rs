@@ -2,8 +2,9 @@
 //!
 //! [`Config`] holds what an operator may change; the constants above it hold what only a change of the code may.
 //! Relations between them are asserted at compile time, or by [`Config::validate`]. The types of settings stand in
-//! `values`, the forms in which they are written in `text`.
+//! `values` and `origin`, the forms in which they are written in `text`.
 
+mod origin;
 mod text;
 mod values;
 
@@ -15,9 +16,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use origin::{HostName, Origin};
+pub(crate) use origin::{Origins, Standing, is_authority, is_same_authority};
 pub use text::{bytes_from_text, bytes_to_text, duration_from_text, duration_to_text};
 use text::{bytes_option, bytes_text, duration_text, text_list, text_option, text_value};
-pub use values::{ControlAddr, Cpus, Framing, Listen, Origin, SlowConsumer};
+pub use values::{ControlAddr, Cpus, Framing, Listen, SlowConsumer};
 
 // ---- Bounds that are not settings -------------------------------------------------------------
 
@@ -289,6 +292,9 @@ pub struct Config {
     /// Origins whose pages may connect, besides the server's own.
     #[serde(with = "text_list")]
     pub allow_origin: Vec<Origin>,
+    /// Names that are the server's own, besides addresses and `localhost`: pages under them may connect.
+    #[serde(with = "text_list")]
+    pub host: Vec<HostName>,
     /// Whether the demo page is served.
     pub demo: bool,
     /// TCP keepalive: idle time, interval (and three probes); zero: off.
@@ -349,6 +355,7 @@ impl Default for Config {
             head_timeout: Duration::from_secs(10),
             ping_every: Duration::from_secs(25),
             allow_origin: Vec::new(),
+            host: Vec::new(),
             demo: false,
             keepalive: Duration::from_secs(30),
             so_rcvbuf: None,

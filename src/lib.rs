@@ -126,8 +126,8 @@ mod shard;
 mod sys;
 
 pub use config::{
-    Config, ConfigError, ControlAddr, Cpus, Framing, Listen, Origin, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer,
-    bytes_from_text, bytes_to_text, duration_from_text, duration_to_text,
+    Config, ConfigError, ControlAddr, Cpus, Framing, HostName, Listen, Origin, QUERY_PAGE_MAX, SHARDS_MAX,
+    SlowConsumer, bytes_from_text, bytes_to_text, duration_from_text, duration_to_text,
 };
 pub use echo::Echo;
 pub use handle::{ConnectionCursor, PolicyError, QueryError, ServerHandle, TopicInfo};

@@ -41,6 +41,9 @@ fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
     for warning in server.warnings() {
         tracing::warn!("{warning}");
     }
+    for (origin, caution) in config.allow_origin.iter().filter_map(|origin| Some((origin, origin.caution()?))) {
+        tracing::warn!("allow_origin {origin}: {caution}");
+    }
     if args.check {
         server.handle().shutdown();
         return server.wait().map(|()| ExitCode::SUCCESS).map_err(|error| (FAULT, error.to_string()));

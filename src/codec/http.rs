@@ -12,7 +12,9 @@ use percent_encoding::percent_decode;
 use sha1::{Digest, Sha1};
 
 use super::{Encoding, sse};
-use crate::config::{Config, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, Origin, SSE_RETRY_MS};
+use crate::config::{
+    Config, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, Origins, SSE_RETRY_MS, Standing, is_authority, is_same_authority,
+};
 use crate::message::Topic;
 
 /// What a client may ask to speak inside a WebSocket, by the names that go over the wire.
@@ -38,7 +40,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What the operator's settings say about requests.
 pub(crate) struct Site {
-    allow_origin: Vec<Origin>,
+    origins: Origins,
     topics_max: usize,
     topic_bytes_max: usize,
     demo: bool,
@@ -47,17 +49,11 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn new(config: &Config) -> Self {
         Site {
-            allow_origin: config.allow_origin.clone(),
+            origins: Origins::new(&config.allow_origin, &config.host),
             topics_max: config.topics_per_connection_max,
             topic_bytes_max: config.topic_bytes_max,
             demo: config.demo,
         }
-    }
-
-    /// Whether a page of this origin may connect: one that is listed, or the server's own.
-    fn allows(&self, origin: &str, host: Option<&str>) -> bool {
-        let listed = self.allow_origin.iter().any(|allowed| allowed.matches(origin));
-        listed || host.is_some_and(|host| Origin::is_same(origin, host))
     }
 }
 
@@ -166,16 +162,26 @@ struct Request<'a> {
 
 impl<'a> Request<'a> {
     fn new(method: &'a str, target: &'a str, minor: u8, fields: &'a [Header<'a>]) -> Result<Self, Refusal> {
-        let (authority, target) = split_target(target);
+        let (absolute, target) = split_target(target);
         let host = single(fields, "Host")?;
         if minor > 0 && host.is_none() {
             return Err(Refusal::new(400, "an HTTP/1.1 request needs a Host header"));
         }
+        // A Host header may be empty: then the client does not know the name (RFC 9112, section 3.2).
+        if host.is_some_and(|host| !host.is_empty() && !is_authority(host)) {
+            return Err(Refusal::new(400, "the Host header is not a name or an address, with or without a port"));
+        }
+        // A target in absolute form repeats the host (RFC 9112, section 3.2.2). One that names another is a trick.
+        if let (Some((scheme, authority)), Some(host)) = (absolute, host)
+            && !is_same_authority(authority, host, scheme)
+        {
+            return Err(Refusal::new(400, "the request's target and its Host header name different hosts"));
+        }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         // A fragment is not sent by a client that knows the rules; it names nothing here.
         let query = query.split('#').next().unwrap_or_default();
-        // In absolute form the target says what the host is (RFC 9112, section 3.2.2).
-        Ok(Request { method, path, query, minor, host: authority.or(host), origin: single(fields, "Origin")?, fields })
+        let host = absolute.map(|(_, authority)| authority).or(host);
+        Ok(Request { method, path, query, minor, host, origin: single(fields, "Origin")?, fields })
     }
 
     fn route(&self, site: &Site, seed: u64, consumed: usize) -> Result<Outcome, Refusal> {
@@ -224,9 +230,14 @@ impl<'a> Request<'a> {
         Err(Refusal { field: Some(("Allow", allowed)), ..Refusal::new(405, text) })
     }
 
+    /// Who the page is that sent the request, if one did.
+    fn standing(&self, site: &Site) -> Option<Standing> {
+        self.origin.map(|origin| site.origins.standing(origin, self.host, None))
+    }
+
     fn check_origin(&self, site: &Site) -> Result<(), Refusal> {
-        match self.origin {
-            Some(origin) if !site.allows(origin, self.host) => {
+        match self.standing(site) {
+            Some(standing) if !standing.is_allowed() => {
                 let text = "pages of this origin may not connect; the server allows it with --allow-origin";
                 Err(Refusal::new(403, text))
             }
@@ -234,13 +245,16 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The header that lets a page of another origin read the answer, if it may.
+    /// The headers that let a page of another origin read the answer, if it may.
     fn cors(&self, site: &Site) -> String {
-        let Some(origin) = self.origin.filter(|origin| site.allows(origin, self.host)) else { return String::new() };
-        if site.allow_origin.contains(&Origin::Any) {
-            return "Access-Control-Allow-Origin: *\r\n".into();
+        let vary = if site.origins.is_any_alone() { "" } else { "Vary: Origin\r\n" };
+        match (self.standing(site), self.origin) {
+            (Some(Standing::Listed | Standing::Own), Some(origin)) if !site.origins.is_any_alone() => {
+                format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n{vary}")
+            }
+            (Some(Standing::Any | Standing::Own), Some(_)) => format!("Access-Control-Allow-Origin: *\r\n{vary}"),
+            _ => vary.into(),
         }
-        format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n")
     }
 
     fn preflight(&self, site: &Site) -> Outcome {
@@ -345,19 +359,20 @@ fn accept_of(key: &str) -> String {
     BASE64_STANDARD.encode(hash)
 }
 
-/// The authority and the rest of a target in absolute form (RFC 9112, section 3.2.2); other forms have none.
-fn split_target(target: &str) -> (Option<&str>, &str) {
-    let absolute = ["http://", "https://", "ws://", "wss://"].into_iter().find_map(|scheme| {
-        let start = target.get(..scheme.len())?;
-        start.eq_ignore_ascii_case(scheme).then(|| &target[scheme.len()..])
+/// The scheme and the authority of a target in absolute form (RFC 9112, section 3.2.2), which others don't have, and the
+/// rest. A WebSocket's scheme is that of the web it belongs to.
+fn split_target(target: &str) -> (Option<(&'static str, &str)>, &str) {
+    const SCHEMES: [(&str, &str); 4] =
+        [("http://", "http"), ("https://", "https"), ("ws://", "http"), ("wss://", "https")];
+    let absolute = SCHEMES.into_iter().find_map(|(start, scheme)| {
+        let found = target.get(..start.len())?;
+        found.eq_ignore_ascii_case(start).then(|| (scheme, &target[start.len()..]))
     });
-    match absolute {
-        Some(rest) => match rest.find(['/', '?']) {
-            Some(at) if rest[at..].starts_with('/') => (Some(&rest[..at]), &rest[at..]),
-            Some(at) => (Some(&rest[..at]), "/"),
-            None => (Some(rest), "/"),
-        },
-        None => (None, target),
+    let Some((scheme, rest)) = absolute else { return (None, target) };
+    match rest.find(['/', '?']) {
+        Some(at) if rest[at..].starts_with('/') => (Some((scheme, &rest[..at])), &rest[at..]),
+        Some(at) => (Some((scheme, &rest[..at])), "/"),
+        None => (Some((scheme, rest)), "/"),
     }
 }
 

@@ -147,62 +147,6 @@ impl FromStr for ControlAddr {
     }
 }
 
-/// A web origin whose pages may connect, written `https://example.com`, or `*` for any.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Pages of any origin.
-    Any,
-    /// Pages of this origin: scheme, host, and the port where it is not the scheme's own, in lower case.
-    Exactly(String),
-}
-
-impl Origin {
-    /// Whether it stands for an origin as a browser sends it.
-    pub(crate) fn matches(&self, origin: &str) -> bool {
-        match self {
-            Origin::Any => true,
-            Origin::Exactly(own) => own.eq_ignore_ascii_case(origin),
-        }
-    }
-
-    /// Whether an origin as a browser sends it is that of a server whose `Host` is this one. Which scheme the
-    /// browser used is not known here: a proxy may have ended TLS.
-    pub(crate) fn is_same(origin: &str, host: &str) -> bool {
-        let Some((scheme, authority)) = origin.split_once("://") else { return false };
-        // A browser leaves the scheme's own port out of the origin; other clients may leave it in the host.
-        let own_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
-        let plain = |text: &str| text.strip_suffix(own_port).unwrap_or(text).to_ascii_lowercase();
-        !authority.is_empty() && plain(authority) == plain(host)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Origin::Any => "*",
-            Origin::Exactly(origin) => origin,
-        })
-    }
-}
-
-impl FromStr for Origin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "*" {
-            return Ok(Origin::Any);
-        }
-        match text.split_once("://") {
-            Some((scheme, host)) if !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', ' ']) => {
-                Ok(Origin::Exactly(text.to_ascii_lowercase()))
-            }
-            _ => Err(format!(
-                "`{text}` is no origin; write a scheme and a host without a path, as in https://example.com, or *"
-            )),
-        }
-    }
-}
-
 /// The cores to pin shards to, written as numbers and ranges: `0,2-3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpus(pub Vec<usize>);

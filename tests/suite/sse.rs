@@ -82,16 +82,22 @@ fn whatever_follows_the_request_ends_the_stream() {
 #[test]
 fn pages_of_listed_origins_may_read_and_others_may_not() {
     let allow_origin = vec!["https://good.example".parse().unwrap()];
-    let server = Fixture::hub(Config { allow_origin, ..config() });
-    let ask = |method: &str, origin: &str| {
+    let host = vec!["push.example".parse().unwrap()];
+    let server = Fixture::hub(Config { allow_origin, host, ..config() });
+    let ask_at = |host: &str, method: &str, origin: &str| {
         let mut client = HttpClient::connect(server.addr(Framing::Http));
-        client.send(format!("{method} /sse?topic=a HTTP/1.1\r\nHost: push.example\r\nOrigin: {origin}\r\n\r\n"));
+        client.send(format!("{method} /sse?topic=a HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n\r\n"));
         client.recv_head()
     };
+    let ask = |method: &str, origin: &str| ask_at("push.example", method, origin);
     let head = ask("GET", "https://good.example");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Allow-Origin: https://good.example\r\n"), "{head}");
     assert!(ask("GET", "https://push.example").starts_with("HTTP/1.1 200 "));
     assert!(ask("OPTIONS", "https://good.example").starts_with("HTTP/1.1 204 "));
     let head = ask("GET", "https://evil.example");
     assert!(head.starts_with("HTTP/1.1 403 ") && !head.contains("Allow-Origin"), "{head}");
+    // A name that leads here is the server's own only if the server says so.
+    assert!(ask_at("evil.example", "GET", "https://evil.example").starts_with("HTTP/1.1 403 "));
+    assert!(ask_at("localhost:80", "GET", "http://localhost").starts_with("HTTP/1.1 200 "));
+    assert!(ask_at("127.0.0.1:8080", "GET", "http://127.0.0.1:8080").starts_with("HTTP/1.1 200 "));
 }

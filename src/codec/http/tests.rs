@@ -3,7 +3,8 @@ use proptest::prelude::*;
 
 fn site(allow_origin: &[&str]) -> Site {
     let allow_origin = allow_origin.iter().map(|text| text.parse().unwrap()).collect();
-    Site::new(&Config { allow_origin, topics_per_connection_max: 3, ..Config::default() })
+    let host = vec!["push.example".parse().unwrap()];
+    Site::new(&Config { allow_origin, host, topics_per_connection_max: 3, ..Config::default() })
 }
 
 /// The head of a WebSocket's request, with `changes` for what it says by default; an empty value leaves a field out.
@@ -180,6 +181,9 @@ fn pages_of_other_origins_are_refused_unless_they_are_listed() {
         ("http://push.example:8080", &listed, true),
         ("http://evil.example", &site(&["*"]), true),
         ("null", &site(&["*"]), true),
+        ("null", &site(&["null"]), true),
+        ("https://a.good.example", &site(&["https://*.good.example"]), true),
+        ("https://good.example", &site(&["https://*.good.example"]), false),
     ] {
         match respond_to(&with(origin), site) {
             Outcome::Open { .. } => assert!(allowed, "{origin}"),
@@ -242,13 +246,34 @@ fn the_demo_is_served_where_it_is_switched_on() {
 }
 
 #[test]
-fn a_target_in_absolute_form_names_the_host_itself() {
-    let request = |target: &str| upgrade(target, &[("Origin", "http://push.example:8080"), ("Host", "proxy")]);
-    opened(&request("http://push.example:8080/ws?topic=a"), &site(&[]));
-    opened(&request("WS://push.example:8080/ws"), &site(&[]));
-    assert_eq!(status_of(&request("http://other/ws")), 403);
+fn a_target_in_absolute_form_names_the_same_host() {
+    let request = |target: &str, host: &str| upgrade(target, &[("Origin", "http://push.example:8080"), ("Host", host)]);
+    opened(&request("http://push.example:8080/ws?topic=a", "push.example:8080"), &site(&[]));
+    opened(&request("WS://PUSH.example:8080/ws", "push.example:8080"), &site(&[]));
+    assert_eq!(status_of(&request("http://other/ws", "other")), 403);
+    for (target, host) in [
+        ("http://push.example:8080/ws", "proxy"),
+        ("http://proxy/ws", "push.example:8080"),
+        ("http://push.example/ws", "push.example:8080"),
+        ("http://push.example:8080/ws", " "),
+    ] {
+        let answer = answer_to(&request(target, host));
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("different hosts"), "{target} {host}: {answer}");
+    }
     assert!(answer_to("GET http://x HTTP/1.1\r\nHost: x\r\n\r\n").ends_with(HELP));
-    assert!(answer_to("GET http://x?a=/ws HTTP/1.1\r\nHost: x\r\n\r\n").ends_with(HELP));
+    assert!(answer_to("GET http://x?a=/ws HTTP/1.1\r\nHost: x:80\r\n\r\n").ends_with(HELP));
+    assert!(answer_to("GET http://x/ HTTP/1.0\r\n\r\n").ends_with(HELP));
+}
+
+#[test]
+fn a_host_is_a_name_or_an_address() {
+    let status = |host: &str| status_of(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    for good in ["", "x", "my_host:80", "[::1]:8080", "127.0.0.1", "b\u{fc}cher.example", "x:"] {
+        assert_eq!(status(good), 200, "{good}");
+    }
+    for bad in ["a b", "a,b", "a/b", "me@a", "a:b", "[::1", "a..b", "a#b", ":80"] {
+        assert_eq!(status(bad), 400, "{bad}");
+    }
 }
 
 #[test]
