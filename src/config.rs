@@ -162,7 +162,7 @@ pub(crate) const FDS_RESERVED: u64 = 64;
 pub(crate) const FDS_PER_SHARD: u64 = 16;
 
 /// File descriptors that the control plane needs: its connections, its runtime, its listener.
-pub(crate) const FDS_CONTROL: u64 = control::CONTROL_CONNECTIONS_MAX as u64 + 8;
+pub(crate) const FDS_CONTROL: u64 = (control::CONTROL_CONNECTIONS_MAX + control::CONTROL_LOBBY_MAX) as u64 + 8;
 
 /// Slots of a connection table that one question about connections looks through at the most.
 pub(crate) const QUERY_SLOTS_MAX: u32 = 8_192;
@@ -184,8 +184,11 @@ const KIB: usize = 1024;
 /// The bounds of the control plane.
 #[cfg_attr(not(feature = "control"), allow(dead_code))]
 pub(crate) mod control {
-    /// Connections to the control plane at a time; further ones are told so and closed.
+    /// Connections to the control plane whose callers may call. While all are being served, further ones are told so.
     pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 128;
+
+    /// Connections to the control plane besides: new ones, and those that ask for health alone or are refused.
+    pub(crate) const CONTROL_LOBBY_MAX: usize = 64;
 
     /// Bytes of the head of one request to the control plane.
     pub(crate) const CONTROL_HEAD_BYTES_MAX: usize = 16 * super::KIB;
@@ -198,6 +201,12 @@ pub(crate) mod control {
 
     /// Milliseconds in which a client of the control plane must take something of its response.
     pub(crate) const CONTROL_WRITE_MS: u64 = 10_000;
+
+    /// What a client of the control plane may still send after its last response, so that it gets that: milliseconds in
+    /// all, milliseconds of silence, bytes.
+    pub(crate) const CONTROL_LINGER_MS: u64 = 30_000;
+    pub(crate) const CONTROL_LINGER_SILENCE_MS: u64 = 2_000;
+    pub(crate) const CONTROL_LINGER_BYTES_MAX: usize = 256 * 1024 * super::KIB;
 
     /// Milliseconds that a request waits for the shards to answer.
     pub(crate) const CONTROL_ANSWER_MS: u64 = 10_000;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::HttpBody;
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CONNECTION};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -135,15 +135,27 @@ async fn not_found() -> Problem {
 /// What holds for responses of all routes, and those of the router itself.
 async fn finish(request: Request, next: Next) -> Response {
     let method = request.method().clone();
-    let has_body = !request.body().is_end_stream();
+    if method == Method::OPTIONS && health::is_probed(request.uri().path()) {
+        return probe(request, next).await;
+    }
+    let response = next.run(request).await;
+    match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => explain_method(&method, response.headers().get(ALLOW).cloned()),
+        _ => response,
+    }
+}
+
+/// Answers OPTIONS where balancers probe: with the status of GET, which is all that they look at.
+async fn probe(mut request: Request, next: Next) -> Response {
+    let path = health::probe_of(request.uri().path());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = Uri::from_static(path);
     let mut response = next.run(request).await;
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        response = explain_method(&method, response.headers().get(ALLOW).cloned());
-    }
-    // A refused body may be unread, and then the connection can't be used again. The client had better know.
-    if has_body && response.status().is_client_error() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+    *response.body_mut() = Body::empty();
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_TYPE);
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
     response
 }
 

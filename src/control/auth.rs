@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -17,8 +18,9 @@ use thiserror::Error;
 
 use crate::config::control::TOKEN_BYTES_MAX;
 use crate::control::api::Api;
-use crate::control::assets;
+use crate::control::places::Visit;
 use crate::control::problem::{Problem, ProblemCode};
+use crate::control::{assets, health};
 
 /// Why a token file can't be used.
 #[derive(Debug, Error)]
@@ -81,16 +83,39 @@ impl Token {
 
 /// Lets a request through, or says why not.
 pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    match check(&api, &request) {
+    match check(&api, &request).and_then(|caller| caller.settle(&request)) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-fn check(api: &Api, request: &Request) -> Result<(), Problem> {
+/// Who calls.
+enum Caller {
+    /// Somebody who may call.
+    Known,
+    /// Somebody who asks for what everybody may see.
+    Anybody,
+}
+
+impl Caller {
+    /// Takes a place for a caller that may call. Metrics are told without one, too: a server in need must be seen.
+    fn settle(self, request: &Request) -> Result<(), Problem> {
+        let has_room = match (&self, request.extensions().get::<Arc<Visit>>()) {
+            (Caller::Known, Some(visit)) => visit.claim(),
+            _ => true,
+        };
+        if has_room || request.uri().path() == "/metrics" {
+            return Ok(());
+        }
+        let detail = "the control plane serves as many connections as it may; try again later";
+        Err(Problem::new(ProblemCode::Busy, detail))
+    }
+}
+
+fn check(api: &Api, request: &Request) -> Result<Caller, Problem> {
     let path = request.uri().path();
-    if matches!(path, "/healthz" | "/readyz") {
-        return Ok(());
+    if health::is_health(path) {
+        return Ok(Caller::Anybody);
     }
     let headers = request.headers();
     if let Some(foreign) = foreign_origin(headers) {
@@ -98,13 +123,13 @@ fn check(api: &Api, request: &Request) -> Result<(), Problem> {
         return Err(Problem::new(ProblemCode::ForeignOrigin, detail));
     }
     match api.token() {
-        Some(_) if assets::is_public(path) => Ok(()),
-        Some(token) if token.is_shown(headers) => Ok(()),
+        Some(token) if token.is_shown(headers) => Ok(Caller::Known),
+        Some(_) if assets::is_public(path) => Ok(Caller::Anybody),
         Some(_) => {
             let detail = "this call needs the header `Authorization: Bearer TOKEN` with the server's token";
             Err(Problem::new(ProblemCode::Unauthorized, detail))
         }
-        None => check_host(headers),
+        None => check_host(headers).map(|()| Caller::Known),
     }
 }
 

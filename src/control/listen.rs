@@ -1,23 +1,44 @@
-//! The control thread's connections: accepted up to a bound, and given up when they neither ask nor take.
+//! The control thread's connections: accepted always, driven out by newcomers when they are idle, and given up when they
+//! neither ask nor take.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_lite::future::or;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::config::ACCEPT_BACKOFF_MS;
-use crate::config::control::{CONTROL_HEAD_BYTES_MAX, CONTROL_STOP_MS};
+use crate::config::control::{
+    CONTROL_HEAD_BYTES_MAX, CONTROL_LINGER_BYTES_MAX, CONTROL_LINGER_MS, CONTROL_LINGER_SILENCE_MS, CONTROL_STOP_MS,
+};
 use crate::control::ControlLimits;
+use crate::control::places::{Places, Visit};
+use crate::control::visit;
 
-/// What a connection too many is told.
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// Bytes that are read at once of what nobody wants.
+const DISCARD_BYTES: usize = 16 * 1024;
+
+/// A client's socket, which must take something of what is written within a time.
+type Stream = Pin<Box<TimeoutStream<TcpStream>>>;
+
+/// What all connections have in common.
+#[derive(Clone)]
+struct Common {
+    router: Router,
+    limits: ControlLimits,
+    stop: watch::Receiver<bool>,
+    /// Held by each connection, and by the one who accepts: the channel ends with the last of them.
+    _open: mpsc::Sender<()>,
+}
 
 /// Serves until `stop` changes, and then for as long as requests in progress may take.
 pub(super) async fn serve(
@@ -26,32 +47,25 @@ pub(super) async fn serve(
     limits: ControlLimits,
     mut stop: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let stopping = stop.clone();
+    let (open, mut closed) = mpsc::channel(1);
+    let common = Common { router, limits, stop: stop.clone(), _open: open };
     let stopped = async {
         // An error means that whoever could stop it is gone, which is to stop.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    futures_lite::future::or(stopped, accept(listener, router, limits, &places, stopping)).await;
-    // With all places free there is no connection left.
-    let ended = places.acquire_many(limits.connections as u32);
-    let _ = tokio::time::timeout(Duration::from_millis(CONTROL_STOP_MS), ended).await;
+    or(stopped, accept(listener, common)).await;
+    let _ = timeout(Duration::from_millis(CONTROL_STOP_MS), closed.recv()).await;
 }
 
-async fn accept(
-    listener: TcpListener,
-    router: Router,
-    limits: ControlLimits,
-    places: &Arc<Semaphore>,
-    stop: watch::Receiver<bool>,
-) {
+async fn accept(listener: TcpListener, common: Common) {
+    let places = Places::new(common.limits.connections, common.limits.lobby);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => match Arc::clone(places).try_acquire_owned() {
-                Ok(place) => drop(tokio::spawn(connection(stream, router.clone(), limits, place, stop.clone()))),
-                // Best effort: it does not wait for room.
-                Err(_) => drop(stream.try_write(FULL)),
-            },
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, Arc::new(places.enter()), common.clone()));
+                // What it has sent already is looked at before a newcomer can drive it out.
+                tokio::task::yield_now().await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "the control plane can't accept a connection");
                 tokio::time::sleep(Duration::from_millis(ACCEPT_BACKOFF_MS.1)).await;
@@ -60,36 +74,66 @@ async fn accept(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    router: Router,
-    limits: ControlLimits,
-    _place: OwnedSemaphorePermit,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn connection(stream: TcpStream, visit: Arc<Visit>, common: Common) {
+    let evicted = async {
+        visit.evicted().await;
+        None
+    };
+    let served = async { serve_requests(stream, &visit, &common).await };
+    if let Some(mut stream) = or(served, evicted).await {
+        visit.leave();
+        or(linger(&mut stream), visit.evicted()).await;
+    }
+}
+
+/// Answers requests until either side wants no more; the stream, if a response may be on its way.
+async fn serve_requests(stream: TcpStream, visit: &Arc<Visit>, common: &Common) -> Option<Stream> {
     // It only tells that the connection is gone, which the next read does too.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(limits.write_time));
-    let connection = http1::Builder::new()
+    stream.set_write_timeout(Some(common.limits.write_time));
+    let answer = service_fn(|request| Box::pin(visit::answer(common.router.clone(), Arc::clone(visit), request)));
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_time)
+        .header_read_timeout(common.limits.head_time)
         .max_buf_size(CONTROL_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
+        .serve_connection(TokioIo::new(Box::pin(stream)), answer);
+    let mut stop = common.stop.clone();
     let stopped = async {
         let _ = stop.wait_for(|stop| *stop).await;
         None
     };
-    let served = async { Some(connection.as_mut().await) };
-    let result = match futures_lite::future::or(served, stopped).await {
+    let served = async { Some(std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await) };
+    let result = match or(served, stopped).await {
         Some(result) => result,
         None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a connection to the control plane ended");
+        // Whose head did not come in time was told nothing, and has nothing to wait for.
+        if error.is_timeout() {
+            return None;
+        }
+    }
+    Some(connection.into_parts().io.into_inner())
+}
+
+/// Ends a connection so that the client gets its last response, also while it still sends: to close a socket with
+/// unread bytes in it is to reset it, and then what waits in the client's is lost.
+async fn linger(stream: &mut Stream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let silence = Duration::from_millis(CONTROL_LINGER_SILENCE_MS);
+    let end = Instant::now() + Duration::from_millis(CONTROL_LINGER_MS);
+    let (mut left, mut buffer) = (CONTROL_LINGER_BYTES_MAX, vec![0; DISCARD_BYTES]);
+    while let Ok(Ok(read @ 1..)) = timeout(silence, stream.read(&mut buffer)).await {
+        left = left.saturating_sub(read);
+        if left == 0 || end <= Instant::now() {
+            break;
+        }
     }
 }

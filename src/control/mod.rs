@@ -17,10 +17,12 @@ mod health;
 mod listen;
 mod metrics;
 mod openapi;
+mod places;
 mod problem;
 mod publish;
 mod stats;
 mod topics;
+mod visit;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -33,7 +35,8 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::config::control::{
-    CONTROL_ANSWER_MS, CONTROL_BODY_MS, CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_MS, CONTROL_WRITE_MS, EVENT_MS,
+    CONTROL_ANSWER_MS, CONTROL_BODY_MS, CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_MS, CONTROL_LOBBY_MAX, CONTROL_WRITE_MS,
+    EVENT_MS,
 };
 use crate::handle::ServerHandle;
 use crate::host;
@@ -57,8 +60,12 @@ pub struct ControlOptions {
 /// How much time and how many places the clients of a control plane may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlLimits {
-    /// Connections at a time; further ones are told so and closed.
+    /// Connections whose callers may call: they show the token, where one is needed. While all of them are being served,
+    /// further callers are told so and closed; an idle one makes room.
     pub connections: usize,
+    /// Connections besides: those that have asked nothing yet, or for health alone, or were refused. The one that has been
+    /// silent for the longest time makes room for the next.
+    pub lobby: usize,
     /// Time in which the head of a request must be complete, from the end of the request before.
     pub head_time: Duration,
     /// Time in which a body must be complete.
@@ -75,6 +82,7 @@ impl Default for ControlLimits {
     fn default() -> Self {
         ControlLimits {
             connections: CONTROL_CONNECTIONS_MAX,
+            lobby: CONTROL_LOBBY_MAX,
             head_time: Duration::from_millis(CONTROL_HEAD_MS),
             body_time: Duration::from_millis(CONTROL_BODY_MS),
             write_time: Duration::from_millis(CONTROL_WRITE_MS),

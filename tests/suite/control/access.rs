@@ -1,6 +1,7 @@
 //! Who may call.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use corecast::control::{Control, ControlError, ControlLimits, ControlOptions, To
 
 use super::http::Http;
 use super::{Plane, config};
-use crate::support::{Fixture, Program};
+use crate::support::{DEADLINE, Fixture, Program};
 
 /// A file that is removed with the test.
 struct TokenFile(PathBuf);
@@ -85,6 +86,37 @@ fn with_a_token_every_call_but_health_and_the_page_must_show_it() {
     let mut named = http().with("Authorization: Bearer s3cret-T0ken");
     named.headers = named.headers.replace(&control.addr().to_string(), "push.example");
     assert_eq!(named.get("/v1/stats").status, 200);
+    control.stop();
+}
+
+#[test]
+fn callers_without_the_token_are_answered_and_closed_and_drive_nobody_out() {
+    let server = Fixture::hub(config());
+    let file = TokenFile::new("slots", "s3cret", 0o600);
+    let limits = ControlLimits { connections: 2, lobby: 4, head_time: 10 * DEADLINE, ..ControlLimits::default() };
+    let control = Control::start(server.clone(), &ControlOptions { limits, ..file.options() }).unwrap();
+    let mut known = Http::connect(control.addr()).with("Authorization: Bearer s3cret");
+    assert_eq!(known.get("/v1/stats").status, 200);
+    for path in ["/v1/stats", "/metrics", "/nope", "/healthz", "/readyz", "/", "/assets/api.js"] {
+        let mut stranger = Http::connect(control.addr());
+        stranger.headers.push_str("Connection: keep-alive\r\n");
+        assert_eq!(stranger.get(path).header("connection"), Some("close"), "{path}");
+        assert!(stranger.is_closed());
+    }
+    let mut held = Vec::new();
+    for sent in
+        ["", "GET /v1/stats HTTP/1.1\r\nHost: a\r\nX: ", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"]
+    {
+        for _ in 0..20 {
+            let mut stranger = Http::connect(control.addr());
+            stranger.stream.write_all(sent.as_bytes()).unwrap();
+            held.push(stranger);
+        }
+    }
+    assert_eq!(Http::connect(control.addr()).get("/healthz").status, 200);
+    // On the same connection: nobody took its place.
+    known.write("GET", "/v1/stats", &[], b"");
+    assert_eq!(known.response(false).header("connection"), None);
     control.stop();
 }
 

@@ -1,5 +1,6 @@
 //! The end, as HTTP sees it.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +18,29 @@ fn control_addr(program: &Program) -> SocketAddr {
     addr.parse().unwrap()
 }
 
+/// What balancers ask, each with the status that it gets.
+fn probes(addr: SocketAddr) -> Vec<(String, u16)> {
+    let mut probes = Vec::new();
+    for method in ["OPTIONS", "HEAD", "GET"] {
+        for target in ["/readyz", "/healthz", "/", "*"] {
+            // The page itself does not tell of readiness, and only OPTIONS knows the asterisk.
+            if method == "OPTIONS" || target.ends_with('z') {
+                probes.push(format!("{method} {target} HTTP/1.0\r\n\r\n"));
+                probes.push(format!("{method} {target} HTTP/1.1\r\nHost: balancer\r\n\r\n"));
+            }
+        }
+    }
+    let status = |probe: &String| {
+        let mut http = Http::connect(addr);
+        http.stream.write_all(probe.as_bytes()).unwrap();
+        let response = http.response(true);
+        assert_eq!(response.header("connection"), Some("close"), "{probe:?}");
+        response.status
+    };
+    let statuses: Vec<_> = probes.iter().map(status).collect();
+    probes.into_iter().zip(statuses).collect()
+}
+
 /// The server drains, tells so first, and goes on telling to the end; then it exits with success.
 fn drains_and_tells(begin: impl Fn(&Program, &mut Http)) {
     let mut program = Program::serve(["--shards=2", "--control=127.0.0.1:0", "--drain-time=5s"]);
@@ -25,12 +49,16 @@ fn drains_and_tells(begin: impl Fn(&Program, &mut Http)) {
     clients.iter_mut().for_each(|client| assert_eq!(client.ask("SUB a"), "OK SUB a"));
     let mut http = Http::connect(addr);
     assert_eq!(http.get("/readyz").text(), "ready");
+    assert!(probes(addr).iter().all(|(_, status)| *status == 200), "{:?}", probes(addr));
     begin(&program, &mut http);
     wait_until("the server is not ready", || {
         let ready = http.get("/readyz");
         (ready.status, ready.text()) == (503, "draining")
     });
     assert_eq!(http.get("/healthz").status, 200);
+    for (probe, status) in probes(addr) {
+        assert_eq!(status, if probe.contains("/healthz") { 200 } else { 503 }, "{probe:?} while it drains");
+    }
     let mut last = 40;
     wait_until("the connections become fewer", || {
         let stats = http.get("/v1/stats").json();

@@ -85,7 +85,7 @@ fn a_listener_that_does_not_read_is_let_go_and_the_others_go_on() {
             assert!(now >= last);
             last = now;
         }
-        plane.http().get_status("/healthz") == Some(200)
+        plane.http().get_status("/v1/stats") == Some(200)
     });
 }
 

@@ -61,7 +61,8 @@ fn a_client_that_never_reads_is_given_up_and_nobody_waits_for_it() {
         assert_eq!(client.recv(), "ALL x");
     }
     // Both places are taken, until the stuck client is given up.
-    wait_until("its place is free", || plane.http().get_status("/healthz") == Some(200));
+    let _held = http;
+    wait_until("its place is free", || plane.http().get_status("/v1/stats") == Some(200));
 }
 
 #[test]
@@ -116,15 +117,118 @@ fn announce_small(plane: &Plane) -> super::http::Response {
     plane.http().post("/v1/broadcast", "x")
 }
 
+/// Listens to the event stream: a call that holds its place.
+fn listen(plane: &Plane) -> Http {
+    let mut http = plane.http();
+    http.write("GET", "/v1/events", &[], b"");
+    let head = http.head();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    http
+}
+
 #[test]
-fn connections_beyond_the_bound_are_told_so() {
+fn while_all_places_are_busy_callers_are_told_so_but_health_and_metrics_answer() {
     let plane = plane(ControlLimits { connections: 3, ..ControlLimits::default() });
-    let mut open: Vec<Http> = (0..3).map(|_| plane.http()).collect();
-    open.iter_mut().for_each(|http| assert_eq!(http.get("/healthz").status, 200));
-    let mut more = plane.http();
-    let head = more.head();
-    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: 1\r\n"), "{head}");
-    assert!(more.is_closed());
-    open.pop();
-    wait_until("the place is free", || plane.http().get_status("/healthz") == Some(200));
+    let mut busy: Vec<Http> = (0..3).map(|_| listen(&plane)).collect();
+    let refused = plane.http().get("/v1/stats");
+    refused.is_problem(503, "busy");
+    assert_eq!((refused.header("retry-after"), refused.header("connection")), (Some("1"), Some("close")));
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(plane.http().get(path).status, 200, "{path}");
+    }
+    busy.pop();
+    wait_until("the place is free", || plane.http().get_status("/v1/stats") == Some(200));
+}
+
+#[test]
+fn idle_and_slow_connections_keep_nobody_out() {
+    let plane = plane(ControlLimits { head_time: 10 * DEADLINE, ..ControlLimits::default() });
+    let host = plane.addr();
+    let mut held = Vec::new();
+    for sent in [
+        String::new(),
+        format!("GET /v1/stats HTTP/1.1\r\nHost: {host}\r\nX-Slow: "),
+        format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+        // Each of these takes a place and rests there.
+        format!("GET /v1/stats HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+    ] {
+        for _ in 0..150 {
+            let mut stream = TcpStream::connect(host).unwrap();
+            stream.write_all(sent.as_bytes()).unwrap();
+            held.push(stream);
+        }
+        let mut http = plane.http();
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            assert_eq!(http.get(path).status, 200, "{path} after 150 of {sent:?}");
+        }
+        assert_eq!(http.post("/v1/broadcast", "x").status, 202, "after 150 of {sent:?}");
+    }
+    // The longest silent ones had to go.
+    wait_for_close(&held[0]);
+}
+
+#[test]
+fn a_caller_who_only_asks_for_health_is_answered_and_closed() {
+    let plane = Plane::hub();
+    for path in ["/healthz", "/readyz"] {
+        let mut http = plane.http();
+        assert_eq!(http.get(path).header("connection"), Some("close"), "{path}");
+        assert!(http.is_closed());
+    }
+    // Whoever has called may go on, also to ask for health.
+    let mut http = plane.http();
+    for path in ["/v1/stats", "/healthz", "/v1/stats"] {
+        assert_eq!(http.get(path).header("connection"), None, "{path}");
+    }
+}
+
+/// A body that is larger than all that fits between client and server.
+const LARGE: usize = 24 << 20;
+
+#[test]
+fn a_large_body_that_is_refused_is_refused_in_words_the_client_gets() {
+    let plane = Plane::hub();
+    for (path, header, status) in [
+        ("/v1/topics/a/messages", "X: y", 413),
+        ("/v1/topics/a/messages", "Origin: http://evil.example", 403),
+        ("/v1/nope", "X: y", 404),
+        ("/v1/stats", "X: y", 405),
+        ("/v1/broadcast?nope", "X: y", 400),
+    ] {
+        let mut http = plane.http();
+        let head = format!("POST {path} HTTP/1.1\r\n{}{header}\r\nContent-Length: {LARGE}\r\n\r\n", http.headers);
+        http.stream.write_all(head.as_bytes()).unwrap();
+        // As many clients do: all is sent before anything is read.
+        http.stream.write_all(&vec![b'x'; LARGE]).unwrap_or_else(|error| panic!("{status}: {error}"));
+        let response = http.response(false);
+        assert_eq!((response.status, response.header("connection")), (status, Some("close")), "{response:?}");
+        assert!(http.is_closed());
+    }
+    // While all places are busy, too.
+    let plane = self::plane(ControlLimits { connections: 1, ..ControlLimits::default() });
+    let _busy = listen(&plane);
+    let mut http = plane.http();
+    let head = format!("POST /v1/broadcast HTTP/1.1\r\n{}Content-Length: {LARGE}\r\n\r\n", http.headers);
+    http.stream.write_all(head.as_bytes()).unwrap();
+    http.stream.write_all(&vec![b'x'; LARGE]).unwrap();
+    http.response(false).is_problem(503, "busy");
+}
+
+#[test]
+fn a_client_that_asks_first_whether_to_send_is_answered_before_it_does() {
+    let plane = Plane::over(Fixture::hub(corecast::Config { max_message: 1024, ..config() }));
+    let ask = |length: usize| {
+        let mut http = plane.http();
+        let head = format!(
+            "POST /v1/broadcast HTTP/1.1\r\n{}Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n",
+            http.headers
+        );
+        http.stream.write_all(head.as_bytes()).unwrap();
+        http
+    };
+    ask(1025).response(false).is_problem(413, "message-too-large");
+    let mut http = ask(1024);
+    assert_eq!(http.head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    http.stream.write_all(&[b'x'; 1024]).unwrap();
+    assert_eq!(http.response(false).status, 202);
 }
