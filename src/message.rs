@@ -2,14 +2,19 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use thiserror::Error;
 
-use crate::config::{SlowConsumer, TOPIC_BYTES_MAX};
+use crate::config::SlowConsumer;
 use crate::receipt::ReceiptSender;
+
+mod topic;
+
+pub(crate) use topic::Named;
+#[cfg(feature = "control")]
+pub(crate) use topic::pattern as topic_pattern;
+pub use topic::{Topic, TopicError};
 
 /// Names one connection, for as long as the process runs.
 ///
@@ -47,91 +52,6 @@ impl FromStr for ConnId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(ConnId)
-    }
-}
-
-/// A topic's name: 1 to 255 bytes of UTF-8 without white space or control characters.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Topic(Arc<str>);
-
-/// Why a name is no topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum TopicError {
-    /// The name has no bytes.
-    #[error("a topic needs at least one character")]
-    Empty,
-    /// The name has more bytes than topics may have.
-    #[error("a topic has at most {max} bytes, this one has {len}")]
-    TooLong {
-        /// Bytes of the name.
-        len: usize,
-        /// Bytes allowed.
-        max: usize,
-    },
-    /// The name is not UTF-8.
-    #[error("a topic is UTF-8 text")]
-    NotUtf8,
-    /// The name holds white space or a control character.
-    #[error("a topic holds no white space and no control characters")]
-    BadCharacter,
-}
-
-impl Topic {
-    /// Checks and takes a name.
-    ///
-    /// # Errors
-    /// What is wrong with the name.
-    pub fn new(name: &[u8]) -> Result<Self, TopicError> {
-        Topic::check(name, TOPIC_BYTES_MAX).map(|name| Topic(name.into()))
-    }
-
-    /// Checks a name of at most `max` bytes without taking it.
-    ///
-    /// # Errors
-    /// What is wrong with the name.
-    pub fn check(name: &[u8], max: usize) -> Result<&str, TopicError> {
-        if name.is_empty() {
-            return Err(TopicError::Empty);
-        }
-        if name.len() > max {
-            return Err(TopicError::TooLong { len: name.len(), max });
-        }
-        let name = std::str::from_utf8(name).map_err(|_| TopicError::NotUtf8)?;
-        if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(TopicError::BadCharacter);
-        }
-        Ok(name)
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::borrow::Borrow<str> for Topic {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Topic({})", self.0)
-    }
-}
-
-impl FromStr for Topic {
-    type Err = TopicError;
-
-    fn from_str(text: &str) -> Result<Self, TopicError> {
-        Topic::new(text.as_bytes())
     }
 }
 
@@ -291,18 +211,6 @@ reasons! {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn topics_are_checked() {
-        assert_eq!(Topic::new(b"news/\xc3\xa9t\xc3\xa9").unwrap().as_str(), "news/été");
-        assert!(Topic::new(&[b'x'; 255]).is_ok());
-        assert_eq!(Topic::new(&[b'x'; 256]), Err(TopicError::TooLong { len: 256, max: 255 }));
-        assert_eq!(Topic::new(b""), Err(TopicError::Empty));
-        assert_eq!(Topic::new(b"\xff"), Err(TopicError::NotUtf8));
-        for bad in ["a b", "a\tb", "a\0b", "a\u{2003}b", "a\u{85}b", "a\u{7f}"] {
-            assert_eq!(Topic::new(bad.as_bytes()), Err(TopicError::BadCharacter), "{bad:?}");
-        }
-    }
 
     #[test]
     fn reasons_have_distinct_names_and_a_meaning() {

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use crate::config::{QUERY_PAGE_MAX, SlowConsumer, TOPIC_BYTES_MAX};
 use crate::control::api::Api;
 use crate::control::problem::{Problem, ProblemCode};
-use crate::message::{ConnId, Topic};
+use crate::message::{ConnId, Topic, topic_pattern};
 
 /// The header that overrides the slow-consumer policy for one message.
 pub(super) const SLOW_CONSUMER: &str = "corecast-slow-consumer";
@@ -20,9 +20,7 @@ pub(super) struct TopicName(pub(super) Topic);
 
 impl PartialSchema for TopicName {
     fn schema() -> RefOr<Schema> {
-        // White space and control characters, as regular expressions of all dialects know them.
-        let pattern = r"^[^\s\x00-\x1f\x7f-\x9f]+$";
-        let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+        let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(topic_pattern()));
         name.min_length(Some(1)).max_length(Some(TOPIC_BYTES_MAX)).into()
     }
 }

@@ -52,7 +52,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The topic is empty, too long, not UTF-8, or holds white space or control characters.
+    /// The topic is empty, too long, not UTF-8, or holds a character that topics may not have.
     BadTopic = BAD_REQUEST "bad-topic",
     /// The connection id is not a number.
     BadConnectionId = BAD_REQUEST "bad-connection-id",

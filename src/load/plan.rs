@@ -17,6 +17,8 @@ use super::ramp::RampPlan;
 use super::turns::PERIOD;
 use super::usage::ServerProcess;
 use super::{LoadArgs, LoadCommand, LoadError, SourceIps};
+use crate::config::TOPIC_BYTES_MAX;
+use crate::message::Topic;
 
 /// File descriptors that the process needs besides connections.
 const FDS_RESERVED: u64 = 64;
@@ -402,15 +404,12 @@ pub(super) fn check_message_size(bytes: usize) -> Result<usize, LoadError> {
 
 /// The server's own rule for topics, so that a bad one is refused before anything is sent.
 fn check_topic(topic: String) -> Result<String, LoadError> {
-    let bad = topic.is_empty() || topic.len() > 255 || topic.chars().any(|c| c.is_whitespace() || c.is_control());
-    if bad {
-        return Err(LoadError::Argument {
-            option: "--topic",
-            value: format!("{topic:?}"),
-            allowed: "a topic is 1 to 255 bytes without white space".into(),
-        });
+    match Topic::check(topic.as_bytes(), TOPIC_BYTES_MAX) {
+        Ok(_) => Ok(topic),
+        Err(error) => {
+            Err(LoadError::Argument { option: "--topic", value: format!("{topic:?}"), allowed: error.to_string() })
+        }
     }
-    Ok(topic)
 }
 
 pub(super) fn in_range<T: PartialOrd + std::fmt::Display>(

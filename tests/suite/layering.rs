@@ -12,7 +12,8 @@ const HOST_USERS: [&str; 6] = ["server", "shard", "report", "control", "load", "
 fn level(module: &str) -> Option<u8> {
     Some(match module {
         _ if within(module, "config") => 0,
-        "message" | "metrics" | "rate" | "receipt" | "sys" | HOST => 0,
+        _ if within(module, "message") => 0,
+        "metrics" | "rate" | "receipt" | "sys" | HOST => 0,
         "handler" => 1,
         _ if within(module, "codec") => 1,
         "echo"

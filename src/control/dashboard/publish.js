@@ -21,7 +21,11 @@ function complaint(to, name) {
   if (to === 'connection') return /^\d{1,20}$/.test(name) ? null : 'A connection’s id is a number; a client learns its own with ID.';
   if (to === 'topic') {
     if (name === '') return 'Which topic? Type its name.';
-    if (/[\s\p{Cc}]/u.test(name)) return 'A topic’s name holds no white space.';
+    if (name.includes(',')) return 'A topic’s name holds no comma: one topic at a time.';
+    // What joins emoji, and the letters of some scripts, is left to the server to judge.
+    if (/[\s\p{Cc}]|(?![\u200c\u200d\ufe0e\ufe0f])\p{Default_Ignorable_Code_Point}/u.test(name)) {
+      return 'A topic’s name holds no white space and nothing invisible.';
+    }
     if (new TextEncoder().encode(name).length > 255) return 'A topic’s name has at most 255 bytes.';
     if (name === '.' || name === '..') return 'A browser can’t put this name into an address. Use corecast push.';
   }
