@@ -113,6 +113,7 @@ mod handle;
 mod handler;
 mod host;
 mod hub;
+mod json;
 #[doc(hidden)]
 pub mod load;
 mod message;

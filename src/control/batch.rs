@@ -18,6 +18,7 @@ use crate::control::extract::{Params, PolicyName, connection_id};
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::publish::{Accepted, PublishParams, receipt_of};
 use crate::handler::PublishError;
+use crate::json;
 use crate::message::Target;
 use crate::receipt::Published;
 
@@ -74,7 +75,8 @@ pub(super) async fn batch(
 ) -> Result<impl IntoResponse, Problem> {
     let types = [NDJSON, "application/ndjson", "application/jsonl"];
     let body = body::read_typed(request, &api, BATCH_BYTES_MAX, &types).await?;
-    let text = body.bytes.strip_suffix(b"\n").unwrap_or(&body.bytes);
+    let text = json::without_mark(&body.bytes);
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
     let lines: Vec<&[u8]> = if text.is_empty() { Vec::new() } else { text.split(|byte| *byte == b'\n').collect() };
     if lines.len() > BATCH_LINES_MAX {
         let detail = format!("the batch has {} lines; at most {BATCH_LINES_MAX} are allowed", lines.len());

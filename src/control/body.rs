@@ -14,6 +14,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::config::control::CONTROL_BODIES_BYTES_MAX;
 use crate::control::api::Api;
 use crate::control::problem::{Problem, ProblemCode};
+use crate::json;
 
 /// Bytes that one permit of the budget stands for.
 const PERMIT_BYTES: usize = 1024;
@@ -84,7 +85,7 @@ impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
 
 /// Reads JSON into `T`.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| Problem::new(ProblemCode::BadBody, error.to_string()))
+    json::read(bytes).map_err(|error| Problem::new(ProblemCode::BadBody, error))
 }
 
 /// Refuses a body whose media type is none of these.

@@ -10,11 +10,12 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::handler::Event;
+use crate::json;
 use crate::message::Topic;
 
 use super::cause::{Cause, CommandId};
 use super::language::{Command, ErrorCode, Mistake, Reply};
-use super::topic_word;
+use super::{hints, topic_word};
 
 /// What a client may write.
 #[derive(Deserialize)]
@@ -184,13 +185,12 @@ impl<'a> Payload<'a> {
 
 /// Reads one message. Every topic in it has been checked when it returns.
 pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Parsed<'_> {
-    let mut incoming: Incoming<'_> = match serde_json::from_slice(message) {
+    let mut incoming: Incoming<'_> = match json::read(message) {
         Ok(incoming) => incoming,
         Err(error) => {
-            // The error may quote what the client wrote, which is not repeated to its terminal as it is.
-            let text: String = error.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-            let text = format!("write an object such as {EXAMPLE}: {text}");
-            let id = serde_json::from_slice(message).ok().and_then(|Envelope { id }| id);
+            let error = hints::not_json(message).map_or(error, str::to_owned);
+            let text = format!("write an object such as {EXAMPLE}: {error}");
+            let id = json::read(message).ok().and_then(|Envelope { id }| id);
             return Parsed { id, command: Err(Mistake { code: ErrorCode::BadJson, text }) };
         }
     };
@@ -240,7 +240,7 @@ fn bytes<'a>(text: Option<Cow<'a, str>>, base64: Option<Cow<'a, str>>) -> Result
         (Some(text), None) => Ok(into_bytes(text)),
         (None, Some(base64)) => BASE64_STANDARD.decode(base64.as_bytes()).map(Cow::Owned).map_err(|error| Mistake {
             code: ErrorCode::BadJson,
-            text: format!("payload_base64 is no base64: {error}"),
+            text: format!("payload_base64 is not base64: {error}"),
         }),
         (None, None) => {
             let text = "write a payload: a text as payload, or bytes as payload_base64";
@@ -343,6 +343,8 @@ mod tests {
     fn each_mistake_has_its_code() {
         assert_eq!(code(""), "bad-json");
         assert_eq!(code("SUB a"), "bad-json");
+        assert_eq!(code(r#"{"type":"sub","topics":["a,b"]}"#), "bad-topic");
+        assert_eq!(code(r#"{"type":"cast","payload":"cut \ud83d"}"#), "bad-json");
         assert_eq!(code("[]"), "bad-json");
         assert_eq!(code(r#"{"type":"helo"}"#), "bad-json");
         assert_eq!(code(r#"{"type":"sub","topic":"a"}"#), "bad-json");

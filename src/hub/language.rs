@@ -3,13 +3,15 @@
 //! One space separates words; a payload is all the rest, spaces included. Verbs are read in any case.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::io::Write as _;
 
 use crate::handler::Event;
 use crate::message::{ConnId, PublishId, Topic, TopicError};
 
-use super::topic_word;
+use super::{hints, topic_word};
+
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -75,7 +77,7 @@ error_codes! {
     UnknownVerb = "unknown-verb",
     /// The verb needs a topic and none is there.
     MissingTopic = "missing-topic",
-    /// A topic is empty, too long, not UTF-8, or holds white space or control characters.
+    /// A topic is empty, too long, not UTF-8, or holds a character that topics may not have.
     BadTopic = "bad-topic",
     /// The verb needs a payload and none is there.
     MissingPayload = "missing-payload",
@@ -125,21 +127,34 @@ impl From<TopicError> for Mistake {
 
 /// Reads one message. Every topic in it has been checked when it returns.
 ///
+/// White space at the end, such as a line end that a client sends along in a framing that needs none, is dropped where
+/// no text follows the verb's words: a payload, and the text of a `PING`, is taken as it was sent. So is a byte order
+/// mark at the beginning, which some editors write.
+///
 /// # Errors
 /// What is wrong with it, in words for the client.
 pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Result<Command<'_>, Mistake> {
-    if message.is_empty() {
+    let message = message.strip_prefix(BYTE_ORDER_MARK).unwrap_or(message);
+    if message.trim_ascii_end().is_empty() {
         return Err(Mistake::new(ErrorCode::EmptyMessage, "write a verb, as in SUB news or PING"));
     }
-    let (verb, rest) = split_word(message);
+    let (verb, rest) = match split_word(message) {
+        (verb, None) => (verb.trim_ascii_end(), None),
+        words => words,
+    };
     let is = |name: &str| verb.eq_ignore_ascii_case(name.as_bytes());
     if is("SUB") {
         parse_topics(rest, topic_bytes_max, "SUB").map(Command::Subscribe)
     } else if is("UNSUB") {
         parse_topics(rest, topic_bytes_max, "UNSUB").map(Command::Unsubscribe)
     } else if is("PUB") {
-        let rest = rest.ok_or_else(|| Mistake::new(ErrorCode::MissingTopic, "write PUB topic payload"))?;
-        let (topic, payload) = split_word(rest);
+        let (topic, payload) = match split_word(rest.unwrap_or_default()) {
+            (topic, None) => (topic.trim_ascii_end(), None),
+            words => words,
+        };
+        if topic.is_empty() && payload.is_none() {
+            return Err(Mistake::new(ErrorCode::MissingTopic, "write PUB topic payload"));
+        }
         let topic = Topic::check(topic, topic_bytes_max)?;
         let payload = payload.ok_or_else(|| Mistake::new(ErrorCode::MissingPayload, "write PUB topic payload"))?;
         Ok(Command::Publish { topic: topic.into(), payload: payload.into() })
@@ -149,20 +164,26 @@ pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Result<Command<'_
     } else if is("PING") {
         Ok(Command::Ping { text: rest.map(Cow::Borrowed) })
     } else if is("ID") {
-        match rest {
-            None => Ok(Command::Id),
-            Some(_) => Err(Mistake::new(ErrorCode::UnexpectedArgument, "ID stands alone")),
+        match rest.unwrap_or_default().trim_ascii_end() {
+            b"" => Ok(Command::Id),
+            _ => Err(Mistake::new(ErrorCode::UnexpectedArgument, "ID stands alone")),
         }
     } else {
-        let verb = quoted(verb);
-        Err(Mistake::new(ErrorCode::UnknownVerb, format!("{verb} is none of SUB, UNSUB, PUB, CAST, PING, ID")))
+        Err(Mistake::new(ErrorCode::UnknownVerb, hints::unknown_verb(message, verb)))
     }
 }
 
 fn parse_topics<'a>(rest: Option<&'a [u8]>, topic_bytes_max: usize, verb: &str) -> Result<Vec<Cow<'a, str>>, Mistake> {
-    let rest = rest.ok_or_else(|| Mistake::new(ErrorCode::MissingTopic, format!("write {verb} topic…")))?;
-    let topics = rest.split(|byte| *byte == b' ');
-    topics.map(|topic| Ok(Cow::Borrowed(Topic::check(topic, topic_bytes_max)?))).collect()
+    let rest = rest.unwrap_or_default().trim_ascii_end();
+    if rest.is_empty() {
+        return Err(Mistake::new(ErrorCode::MissingTopic, format!("write {verb} topic…")));
+    }
+    let topics = rest.split(|byte| *byte == b' ').map(|topic| match Topic::check(topic, topic_bytes_max) {
+        Ok(topic) => Ok(Cow::Borrowed(topic)),
+        Err(TopicError::Empty) => Err(Mistake::new(ErrorCode::BadTopic, "one space separates words; here are two")),
+        Err(error) => Err(error.into()),
+    });
+    topics.collect()
 }
 
 /// The bytes before the first space, and those after it if there is one.
@@ -171,15 +192,6 @@ fn split_word(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
         Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
         None => (bytes, None),
     }
-}
-
-/// Peer bytes in a form that is safe to print: escaped, and cut where they go on for long.
-fn quoted(bytes: &[u8]) -> String {
-    const SHOWN: usize = 24;
-    let mut text = String::from("`");
-    let _ = write!(text, "{}", bytes[..bytes.len().min(SHOWN)].escape_ascii());
-    text.push_str(if bytes.len() > SHOWN { "…`" } else { "`" });
-    text
 }
 
 /// Puts a reply into words.
@@ -263,12 +275,16 @@ mod tests {
         assert_eq!(code(b""), "empty-message");
         assert_eq!(code(b"HELO"), "unknown-verb");
         assert_eq!(code(b"\0\0\0"), "unknown-verb");
+        assert_eq!(code(b" \r\n"), "empty-message");
         assert_eq!(code(b"SUB"), "missing-topic");
-        assert_eq!(code(b"SUB "), "bad-topic");
+        assert_eq!(code(b"SUB "), "missing-topic");
         assert_eq!(code(b"SUB a  b"), "bad-topic");
+        assert_eq!(code(b"SUB a, b"), "bad-topic");
         assert_eq!(code(b"SUB a\tb"), "bad-topic");
         assert_eq!(code(b"SUB \xff"), "bad-topic");
         assert_eq!(code(b"PUB"), "missing-topic");
+        assert_eq!(code(b"PUB "), "missing-topic");
+        assert_eq!(code(b"PUB  payload"), "bad-topic");
         assert_eq!(code(b"PUB news"), "missing-payload");
         assert_eq!(code(b"CAST"), "missing-payload");
         assert_eq!(code(b"ID 5"), "unexpected-argument");
@@ -276,11 +292,40 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_wrote_is_never_echoed_raw() {
-        let mistake = parse(b"\x1b[31m\x00\xff and so on for ever and ever", 255).unwrap_err();
-        assert_eq!(mistake.text, r"`\x1b[31m\x00\xff` is none of SUB, UNSUB, PUB, CAST, PING, ID");
-        let mistake = parse(&[b'x'; 100], 255).unwrap_err();
-        assert!(mistake.text.starts_with("`xxxxxxxxxxxxxxxxxxxxxxxx…`"), "{}", mistake.text);
+    fn white_space_at_the_end_is_dropped_where_no_text_stands() {
+        for end in ["\n", "\r\n", " ", " \t\r\n", "\n\n"] {
+            let with_end = |text: &str| format!("{text}{end}").into_bytes();
+            let message = with_end("SUB a b");
+            let Ok(Command::Subscribe(topics)) = parse(&message, 255) else { panic!("{end:?}") };
+            assert_eq!(topics, ["a", "b"]);
+            assert!(matches!(parse(&with_end("UNSUB a"), 255), Ok(Command::Unsubscribe(_))));
+            assert!(matches!(parse(&with_end("ID"), 255), Ok(Command::Id)));
+            assert_eq!(code(&with_end("SUB")), "missing-topic");
+            assert_eq!(code(&with_end("PUB")), "missing-topic");
+            assert_eq!(code(&with_end("")), "empty-message");
+            let message = with_end("PUB a x");
+            let Ok(Command::Publish { payload, .. }) = parse(&message, 255) else { panic!("{end:?}") };
+            assert_eq!(*payload, *with_end("x"), "a payload stays as it was sent");
+            let message = with_end("CAST x");
+            let Ok(Command::Cast { payload }) = parse(&message, 255) else { panic!("{end:?}") };
+            assert_eq!(*payload, *with_end("x"));
+            let message = with_end("PING x");
+            let Ok(Command::Ping { text: Some(text) }) = parse(&message, 255) else { panic!("{end:?}") };
+            assert_eq!(*text, *with_end("x"));
+        }
+        for end in ["\n", "\r\n"] {
+            assert!(matches!(parse(format!("PING{end}").as_bytes(), 255), Ok(Command::Ping { text: None })));
+            assert_eq!(code(format!("PUB a{end}").as_bytes()), "missing-payload");
+            assert_eq!(code(format!("CAST{end}").as_bytes()), "missing-payload");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_a_command_is_passed_over() {
+        assert!(matches!(parse("\u{feff}SUB a".as_bytes(), 255), Ok(Command::Subscribe(_))));
+        let Ok(Command::Publish { payload, .. }) = parse("\u{feff}PUB a \u{feff}x".as_bytes(), 255) else { panic!() };
+        assert_eq!(*payload, *"\u{feff}x".as_bytes());
+        assert_eq!(code("\u{feff}".as_bytes()), "empty-message");
     }
 
     proptest! {

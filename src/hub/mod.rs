@@ -4,6 +4,7 @@
 //! own: subscriptions live in the shard.
 
 mod cause;
+mod hints;
 mod json;
 mod language;
 

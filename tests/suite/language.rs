@@ -92,7 +92,12 @@ fn each_mistake_gets_its_code_and_the_connection_goes_on() {
             (b"SUB", "missing-topic"),
             (b"UNSUB", "missing-topic"),
             (b"PUB", "missing-topic"),
-            (b"SUB ", "bad-topic"),
+            (b"SUB ", "missing-topic"),
+            (b"SUB a, b", "bad-topic"),
+            (b"SUB news,sport", "bad-topic"),
+            (b"PUB a, b", "bad-topic"),
+            ("SUB a\u{202e}b".as_bytes(), "bad-topic"),
+            ("UNSUB \u{feff}a".as_bytes(), "bad-topic"),
             (b"SUB a  b", "bad-topic"),
             (b"SUB tab\there", "bad-topic"),
             (b"SUB nul\0", "bad-topic"),
@@ -109,6 +114,42 @@ fn each_mistake_gets_its_code_and_the_connection_goes_on() {
             assert!(answer.starts_with(&format!("ERR {code} ")), "{}: {answer}", message.escape_ascii());
         }
         assert_eq!(client.ask("SUB 8letters"), "OK SUB 8letters");
+        client.expect_nothing();
+    });
+}
+
+#[test]
+fn an_error_says_what_was_probably_meant() {
+    on_each_framing(publishing(), |_, mut client| {
+        for (message, hint) in [
+            ("SUB a, b", "SUB a b"),
+            ("SUB a\u{202e}b", "U+202E"),
+            ("SUBSCRIBE news", "SUB topic"),
+            ("publish news hello", "PUB topic payload"),
+            ("QUIT", "close the connection"),
+            (r#"{"type":"sub","topics":["news"]}"#, "subprotocol corecast.v1.json"),
+            ("SUB\tnews", "a space separates words"),
+            ("PUB news", "PUB topic payload"),
+        ] {
+            let answer = client.ask(message);
+            assert!(answer.starts_with("ERR ") && answer.contains(hint), "{message}: {answer}");
+        }
+        client.expect_nothing();
+    });
+}
+
+#[test]
+fn a_command_may_end_in_white_space_and_begin_with_a_byte_order_mark() {
+    on_each_framing(publishing(), |server, mut client| {
+        assert_eq!(client.ask("\u{feff}SUB news"), "OK SUB news");
+        for end in ["\r", " ", " \t \r"].into_iter().chain((client.framing() != Framing::Line).then_some("\r\n")) {
+            println!("{end:?}");
+            assert_eq!(client.ask(format!("SUB news sport{end}")), "OK SUB news sport");
+            assert_eq!(client.ask(format!("UNSUB sport{end}")), "OK UNSUB sport");
+            assert!(client.ask(format!("ID{end}")).starts_with("ID "));
+        }
+        server.publish("news", "x").unwrap();
+        client.expect("MSG news x");
         client.expect_nothing();
     });
 }

@@ -13,7 +13,7 @@ fn level(module: &str) -> Option<u8> {
     Some(match module {
         _ if within(module, "config") => 0,
         _ if within(module, "message") => 0,
-        "metrics" | "rate" | "receipt" | "sys" | HOST => 0,
+        "json" | "metrics" | "rate" | "receipt" | "sys" | HOST => 0,
         "handler" => 1,
         _ if within(module, "codec") => 1,
         "echo"

@@ -102,11 +102,62 @@ fn topics_in_the_url_are_subscribed_to_at_once() {
     assert_eq!(client.recv(), "OK SUB news été");
     server.publish("été", "x").unwrap();
     assert_eq!(client.recv(), "MSG été x");
-    let mut bad = HttpClient::connect(server.addr(Framing::Http));
-    bad.send(upgrade("/ws?topic=a%20b", ""));
-    let answer = bad.recv_answer();
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("no white space"), "{answer}");
-    wait_until("the refused one is gone", || server.closed(CloseReason::Answered) == 1);
+    for (target, said) in [
+        ("/ws?topic=a%20b", "no white space"),
+        ("/ws?topic=news,sport", "?topic=a&topic=b"),
+        ("/ws?topic=a&topic=%E2%80%AEb", "U+202E"),
+    ] {
+        let mut bad = HttpClient::connect(server.addr(Framing::Http));
+        bad.send(upgrade(target, ""));
+        let answer = bad.recv_answer();
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(said), "{answer}");
+    }
+    wait_until("the refused ones are gone", || server.closed(CloseReason::Answered) == 3);
+}
+
+#[test]
+fn a_line_end_behind_a_command_is_dropped_and_one_in_a_payload_is_not() {
+    let server = Fixture::hub(publishing());
+    let mut client = websocket(&server, "/ws");
+    for end in ["\n", "\r\n", " \n"] {
+        assert_eq!(client.ask(&format!("SUB news{end}")), "OK SUB news");
+        assert_eq!(client.ask(&format!("PING{}", end.trim_start_matches(' '))), "PONG");
+        assert!(client.ask(&format!("ID{end}")).starts_with("ID "));
+        assert!(client.ask(&format!("PUB news{}", end.trim_start_matches(' '))).starts_with("ERR missing-payload "));
+        assert!(client.ask(&format!("PUB news x{end}")).starts_with("OK PUB "));
+        assert_eq!(client.recv(), format!("MSG news x{end}"));
+    }
+    assert_eq!(json(&server, "/ws").ask("{\"type\":\"ping\"}\r\n"), r#"{"type":"pong"}"#);
+    assert_eq!(json(&server, "/ws").ask("\u{feff}{\"type\":\"ping\"}"), r#"{"type":"pong"}"#);
+}
+
+#[test]
+fn the_other_dialect_and_half_a_character_are_named() {
+    let server = Fixture::hub(publishing());
+    let mut words = websocket(&server, "/ws");
+    let error = words.ask(r#"{"type":"sub","topics":["news"]}"#);
+    assert!(error.starts_with("ERR unknown-verb ") && error.contains("subprotocol corecast.v1.json"), "{error}");
+    let mut objects = json(&server, "/ws");
+    let error = objects.ask("SUB news");
+    assert!(
+        error.contains("\"bad-json\"") && error.contains("opened with the subprotocol corecast.v1.json"),
+        "{error}"
+    );
+    for half in [r"\ud83d", r"\ude00", r"\ud83d\ud83d", r"\ud83dx"] {
+        for command in [
+            format!(r#"{{"type":"cast","payload":"cut{half}"}}"#),
+            format!(r#"{{"type":"sub","topics":["a{half}"]}}"#),
+            format!(r#"{{"type":"ping","text":"{half}"}}"#),
+        ] {
+            let error = objects.ask(&command);
+            assert!(error.contains("\"bad-json\"") && error.contains("half of a surrogate pair"), "{command}: {error}");
+        }
+    }
+    // The same bytes without an escape, in a binary message since a text would break the protocol.
+    objects.send(frame(FIN | BINARY, b"{\"type\":\"cast\",\"payload\":\"\xf0\x9f\x98\"}"));
+    let error = objects.recv();
+    assert!(error.contains("\"bad-json\"") && error.contains("not UTF-8"), "{error}");
+    assert_eq!(objects.ask(r#"{"type":"ping","text":"\ud83d\ude00"}"#), "{\"type\":\"pong\",\"text\":\"\u{1f600}\"}");
 }
 
 #[test]
