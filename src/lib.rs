@@ -97,6 +97,13 @@
 //! - A message that is not delivered is counted under a [`DropReason`], and the client is told of it if the handler
 //!   puts [`Event::Gap`] into words.
 //! - A handler that panics ends its shard; [`Server::wait`] then stops the others and says so.
+//!
+//! # Logging
+//!
+//! The library emits `tracing` events and writes nothing by itself. Some of them come from the shards' threads, so **a
+//! subscriber must not block**: one that writes to a pipe whose reader is slow stops a shard, and all of its clients.
+//! Neither must a panic hook, nor `eprintln!` in a handler. Queue the lines and write them on a thread of your own, as
+//! `corecast serve` does and as `tracing_appender::non_blocking` can.
 
 #[doc(hidden)]
 pub mod bench;
@@ -116,8 +123,12 @@ mod hub;
 mod json;
 #[doc(hidden)]
 pub mod load;
+#[doc(hidden)]
+pub mod log;
 mod message;
 mod metrics;
+#[doc(hidden)]
+pub mod output;
 mod rate;
 mod receipt;
 mod registry;

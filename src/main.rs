@@ -8,9 +8,11 @@ use corecast::commands::doctor;
 #[cfg(feature = "control")]
 use corecast::commands::{CommandError, push, stats};
 use corecast::load::{self, LoadCommand};
+use corecast::{log, output};
 
 mod plane;
 mod serve;
+mod signals;
 
 /// Something failed while the program ran.
 const FAULT: u8 = 1;
@@ -18,7 +20,7 @@ const FAULT: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let code = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Load(command) => put_load(*command),
         #[cfg(feature = "control")]
@@ -26,6 +28,13 @@ fn main() -> ExitCode {
         #[cfg(feature = "control")]
         Command::Stats(args) => settle(stats::run(&args)),
         Command::Doctor(args) => exit_code(doctor::run(&args)),
+    };
+    match output::lost() {
+        Some(error) => {
+            output::complain(&format!("corecast: can't write to stdout: {error}"));
+            ExitCode::from(FAULT)
+        }
+        None => code,
     }
 }
 
@@ -38,7 +47,7 @@ fn exit_code(is_well: bool) -> ExitCode {
 fn settle(result: Result<bool, CommandError>) -> ExitCode {
     result.map_or_else(
         |error| {
-            eprintln!("corecast: {error}");
+            output::complain(&format!("corecast: {error}"));
             ExitCode::from(if error.is_usage() { USAGE } else { FAULT })
         },
         exit_code,
@@ -47,12 +56,14 @@ fn settle(result: Result<bool, CommandError>) -> ExitCode {
 
 /// Runs the load generator. The exit code: 0, all went well; 1, it did not; 2, flags can't be used.
 fn put_load(command: LoadCommand) -> ExitCode {
-    match load::run(command) {
+    let code = match load::run(command) {
         Ok(outcome) if outcome.is_success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FAULT),
         Err(error) => {
-            eprintln!("corecast: {error}");
+            log::say(&format!("corecast: {error}"));
             ExitCode::from(if error.is_usage() { USAGE } else { FAULT })
         }
-    }
+    };
+    log::finish();
+    code
 }

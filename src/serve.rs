@@ -1,37 +1,35 @@
 //! `corecast serve`: runs the server until a signal ends it.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use corecast::cli::{App, LogFormat, ServeArgs};
-use corecast::{Config, Echo, Hub, Reporter, Server, ServerHandle, StartError};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use corecast::output;
+use corecast::{Config, Echo, Hub, Reporter, Server, ServerHandle, StartError, log};
 use tracing_subscriber::EnvFilter;
 
 use crate::plane::{Plane, Running};
+use crate::signals::Taken;
 use crate::{FAULT, USAGE};
 
 /// Runs the server. The exit code: 0, it drained; 1, a fault; 2, bad flags or settings.
 pub(crate) fn run(args: &ServeArgs) -> ExitCode {
-    match start(args) {
-        Ok(code) => code,
-        Err((code, message)) => {
-            eprintln!("corecast: {message}");
-            ExitCode::from(code)
-        }
-    }
+    let code = start(args).unwrap_or_else(|(code, message)| {
+        log::say(&format!("corecast: {message}"));
+        ExitCode::from(code)
+    });
+    log::finish();
+    code
 }
 
 fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
-    start_log(args).map_err(|message| (USAGE, message))?;
+    // Taken before anything runs, so that none of them kills the server, and one during the start ends it when it is up.
+    let signals = Taken::take().map_err(|error| (FAULT, format!("can't take signals: {error}")))?;
+    start_log(args)?;
     let config = args.settings.resolve(args.config.as_deref()).map_err(|error| (USAGE, error.to_string()))?;
-    // Taken before anything runs: a signal during the start ends the server as soon as it is up.
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| (FAULT, format!("can't take signals: {error}")))?;
     if args.check {
-        print!("{}", toml::to_string(&config).map_err(|error| (FAULT, error.to_string()))?);
+        output::print(&toml::to_string(&config).map_err(|error| (FAULT, error.to_string()))?);
     }
     let plane = Plane::bind(&config)?;
     let server = start_server(args.app, &config).map_err(|error| {
@@ -51,7 +49,7 @@ fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
     let control = plane.start(&server.handle())?;
     announce(&server, &control, args.app);
     let reporter = report(server.handle(), args.report_every);
-    drain_on_signal(signals, server.handle(), config.drain_time);
+    signals.apply_to(server.handle(), config.drain_time);
     let ended = server.wait();
     drop(reporter);
     // Last, so that it can tell of the drain to its end.
@@ -61,17 +59,11 @@ fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(args: &ServeArgs) -> Result<(), String> {
+fn start_log(args: &ServeArgs) -> Result<(), (u8, String)> {
     let filter = EnvFilter::try_new(&args.log)
-        .map_err(|error| format!("--log {}: {error}; write a level, or levels by module", args.log))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match args.log_format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+        .map_err(|error| (USAGE, format!("--log {}: {error}; write a level, or levels by module", args.log)))?;
+    log::start().map_err(|error| (FAULT, format!("can't start the log's thread: {error}")))?;
+    log::subscribe(filter, args.log_format == LogFormat::Json);
     Ok(())
 }
 
@@ -129,18 +121,4 @@ fn report(handle: ServerHandle, every: Duration) -> mpsc::Sender<()> {
         }
     });
     stop
-}
-
-/// Drains at the first signal and exits at the second.
-fn drain_on_signal(mut signals: Signals, handle: ServerHandle, over: Duration) {
-    std::thread::spawn(move || {
-        for (count, _) in signals.forever().enumerate() {
-            if count > 0 {
-                tracing::warn!("second signal: exiting without draining");
-                std::process::exit(i32::from(FAULT));
-            }
-            tracing::info!("signal: draining; a second one exits at once");
-            handle.drain(over);
-        }
-    });
 }

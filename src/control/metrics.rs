@@ -12,6 +12,7 @@ use crate::control::exposition::{counter, gauge, histogram};
 use crate::control::problem::{Problem, ProblemCode};
 use crate::handle::ServerHandle;
 use crate::host;
+use crate::log;
 use crate::message::{CloseReason, DropReason};
 use crate::metrics::{ShardMetrics, Spans};
 
@@ -32,6 +33,8 @@ enum Source {
     Spans(fn(&ShardMetrics) -> &Spans),
     /// A gauge of the whole process; `None`: it can't be known here.
     Process(fn(&Whole<'_>) -> Option<f64>),
+    /// A counter of the whole process; `None`: it does not count that.
+    ProcessCounter(fn() -> Option<u64>),
     /// 1, with the version as a label.
     Build,
 }
@@ -50,7 +53,7 @@ impl MetricInfo {
     /// `counter`, `gauge` or `histogram`.
     pub fn kind(&self) -> &'static str {
         match self.source {
-            Source::Counter(_) | Source::Reasons(_) => "counter",
+            Source::Counter(_) | Source::Reasons(_) | Source::ProcessCounter(_) => "counter",
             Source::Spans(_) => "histogram",
             Source::Gauge(_) | Source::Process(..) | Source::Build => "gauge",
         }
@@ -61,7 +64,7 @@ impl MetricInfo {
         match self.source {
             Source::Counter(_) | Source::Gauge(_) | Source::Spans(_) => &["shard"],
             Source::Reasons(_) => &["shard", "reason"],
-            Source::Process(..) => &[],
+            Source::Process(..) | Source::ProcessCounter(_) => &[],
             Source::Build => &["version"],
         }
     }
@@ -174,6 +177,9 @@ metrics! {
     "corecast_bytes_per_connection"
         "Memory that came since the start, divided by the connections."
         Source::Process(per_connection),
+    "corecast_log_lines_dropped_total"
+        "Log lines dropped, since whoever reads the log was too slow, or gone."
+        Source::ProcessCounter(log::lines_dropped),
     "corecast_build_info"
         "The version that runs."
         Source::Build,
@@ -233,6 +239,7 @@ impl MetricInfo {
                 shards().map(|(name, shard)| histogram(&[("shard", &name)], spans(shard))).collect()
             }
             Source::Process(value) => value(all).map(|value| gauge(&[], value)).into_iter().collect(),
+            Source::ProcessCounter(value) => value().map(|value| counter(&[], value as f64)).into_iter().collect(),
             Source::Build => vec![gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
         });
         family

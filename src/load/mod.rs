@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::config::{bytes_from_text, duration_from_text};
+use crate::{log, output};
 
 mod alarm;
 mod churn;
@@ -276,8 +277,11 @@ pub fn run(command: LoadCommand) -> Result<Outcome, LoadError> {
         plan::Load::Ramp(ramp) => create("--svg", &ramp.svg)?,
         _ => None,
     };
+    // What is told on the way may find a reader that stalls: it must not hold up the run.
+    log::start().map_err(LoadError::system("start a thread that writes to stderr"))?;
     let report = run::execute(plan, &*interrupts()?)?;
-    println!("{report}");
+    log::finish();
+    output::print(&format!("{report}\n"));
     if let Some(json) = json {
         json.write(&format!("{:#}\n", report.to_json()))?;
     }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use super::plan::{Load, Plan};
 use super::report::time_text;
 use super::shared::Totals;
+use crate::log;
 
 /// How often a line tells how many are connected, where there is no bar.
 const TELL_STEP: Duration = Duration::from_secs(10);
@@ -128,7 +129,7 @@ impl Progress {
 
     fn line(&self, text: &str) {
         if self.is_lines {
-            eprintln!("load: {text}");
+            log::say(&format!("load: {text}"));
         }
     }
 }

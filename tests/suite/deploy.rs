@@ -31,7 +31,7 @@ fn exposed() -> BTreeMap<String, BTreeSet<String>> {
     metrics
 }
 
-fn scrape(control: &str) -> String {
+pub(crate) fn scrape(control: &str) -> String {
     let mut stream = TcpStream::connect(control).unwrap();
     stream.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {control}\r\nConnection: close\r\n\r\n").unwrap();

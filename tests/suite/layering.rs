@@ -13,7 +13,7 @@ fn level(module: &str) -> Option<u8> {
     Some(match module {
         _ if within(module, "config") => 0,
         _ if within(module, "message") => 0,
-        "json" | "metrics" | "rate" | "receipt" | "sys" | HOST => 0,
+        "json" | "metrics" | "rate" | "receipt" | "sys" | "log" | "output" | HOST => 0,
         "handler" => 1,
         _ if within(module, "codec") => 1,
         "echo"
@@ -29,7 +29,7 @@ fn level(module: &str) -> Option<u8> {
         | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/runner" | "shard/slice" | "registry" => 3,
         "handle" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
-        "bench" | "cli" | "main" | "plane" | "serve" | "lib" => 5,
+        "bench" | "cli" | "main" | "plane" | "serve" | "signals" | "lib" => 5,
         _ if within(module, "load") || within(module, "commands") => 5,
         _ => return None,
     })

@@ -34,4 +34,5 @@ mod slow;
 #[cfg(feature = "control")]
 mod soak;
 mod sse;
+mod streams;
 mod websocket;

@@ -17,6 +17,7 @@ use super::error::CommandError;
 use super::text::grouped;
 use crate::config::SlowConsumer;
 use crate::message::{ConnId, Target, Topic};
+use crate::output;
 
 mod answer;
 mod lines;
@@ -80,7 +81,7 @@ pub fn run(args: &PushArgs) -> Result<bool, CommandError> {
         Some(payload) => push.one(payload).map(|()| true),
         None => {
             if io::stdin().is_terminal() {
-                eprintln!("corecast: each line is a message; end with Ctrl-D");
+                output::complain("corecast: each line is a message; end with Ctrl-D");
             }
             push.lines(Lines::new(io::stdin().lock()))
         }
@@ -186,7 +187,7 @@ impl Push<'_> {
             let plural = if sum.published == 1 { "" } else { "s" };
             super::print(&format!("published {} message{plural}{refused}\n", grouped(sum.published)));
         } else if self.args.json && sum.refused > 0 {
-            eprintln!("corecast: {} messages were refused", grouped(sum.refused));
+            output::complain(&format!("corecast: {} messages were refused", grouped(sum.refused)));
         }
         ended.map(|()| sum.refused == 0)
     }
@@ -252,7 +253,7 @@ impl Push<'_> {
     fn refuse(&self, line: &Line, problem: &Problem, sum: &mut Sum) {
         sum.refused += 1;
         if sum.refused <= REFUSALS_TOLD {
-            eprintln!("corecast: line {}: {problem}", line.number);
+            output::complain(&format!("corecast: line {}: {problem}", line.number));
         }
     }
 

@@ -14,7 +14,7 @@ use corecast::Framing;
 
 pub(crate) use client::Client;
 #[allow(unused_imports)]
-pub(crate) use program::{Ended, Program};
+pub(crate) use program::{Ended, Log, Program};
 pub(crate) use random::Random;
 pub(crate) use server::{Fixture, config, everywhere};
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -22,6 +22,9 @@ pub(crate) struct Program {
     reader: Option<JoinHandle<()>>,
     listen: Vec<Listen>,
 }
+
+/// What a program logs.
+pub(crate) type Log = BufReader<ChildStderr>;
 
 /// How a program ended.
 #[derive(Debug)]
@@ -42,20 +45,44 @@ impl Program {
 
     /// Like [`Program::serve`], under another program that takes a command, as in `prlimit --nofile=99`.
     pub(crate) fn serve_under<S: AsRef<OsStr>>(wrapper: &[&str], flags: impl IntoIterator<Item = S>) -> Program {
+        let (mut program, log) = Program::start(wrapper, flags);
+        program.read(log);
+        let ready = program.wait_for_line(0, |line| line.contains("ready: "));
+        program.listen = addresses(&ready);
+        program
+    }
+
+    /// Like [`Program::serve`], but from the ready line on nobody reads the log, unless the caller does.
+    pub(crate) fn serve_unread<S: AsRef<OsStr>>(flags: impl IntoIterator<Item = S>) -> (Program, Log) {
+        let (mut program, mut log) = Program::start(&[], flags);
+        while program.listen.is_empty() {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the program has ended:\n{}", program.log());
+            if line.contains("ready: ") {
+                program.listen = addresses(&line);
+            }
+            program.stderr.lock().unwrap().push(line.trim_end().to_owned());
+        }
+        (program, log)
+    }
+
+    /// Starts `corecast serve` with both framings on ports that the kernel chooses.
+    fn start<S: AsRef<OsStr>>(wrapper: &[&str], flags: impl IntoIterator<Item = S>) -> (Program, Log) {
         let mut command = command(wrapper, flags);
         command.args(["--listen", "line=127.0.0.1:0", "--listen", "length=127.0.0.1:0"]);
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
-        let stderr = Arc::new(Mutex::new(Vec::new()));
-        let (lines, pipe) = (Arc::clone(&stderr), BufReader::new(child.stderr.take().unwrap()));
-        let reader = std::thread::spawn(move || {
-            for line in pipe.lines().map_while(Result::ok) {
+        let log = BufReader::new(child.stderr.take().unwrap());
+        (Program { child, stderr: Arc::default(), reader: None, listen: Vec::new() }, log)
+    }
+
+    /// Reads the log from now on, on a thread of its own.
+    pub(crate) fn read(&mut self, log: Log) {
+        let lines = Arc::clone(&self.stderr);
+        self.reader = Some(std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
-        });
-        let mut program = Program { child, stderr, reader: Some(reader), listen: Vec::new() };
-        let ready = program.wait_for_line(0, |line| line.contains("ready: "));
-        program.listen = ready.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
-        program
+        }));
     }
 
     /// Runs `corecast serve` with `flags` to its end.
@@ -169,6 +196,11 @@ fn command<S: AsRef<OsStr>>(wrapper: &[&str], flags: impl IntoIterator<Item = S>
     }
     command.args(flags);
     command
+}
+
+/// The addresses in a ready line.
+fn addresses(ready: &str) -> Vec<Listen> {
+    ready.split([' ', ',']).filter_map(|word| word.parse().ok()).collect()
 }
 
 fn read_in_background(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
