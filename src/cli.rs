@@ -117,7 +117,7 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     accept_rate: Option<u32>,
-    /// Messages a second from one connection; one that sends more is read more slowly. 0: no limit
+    /// Messages, and WebSocket frames of any kind, a second from one connection; one that sends more is read more slowly. 0: no limit
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     message_rate: Option<u32>,

@@ -79,6 +79,14 @@ pub(crate) const TURNS_PER_BATCH: usize = 128;
 /// How many `recv` calls one connection may make before the next connection gets its turn.
 pub(crate) const READS_PER_TURN: usize = 4;
 
+/// How many messages, or WebSocket frames, of one connection are taken before the next connection gets its turn. A frame
+/// takes six bytes, so that a buffer holds ten thousand.
+pub(crate) const MESSAGES_PER_TURN: usize = 2_048;
+
+/// Bytes that are read, and thrown away, of a client whose connection closes: as much as the largest message has, since it
+/// may be in the midst of one. Who sends more is reset.
+pub(crate) const LINGER_BYTES_MAX: u64 = MESSAGE_BYTES_MAX as u64;
+
 /// How many publishes a shard takes from its queue at once; they are flushed together.
 pub(crate) const PUBLISH_BATCH: usize = 64;
 
@@ -260,7 +268,7 @@ const _: () = {
     assert!(control::CONTROL_HEAD_BYTES_MAX >= 8 * KIB, "the least buffer that the HTTP parser takes");
     assert!(control::BATCH_BYTES_MAX <= control::CONTROL_BODIES_BYTES_MAX, "one batch fits");
     assert!(MESSAGE_BYTES_MAX <= control::CONTROL_BODIES_BYTES_MAX, "one message fits");
-    assert!(FANOUT_SLICE > 0 && PUBLISH_BATCH > 0 && READS_PER_TURN > 0);
+    assert!(FANOUT_SLICE > 0 && PUBLISH_BATCH > 0 && READS_PER_TURN > 0 && MESSAGES_PER_TURN > 0);
 };
 
 // ---- Settings ---------------------------------------------------------------------------------
@@ -287,7 +295,8 @@ pub struct Config {
     pub max_memory: usize,
     /// New connections a second, over all shards; more wait in the backlog. Zero: no limit.
     pub accept_rate: u32,
-    /// Messages a second from one connection; one that sends more is read more slowly. Zero: no limit.
+    /// Messages, and WebSocket frames of any kind, a second from one connection; one that sends more is read more slowly.
+    /// Zero: no limit.
     pub message_rate: u32,
     /// Bytes of one message at the most, without its framing.
     #[serde(with = "bytes_text")]

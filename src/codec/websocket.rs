@@ -103,6 +103,11 @@ impl Assembly {
         &self.message
     }
 
+    /// Whether the next bytes are a frame's payload, and not the beginning of one.
+    pub(crate) fn is_within_frame(&self) -> bool {
+        self.frame.is_some()
+    }
+
     /// Takes what has come in of the frame under way. `Ok(true)`: the message is complete.
     fn take(&mut self, bytes: &mut [u8]) -> Result<bool, Violation> {
         let Some(frame) = &mut self.frame else { return Ok(false) };

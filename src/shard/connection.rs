@@ -25,7 +25,7 @@ pub(crate) struct Connection {
     pub(crate) sent: u32,
     /// Messages that it missed.
     pub(crate) dropped: u32,
-    /// When the bucket of its message rate will be full again.
+    /// When the bucket of its message rate will be full again; once its sending side is shut, bytes that it sent since.
     pub(super) rate: Micros,
     /// While it sends more than its rate: when it is looked at again.
     pub(super) throttled_until: Tick,
@@ -96,6 +96,8 @@ pub(super) struct Held {
     pub(super) scanned: usize,
     /// What has come in of a WebSocket message whose end has not.
     pub(super) assembly: Option<Box<Assembly>>,
+    /// There may be whole messages among the bytes, left for the next turn.
+    pub(super) unfinished: bool,
 }
 
 impl Connection {
@@ -199,6 +201,11 @@ impl Connection {
     /// How the connection's messages are framed.
     pub(crate) fn framing(&self) -> Framing {
         self.encoding.map_or(Framing::Http, Encoding::framing)
+    }
+
+    /// Whether messages that have come in were left for its next turn.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.unfinished)
     }
 
     pub(super) fn outbox_is_empty(&self) -> bool {

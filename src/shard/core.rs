@@ -371,6 +371,7 @@ impl Core {
             && !connection.shut
         {
             connection.shut = true;
+            connection.rate = 0;
             connection.close_by = by;
             // A socket that is not connected any more shows it at the next read.
             let _ = rustix::net::shutdown(connection.socket.as_fd(), Shutdown::Write);

@@ -39,10 +39,15 @@ impl Slice {
         value
     }
 
+    /// Whether it is time to let others run.
+    pub(crate) fn is_over(&self) -> bool {
+        self.began.elapsed() >= Duration::from_millis(SLICE_MS)
+    }
+
     /// If the slice is over, lets all other tasks run and the executor look for events; then a new one begins. Whether
     /// it was over.
     pub(crate) async fn pause_if_over(&mut self) -> bool {
-        let is_over = self.began.elapsed() >= Duration::from_millis(SLICE_MS);
+        let is_over = self.is_over();
         if is_over {
             look_for_events(MOMENT).await;
             *self = Slice::begin();

@@ -11,7 +11,7 @@ use crate::codec::foreign::{self, Foreign};
 use crate::codec::http::{self, Outcome};
 use crate::codec::websocket::{self, Assembly};
 use crate::codec::{self, Decoded, Encoding};
-use crate::config::READS_PER_TURN;
+use crate::config::{LINGER_BYTES_MAX, MESSAGES_PER_TURN, READS_PER_TURN};
 use crate::handler::{Context, Event, Handler};
 use crate::message::CloseReason;
 use crate::rate::Rate;
@@ -110,7 +110,11 @@ impl<H: Handler> Turn<'_, H> {
             connection.last_message = now;
             self.core.schedule(self.key);
             self.receive(&mut []);
-            return self.go_unless_paused();
+            return self.after_messages();
+        }
+        if connection.is_unfinished() {
+            self.receive(&mut []);
+            return self.after_messages();
         }
         let mut buffer = self.core.pool.take_read();
         let step = match self.recv(buffer.as_bytes_mut()) {
@@ -125,7 +129,7 @@ impl<H: Handler> Turn<'_, H> {
             Received::Bytes(n) => {
                 self.core.metrics.bytes_in.add(n as u64);
                 self.receive(&mut buffer.as_bytes_mut()[..n]);
-                self.go_unless_paused()
+                self.after_messages()
             }
             Received::Failed => {
                 self.core.abort(self.key, CloseReason::Reset);
@@ -168,8 +172,13 @@ impl<H: Handler> Turn<'_, H> {
         Step::Wait
     }
 
-    fn go_unless_paused(&mut self) -> Step {
-        if self.connection().is_some_and(|connection| connection.paused) { Step::Wait } else { Step::Go }
+    /// What follows after messages were taken.
+    fn after_messages(&mut self) -> Step {
+        match self.connection() {
+            Some(connection) if connection.paused => Step::Wait,
+            Some(connection) if connection.is_unfinished() => Step::Again,
+            _ => Step::Go,
+        }
     }
 
     /// Takes the messages out of what is held and of what is fresh, and keeps what is not used up.
@@ -177,7 +186,7 @@ impl<H: Handler> Turn<'_, H> {
         let Some(connection) = self.connection() else { return };
         let mut held = connection.held.take();
         let mut assembly = held.as_mut().and_then(|held| held.assembly.take());
-        let Used { bytes: used, scanned, frame_bytes } = match &mut held {
+        let Used { bytes: used, scanned, frame_bytes, unfinished } = match &mut held {
             Some(held) if !held.bytes.is_empty() => {
                 held.bytes.extend_from_slice(fresh);
                 self.take_messages(&mut held.bytes, held.scanned, &mut assembly)
@@ -196,6 +205,7 @@ impl<H: Handler> Turn<'_, H> {
             Some(mut held) if used == 0 => {
                 held.scanned = scanned;
                 held.assembly = assembly;
+                held.unfinished = unfinished;
                 held.reserve_towards(frame_bytes);
                 held
             }
@@ -204,7 +214,7 @@ impl<H: Handler> Turn<'_, H> {
                     Some(held) => &held.bytes[used..],
                     None => &fresh[used..],
                 };
-                let mut held = Box::new(Held { bytes: rest.to_vec(), scanned, assembly });
+                let mut held = Box::new(Held { bytes: rest.to_vec(), scanned, assembly, unfinished });
                 held.reserve_towards(frame_bytes);
                 held
             }
@@ -213,8 +223,15 @@ impl<H: Handler> Turn<'_, H> {
 
     /// Hands the whole messages in `bytes` to the handler, of which `scanned` are known to hold no end of one.
     fn take_messages(&mut self, bytes: &mut [u8], scanned: usize, assembly: &mut Option<Box<Assembly>>) -> Used {
-        let mut used = Used { bytes: 0, scanned, frame_bytes: None };
-        while used.bytes < bytes.len() {
+        let mut used = Used { bytes: 0, scanned, frame_bytes: None, unfinished: false };
+        for count in 0.. {
+            if used.bytes == bytes.len() {
+                break;
+            }
+            if count == MESSAGES_PER_TURN {
+                used.unfinished = true;
+                break;
+            }
             let room = self.core.settings.reply_bytes_max;
             if !self.core.has_reply_room(self.key, room) || self.core.wait_if_congested(self.key) {
                 self.pause();
@@ -278,6 +295,7 @@ impl<H: Handler> Turn<'_, H> {
                 }
                 used.bytes += consumed;
                 used.scanned = 0;
+                self.count_rate();
                 self.handle(message);
                 true
             }
@@ -331,6 +349,7 @@ impl<H: Handler> Turn<'_, H> {
         use websocket::Decoded;
         let message_max = self.core.settings.message_max;
         let rest = &mut bytes[used.bytes..];
+        let is_frame_begun = assembly.as_ref().is_some_and(|assembly| assembly.is_within_frame());
         let decoded = match websocket::decode(rest, assembly, message_max) {
             Ok(decoded) => decoded,
             Err(violation) => {
@@ -338,6 +357,10 @@ impl<H: Handler> Turn<'_, H> {
                 return false;
             }
         };
+        // Each frame counts once, as it begins, whatever it is for: all of them cost the same to read.
+        if !is_frame_begun && !matches!(decoded, Decoded::Incomplete { consumed: 0 }) {
+            self.count_rate();
+        }
         match decoded {
             Decoded::Message { range, consumed } => {
                 used.bytes += consumed;
@@ -352,7 +375,6 @@ impl<H: Handler> Turn<'_, H> {
             Decoded::Ping { range, consumed } => {
                 used.bytes += consumed;
                 self.note_life(assembly.is_some());
-                self.count_rate();
                 self.core.push_reply(self.key, websocket::pong(&rest[range]));
             }
             Decoded::Pong { consumed } => {
@@ -429,7 +451,6 @@ impl<H: Handler> Turn<'_, H> {
         connection.last_message = now;
         let id = connection.id;
         self.core.metrics.messages_in.add(1);
-        self.count_rate();
         let mut scope = Scope { core: self.core, key: self.key, id };
         self.handler.borrow_mut().on_message(&mut Context::new(id, &mut scope), message);
     }
@@ -461,10 +482,23 @@ impl<H: Handler> Turn<'_, H> {
         let step = match self.recv(buffer.as_bytes_mut()) {
             Received::Nothing => Step::Wait,
             Received::End | Received::Failed => Step::Over,
-            Received::Bytes(_) => Step::Go,
+            Received::Bytes(n) => self.count_late(n as u64),
         };
         self.core.pool.give_back_read(buffer);
         step
+    }
+
+    /// Counts what a client has sent since its connection was shut. It is read, so that a reset does not destroy what was
+    /// written to it last, but not without end.
+    fn count_late(&mut self, bytes: u64) -> Step {
+        self.core.metrics.bytes_in.add(bytes);
+        let Some(connection) = self.connection() else { return Step::Over };
+        connection.rate += bytes;
+        if connection.rate <= LINGER_BYTES_MAX {
+            return Step::Go;
+        }
+        connection.abort = true;
+        Step::Over
     }
 }
 
@@ -475,4 +509,6 @@ struct Used {
     scanned: usize,
     /// Bytes that the message at the rest's beginning will take, if that is known.
     frame_bytes: Option<usize>,
+    /// The turn ends before the rest has been looked at.
+    unfinished: bool,
 }

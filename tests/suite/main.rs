@@ -29,6 +29,7 @@ mod million;
 mod partial;
 mod peers;
 mod ramp;
+mod rates;
 mod readme;
 mod slow;
 #[cfg(feature = "control")]
