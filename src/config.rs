@@ -160,6 +160,23 @@ pub(crate) const MESH_RETRY_MS: u64 = 1;
 /// Milliseconds of the first and of the longest pause after `accept` failed for want of fds or memory.
 pub(crate) const ACCEPT_BACKOFF_MS: (u64, u64) = (10, 1_000);
 
+/// Clients of the whole process that are refused and get time to read why; the others are told and closed at once. Each
+/// takes one of [`FDS_RESERVED`].
+pub(crate) const REFUSALS_MAX: usize = 32;
+
+/// Milliseconds that a refused client has to send its request, and to read why it is refused.
+pub(crate) const REFUSAL_MS: u64 = 1_000;
+
+/// Milliseconds between two looks at those clients.
+pub(crate) const REFUSAL_LOOK_MS: u64 = 20;
+
+/// Bytes that are read of one of them: a request's head, and what follows it.
+pub(crate) const REFUSAL_BYTES_MAX: usize = HEAD_BYTES_MAX + 64 * KIB;
+
+/// Seconds after which a client that was answered with status 503 shall come back: at the least, and how many more at the
+/// most. A random part keeps those that are refused together from coming back together.
+pub(crate) const RETRY_AFTER_S: (u64, u64) = (5, 10);
+
 /// Milliseconds between two log lines about the same kind of refused connection.
 pub(crate) const REFUSAL_LOG_MS: u64 = 5_000;
 
@@ -260,6 +277,7 @@ pub(crate) mod control {
 }
 
 const _: () = {
+    assert!(2 * REFUSALS_MAX as u64 <= FDS_RESERVED, "refused clients leave descriptors for other things");
     assert!(GATHER_FRAME_BYTES_MAX <= GATHER_BUFFER_BYTES);
     assert!(TICK_MS >= 250, "ticks are a quarter second or coarser");
     assert!(WHEEL_SLOTS.is_power_of_two());

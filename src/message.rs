@@ -183,6 +183,8 @@ reasons! {
         Answered = "answered",
         /// The server is shutting down.
         Drain = "drain",
+        /// The server has no room for it: it is refused, and counted as a refusal.
+        Full = "full",
     }
 }
 

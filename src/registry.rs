@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sharded_slab::{Config as SlabConfig, DefaultConfig, Slab};
 
-use crate::config::{Config, UNEVEN_CONNECTIONS, UNEVEN_SHARE};
+use crate::config::{Config, REFUSALS_MAX, UNEVEN_CONNECTIONS, UNEVEN_SHARE};
 use crate::message::ConnId;
 use crate::rate::{Rate, SharedBucket};
 use crate::shard::table::Key;
@@ -69,6 +69,8 @@ pub(crate) struct Registry {
     resident: AtomicU64,
     resident_max: Option<u64>,
     accepts: Option<SharedBucket>,
+    /// Refused clients that linger.
+    refusals: AtomicUsize,
     started: Instant,
 }
 
@@ -92,6 +94,7 @@ impl Registry {
             resident: AtomicU64::new(0),
             resident_max: (config.max_memory > 0).then_some(config.max_memory as u64),
             accepts: Rate::new(config.accept_rate).map(SharedBucket::new),
+            refusals: AtomicUsize::new(0),
             started: Instant::now(),
         }
     }
@@ -119,6 +122,17 @@ impl Registry {
             Ok(_) => Ok(()),
             Err(_) => Err(Refusal::Full),
         }
+    }
+
+    /// Takes one of the places for refused clients that linger; `false`: there is none.
+    pub(crate) fn take_refusal_place(&self) -> bool {
+        let take = |lingering| (lingering < REFUSALS_MAX).then_some(lingering + 1);
+        self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Gives it back.
+    pub(crate) fn give_refusal_place(&self) {
+        self.refusals.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How long to wait before the next connection is accepted, if there are too many at once.

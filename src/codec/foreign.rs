@@ -13,8 +13,10 @@ use crate::config::Framing;
 /// What the client of a port speaks that is meant for something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Foreign {
-    /// A request of HTTP/1, a WebSocket's included, or the preface of HTTP/2 (RFC 9113, section 3.4).
+    /// A request of HTTP/1, a WebSocket's included.
     Http,
+    /// The preface of HTTP/2 without TLS (RFC 9113, section 3.4).
+    Http2,
     /// A request of RTSP (RFC 2326).
     Rtsp,
     /// A request of SIP (RFC 3261).
@@ -131,6 +133,9 @@ fn request_line(line: &[u8]) -> Option<Foreign> {
         let digits = version.strip_prefix(name.as_bytes());
         digits.is_some_and(|digits| matches!(digits, [b'0'..=b'9', b'.', b'0'..=b'9'] | [b'0'..=b'9']))
     };
+    if method == b"PRI" && is_version("HTTP/") {
+        return Some(Foreign::Http2);
+    }
     let protocols = [("HTTP/", Foreign::Http), ("RTSP/", Foreign::Rtsp), ("SIP/", Foreign::Sip)];
     protocols.into_iter().find(|(name, _)| is_version(name)).map(|(_, protocol)| protocol)
 }
@@ -161,6 +166,7 @@ impl Foreign {
     fn name(self) -> &'static str {
         match self {
             Foreign::Http => "HTTP",
+            Foreign::Http2 => "HTTP/2",
             Foreign::Rtsp => "RTSP",
             Foreign::Sip => "SIP",
             Foreign::Tls => "TLS",
@@ -185,7 +191,7 @@ impl Foreign {
             Framing::Line | Framing::Length => format!("corecast's {framing} framing"),
         };
         let remedy = match self {
-            Foreign::Http => "; WebSockets and event streams open on a port of the framing http",
+            Foreign::Http | Foreign::Http2 => "; WebSockets and event streams open on a port of the framing http",
             Foreign::Tls => "; TLS ends at a proxy in front of it",
             Foreign::Proxy => "; switch it off where the proxy sends it",
             Foreign::Line | Foreign::Length => "; each framing has a port of its own",
@@ -207,6 +213,7 @@ impl Foreign {
     pub(crate) fn answer(self, text: &str) -> Option<Vec<u8>> {
         Some(match self {
             Foreign::Http => http::bad_request(text),
+            Foreign::Http2 => http2_goaway(text),
             Foreign::Rtsp => format!("RTSP/1.0 400 Bad Request\r\nCSeq: 0\r\nReason: {text}\r\n\r\n").into_bytes(),
             Foreign::Sip => {
                 format!("SIP/2.0 400 Bad Request\r\nReason-Phrase: {text}\r\nContent-Length: 0\r\n\r\n").into_bytes()
@@ -229,6 +236,16 @@ impl Foreign {
             | Foreign::Length => return None,
         })
     }
+}
+
+/// The settings that a server of HTTP/2 begins with, none of them set, and GOAWAY with HTTP_1_1_REQUIRED and a text (RFC
+/// 9113, sections 6.5, 6.8 and 7).
+fn http2_goaway(text: &str) -> Vec<u8> {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const LAST_STREAM_AND_ERROR: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 0x0d];
+    let length = ((LAST_STREAM_AND_ERROR.len() + text.len()) as u32).to_be_bytes();
+    let goaway = [&length[1..], &[7, 0, 0, 0, 0, 0][..], &LAST_STREAM_AND_ERROR[..], text.as_bytes()].concat();
+    [&SETTINGS[..], &goaway].concat()
 }
 
 /// An ErrorResponse (PostgreSQL's manual, "Message Formats"): severity, SQLSTATE 08P01 (protocol violation), message.
@@ -281,7 +298,7 @@ mod tests {
         ("CONNECT example.com:443 HTTP/1.1", Foreign::Http),
         ("GET http://example.com/ HTTP/1.1", Foreign::Http),
         ("PROPFIND /dav HTTP/1.1", Foreign::Http),
-        ("PRI * HTTP/2.0", Foreign::Http),
+        ("PRI * HTTP/2.0", Foreign::Http2),
         ("GET  / with spaces HTTP/1.1 ", Foreign::Http),
         ("OPTIONS / RTSP/1.0", Foreign::Rtsp),
         ("DESCRIBE rtsp://x/y RTSP/1.0", Foreign::Rtsp),
@@ -383,6 +400,8 @@ mod tests {
             "{http}"
         );
         assert!(http.ends_with("http\n") && !http.contains("Access-Control"), "{http}");
+        let http2 = answer(Foreign::Http2).unwrap();
+        assert!(http2.contains("this port speaks corecast's line framing, not HTTP/2"), "{http2}");
         assert!(answer(Foreign::Rtsp).unwrap().starts_with("RTSP/1.0 400 "));
         assert!(answer(Foreign::Sip).unwrap().starts_with("SIP/2.0 400 "));
         assert!(answer(Foreign::Ssh).unwrap().starts_with("this port speaks corecast's line framing, not SSH"));

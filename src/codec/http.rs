@@ -13,9 +13,10 @@ use sha1::{Digest, Sha1};
 
 use super::{Encoding, sse};
 use crate::config::{
-    Config, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, Origins, SSE_RETRY_MS, Standing, is_authority, is_same_authority,
+    Config, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, Origins, RETRY_AFTER_S, SSE_RETRY_MS, Standing, is_authority,
+    is_same_authority,
 };
-use crate::message::Topic;
+use crate::message::{CloseReason, Topic};
 
 /// What a client may ask to speak inside a WebSocket, by the names that go over the wire.
 const SUBPROTOCOLS: [(&str, Encoding); 2] =
@@ -113,6 +114,20 @@ pub(crate) fn timed_out() -> Vec<u8> {
 /// The answer to a client that came to the wrong port.
 pub(crate) fn bad_request(text: &str) -> Vec<u8> {
     refused(400, text)
+}
+
+/// The answer to a client that the server has no room for, whose request begins with `head`. `seed` spreads the moments at
+/// which clients come back.
+pub(crate) fn unavailable(reason: CloseReason, head: &[u8], seed: u64) -> Vec<u8> {
+    let (least, spread) = RETRY_AFTER_S;
+    let seconds = least + seed % spread;
+    let text = match reason {
+        CloseReason::Drain => "the server is shutting down",
+        _ => "the server is full",
+    };
+    let body = format!("{reason}: {text}; try again in {seconds} seconds\n");
+    let field = format!("Retry-After: {seconds}\r\n");
+    answer(503, TEXT, None, &field, &body, head.starts_with(b"HEAD "))
 }
 
 fn refused(status: u16, text: &str) -> Vec<u8> {
@@ -445,6 +460,7 @@ fn answer(
         413 => "Content Too Large",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
         _ => "Error",
     };

@@ -308,6 +308,8 @@ pub(crate) fn close(reason: CloseReason) -> Vec<u8> {
         | CloseReason::SlowConsumer => 1008,
         CloseReason::MessageTooLarge => 1009,
         CloseReason::Reset => 1011,
+        // Try again later (registered with IANA).
+        CloseReason::Full => 1013,
     };
     let mut payload = code.to_be_bytes().to_vec();
     payload.extend_from_slice(reason.name().as_bytes());

@@ -27,6 +27,7 @@ use crate::shard::listener::Listeners;
 use crate::shard::mailbox::{Mesh, PublishQueue};
 use crate::shard::outbox::{Limits, Outbox};
 use crate::shard::readiness::{Interest, Readiness, Report};
+use crate::shard::refusals::Refusals;
 use crate::shard::runner::TurnQueue;
 use crate::shard::table::{Key, Table};
 use crate::shard::timeouts::{NEVER, Tick, Wheel};
@@ -103,6 +104,7 @@ pub(crate) struct Core {
     /// What the ring has reported and nobody has looked at.
     pub(super) reports: Vec<Report>,
     pub(super) listeners: Listeners,
+    pub(super) refusals: Refusals,
     pub(super) trim: Trim,
     /// Connections that wait for their turn.
     pub(super) turns: TurnQueue,
@@ -150,6 +152,7 @@ impl Core {
             readiness: Readiness::new(true)?,
             reports: Vec::new(),
             listeners: Listeners::default(),
+            refusals: Refusals::default(),
             trim: Trim::default(),
             turns: TurnQueue::default(),
             dirty: Vec::new(),

@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::codec::Encoding;
 use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS};
 use crate::handler::{Context, Handler};
+use crate::message::CloseReason;
 use crate::registry::Refusal;
 use crate::shard::core::Core;
 use crate::shard::mailbox::Client;
@@ -260,12 +261,12 @@ fn is_about_one_connection(error: Errno) -> bool {
     matches!(error, Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM)
 }
 
-/// Has a client taken in, here or by a shard that has fewer, or closes its connection and says why.
+/// Has a client taken in, here or by a shard that has fewer, or tells it why not, closes its connection and says why.
 fn admit<H: Handler>(shard: &Shard<H>, mut client: Client) -> Result<(), String> {
     {
         let core = &mut *shard.core.borrow_mut();
         if let Err(refusal) = core.registry.admit() {
-            return Err(match refusal {
+            let why = match refusal {
                 Refusal::Full => {
                     core.metrics.refused_full.add(1);
                     format!("as many as allowed are open ({})", core.registry.max())
@@ -274,7 +275,9 @@ fn admit<H: Handler>(shard: &Shard<H>, mut client: Client) -> Result<(), String>
                     core.metrics.refused_memory.add(1);
                     "the process has more memory in use than max_memory".into()
                 }
-            });
+            };
+            core.refuse(client, CloseReason::Full);
+            return Err(why);
         }
         let place = core.registry.place(core.index);
         if place != core.index {
@@ -292,12 +295,14 @@ fn admit<H: Handler>(shard: &Shard<H>, mut client: Client) -> Result<(), String>
     take_in(shard, client)
 }
 
-/// Takes a client in that the registry has admitted and placed here, or closes its connection and says why.
+/// Takes a client in that the registry has admitted and placed here, or tells it why not, closes its connection and says
+/// why.
 pub(super) fn take_in<H: Handler>(shard: &Shard<H>, client: Client) -> Result<(), String> {
     let core = &mut *shard.core.borrow_mut();
     if core.draining {
         core.registry.release(core.index);
         core.metrics.refused_draining.add(1);
+        core.refuse(client, CloseReason::Drain);
         return Err("the server is draining".into());
     }
     let encoding = Encoding::of(client.framing);

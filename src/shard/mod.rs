@@ -13,6 +13,7 @@ mod outgoing;
 mod publish;
 pub(crate) mod query;
 mod readiness;
+mod refusals;
 mod runner;
 mod scope;
 pub(crate) mod slice;
@@ -97,6 +98,7 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         shard.spawn_urgent(obey(Rc::clone(&shard), commands))?,
         glommio::spawn_local(guarded(Rc::clone(&shard), runner::run(Rc::clone(&shard), signal))),
         glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard)))),
+        glommio::spawn_local(guarded(Rc::clone(&shard), refusals::run(Rc::clone(&shard)))),
     ];
     for (_, lane) in lanes {
         tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), lane))?);

@@ -26,7 +26,8 @@ fn level(module: &str) -> Option<u8> {
         _ if within(module, "hub") => 2,
         "shard" | "shard/core" | "shard/connection" | "shard/listener" | "shard/mailbox" | "shard/fanout"
         | "shard/drain" | "shard/buffers" | "shard/outgoing" | "shard/direct" | "shard/publish" | "shard/query"
-        | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/runner" | "shard/slice" | "registry" => 3,
+        | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/refusals" | "shard/runner" | "shard/slice"
+        | "registry" => 3,
         "handle" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
         "bench" | "cli" | "main" | "plane" | "serve" | "signals" | "lib" => 5,

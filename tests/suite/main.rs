@@ -19,6 +19,7 @@ mod doctor;
 mod drain;
 mod foreign;
 mod framing;
+mod full;
 mod language;
 mod layering;
 mod library;

@@ -1,0 +1,188 @@
+//! Clients that are not taken in: each gets a word in what it speaks, and some of them the time to read it.
+//!
+//! A socket that is closed while bytes of its client are unread is reset, and a reset may destroy what the client has not
+//! read yet. So a refused client is told, its sending side is shut, and it is read for a moment. That takes a descriptor,
+//! so only few get it; beyond them the word is sent and the socket closed.
+
+use std::future::poll_fn;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use glommio::timer::sleep;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, Shutdown};
+
+use crate::codec::http::{self, Outcome};
+use crate::codec::{self, Encoding, Label, websocket};
+use crate::config::{HEAD_BYTES_MAX, REFUSAL_BYTES_MAX, REFUSAL_LOOK_MS, REFUSAL_MS};
+use crate::handler::{Event, Handler};
+use crate::message::{CloseReason, ConnId};
+use crate::shard::Shard;
+use crate::shard::connection::spread;
+use crate::shard::core::Core;
+use crate::shard::mailbox::Client;
+use crate::shard::outgoing::send;
+
+/// A client that is not taken in.
+struct Refused {
+    socket: OwnedFd,
+    /// What it speaks; `None`: its request will say.
+    encoding: Option<Encoding>,
+    reason: CloseReason,
+    /// What has come in of its request.
+    head: Vec<u8>,
+    /// It has been told, and only its farewell is waited for.
+    told: bool,
+    /// Bytes that it has sent.
+    received: usize,
+    until: Instant,
+    /// Spreads the moments at which clients come back.
+    seed: u64,
+}
+
+/// Those of a shard that have got time to read why.
+#[derive(Default)]
+pub(super) struct Refusals {
+    lingering: Vec<Refused>,
+    count: u64,
+    task: Option<Waker>,
+}
+
+impl Refusals {
+    fn poll_nonempty(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if !self.lingering.is_empty() {
+            return Poll::Ready(());
+        }
+        self.task = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Core {
+    /// Tells a client that it is not taken in, and closes its connection: after a moment, if there is a place for that.
+    pub(super) fn refuse(&mut self, client: Client, reason: CloseReason) {
+        self.refusals.count += 1;
+        let mut refused = Refused {
+            socket: client.socket,
+            encoding: Encoding::of(client.framing),
+            reason,
+            head: Vec::new(),
+            told: false,
+            received: 0,
+            until: Instant::now() + Duration::from_millis(REFUSAL_MS),
+            seed: spread(ConnId::from_u64(self.refusals.count << 16 | u64::from(client.peer.port()))),
+        };
+        if self.attend(&mut refused) {
+            return;
+        }
+        if self.registry.take_refusal_place() {
+            self.refusals.lingering.push(refused);
+            if let Some(task) = self.refusals.task.take() {
+                task.wake();
+            }
+        } else if !refused.told {
+            let answer = http::unavailable(reason, &refused.head, refused.seed);
+            self.tell(&mut refused, answer);
+        }
+    }
+
+    /// Gives each that lingers its turn.
+    fn attend_all(&mut self) {
+        let now = Instant::now();
+        let mut lingering = std::mem::take(&mut self.refusals.lingering);
+        lingering.retain_mut(|refused| {
+            let is_over = self.attend(refused) || refused.until <= now;
+            if is_over && !refused.told && !refused.head.is_empty() {
+                let answer = http::unavailable(refused.reason, &refused.head, refused.seed);
+                self.tell(refused, answer);
+            }
+            if is_over {
+                self.registry.give_refusal_place();
+            }
+            !is_over
+        });
+        // Nobody is refused meanwhile.
+        self.refusals.lingering = lingering;
+    }
+
+    /// Tells a refused client as soon as it can be told, and reads what it sends; whether it is over.
+    fn attend(&mut self, refused: &mut Refused) -> bool {
+        if !refused.told
+            && let Some(encoding) = refused.encoding
+        {
+            let mut words = Vec::new();
+            self.write_bye(encoding, refused.reason, &mut words);
+            if words.is_empty() {
+                return true;
+            }
+            self.tell(refused, words);
+        }
+        let mut buffer = self.pool.take_read();
+        let is_over = loop {
+            match rustix::net::recv(refused.socket.as_fd(), buffer.as_bytes_mut(), RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => break true,
+                Ok((_, n)) => {
+                    refused.received += n;
+                    if !refused.told {
+                        refused.head.extend_from_slice(&buffer.as_bytes()[..n]);
+                        self.answer_head(refused);
+                    }
+                    if refused.received > REFUSAL_BYTES_MAX {
+                        break true;
+                    }
+                }
+                Err(Errno::AGAIN) => break false,
+                Err(Errno::INTR) => {}
+                Err(_) => break true,
+            }
+        };
+        self.pool.give_back_read(buffer);
+        is_over
+    }
+
+    /// Answers a request once it has come in whole.
+    fn answer_head(&mut self, refused: &mut Refused) {
+        let site = Rc::clone(&self.site);
+        let answer = match http::respond(&refused.head, 0, &site, refused.seed) {
+            Outcome::Incomplete if refused.head.len() <= HEAD_BYTES_MAX => return,
+            // A page is told the status of no handshake, but the code of a close.
+            Outcome::Open { encoding, mut response, .. } if encoding.is_websocket() => {
+                self.write_bye(encoding, refused.reason, &mut response);
+                response.extend_from_slice(&websocket::close(refused.reason));
+                response
+            }
+            _ => http::unavailable(refused.reason, &refused.head, refused.seed),
+        };
+        refused.head = Vec::new();
+        self.tell(refused, answer);
+    }
+
+    /// Writes the handler's farewell, if it has one.
+    fn write_bye(&mut self, encoding: Encoding, reason: CloseReason, out: &mut Vec<u8>) {
+        self.scratch.clear();
+        let event = Event::Bye { reason };
+        let label = Label { event: event.kind(), id: None };
+        if (self.render)(event, encoding.dialect(), &mut self.scratch) {
+            // What can't be framed is not said.
+            let _ = codec::encode(encoding, label, &self.scratch, out);
+        }
+    }
+
+    /// Sends a refused client all that it will get. A new socket has room for it.
+    fn tell(&mut self, refused: &mut Refused, words: Vec<u8>) {
+        refused.told = true;
+        let _ = send(&self.metrics, refused.socket.as_fd(), &words);
+        let _ = rustix::net::shutdown(refused.socket.as_fd(), Shutdown::Write);
+    }
+}
+
+/// Attends to refused clients for as long as the shard runs.
+pub(super) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
+    loop {
+        poll_fn(|cx| shard.core.borrow_mut().refusals.poll_nonempty(cx)).await;
+        sleep(Duration::from_millis(REFUSAL_LOOK_MS)).await;
+        shard.core.borrow_mut().attend_all();
+    }
+}
