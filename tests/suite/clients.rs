@@ -116,6 +116,64 @@ fn a_browser_subscribes_loses_the_server_and_comes_back() {
     browser.wait_for("all is well");
 }
 
+/// Runs the client module somewhere against a server that is killed and started again meanwhile.
+fn try_the_module(place: &str, node_flags: &[&str]) {
+    let flags = ["--demo", "--topics-per-connection-max=200"];
+    let mut server = hub(&flags);
+    let addr = server.addr(Framing::Http);
+    let mut command = Command::new("node");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/client.mjs");
+    command.args(node_flags).arg(path).arg(place).arg(addr.to_string());
+    let mut client = Driven::start(command);
+    client.wait_for("subscribed");
+    server.signal(Signal::KILL);
+    server.wait();
+    let listen = format!("--listen=http={addr}");
+    let _server = Program::serve(["--client-publish", "--control=off", &listen].iter().chain(&flags));
+    client.go_on();
+    client.wait_for("all is well");
+}
+
+#[test]
+fn the_client_module_keeps_its_topics_in_node() {
+    if !node_has("ws") {
+        return;
+    }
+    try_the_module("ws", &[]);
+    // Before Node 22 its own WebSocket is behind this flag.
+    try_the_module("node", &["--experimental-websocket", "--no-warnings"]);
+}
+
+#[test]
+fn the_client_module_keeps_its_topics_in_a_browser() {
+    if !can_browse() {
+        return;
+    }
+    try_the_module("page", &[]);
+    try_the_module("worker", &[]);
+}
+
+#[test]
+fn the_client_module_bears_with_servers_of_all_sorts() {
+    if !node_has("ws") {
+        return;
+    }
+    let mut command = Command::new("node");
+    command.args(["--test", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/client.unit.mjs")]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn the_client_module_is_a_package_with_types() {
+    if !node_has("typescript") || !is_here("npm", runs("npm")) {
+        return;
+    }
+    let mut command = Command::new("node");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/client.package.mjs"));
+    assert_well(command);
+}
+
 /// A client that runs beside the test and is told when to go on. It is killed when it is dropped.
 struct Driven {
     child: Child,
