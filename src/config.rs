@@ -132,12 +132,23 @@ pub(crate) const TOPIC_BYTES_MAX: usize = 255;
 /// tasks, busy for so long that all of its clients waited.
 pub(crate) const STALL_MS: u64 = 50;
 
+/// Milliseconds from which on a stall is worth a line in the log.
+pub(crate) const ABSENCE_MS: u64 = 1_000;
+
 /// Milliseconds for which a task goes on before all others, and what comes from outside, have their turn. Looking for
 /// events takes some microseconds.
 pub(crate) const SLICE_MS: u64 = 5;
 
 /// Milliseconds of one tick of the timing wheel. Timeouts are late by at most one tick.
 pub(crate) const TICK_MS: u64 = 250;
+
+/// Ticks that a shard makes up for at once. If it is further behind it was away (the process or the machine paused, or
+/// something kept its core busy), and the time that it was away counts against no client.
+pub(crate) const TICKS_AT_ONCE: u32 = 2;
+
+/// Turns that a connection gets at the most to read what waits in its socket before it is judged for a deadline that it
+/// has missed: enough for one message of any size, and an end to a client that only keeps the socket full.
+pub(crate) const OVERDUE_TURNS_MAX: u8 = (MESSAGE_BYTES_MAX / (READS_PER_TURN * READ_BUFFER_BYTES) + 1) as u8;
 
 /// How long a shard must have needed little memory before it has what it needed once handed back to the system.
 pub(crate) const TRIM_AFTER_MS: u64 = 2_000;
@@ -287,6 +298,7 @@ const _: () = {
     assert!(control::BATCH_BYTES_MAX <= control::CONTROL_BODIES_BYTES_MAX, "one batch fits");
     assert!(MESSAGE_BYTES_MAX <= control::CONTROL_BODIES_BYTES_MAX, "one message fits");
     assert!(FANOUT_SLICE > 0 && PUBLISH_BATCH > 0 && READS_PER_TURN > 0 && MESSAGES_PER_TURN > 0);
+    assert!(MESSAGE_BYTES_MAX / (READS_PER_TURN * READ_BUFFER_BYTES) < u8::MAX as usize, "the turns can be counted");
 };
 
 // ---- Settings ---------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ pub(crate) struct Connection {
     pub(crate) outbox: Option<Box<Outbox>>,
     /// Bytes of a message that is not complete, or that could not be taken yet; `None` when there are none.
     pub(super) held: Option<Box<Held>>,
-    /// When it was accepted.
+    /// When it was accepted, by the shard's age.
     pub(crate) opened: Tick,
     /// Messages written to it.
     pub(crate) sent: u32,
@@ -67,6 +67,21 @@ pub(crate) struct Connection {
     pub(super) eof: bool,
     /// The server does not read on for now, so silence is not the client's fault.
     pub(super) paused: bool,
+    /// Turns given to it since a deadline of it came, to read and write what it can before it is judged; zero: none came.
+    pub(super) overdue: u8,
+}
+
+/// What a connection's nearest deadline is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It is read on.
+    ReadOn,
+    /// It gets a sign of life.
+    Ping,
+    /// It is closed for this reason, unless its next turn shows that it lives.
+    Close(CloseReason),
+    /// It was closing, and its time for that is over.
+    End,
 }
 
 /// Which polls are armed on a connection's socket. A byte for both, since a row has none to spare.
@@ -101,13 +116,14 @@ pub(super) struct Held {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: OwnedFd, id: ConnId, encoding: Option<Encoding>, now: Tick) -> Self {
+    /// A connection that comes in at `now`, when the shard has the age `opened`.
+    pub(crate) fn new(socket: OwnedFd, id: ConnId, encoding: Option<Encoding>, opened: Tick, now: Tick) -> Self {
         Connection {
             socket,
             id,
             outbox: None,
             held: None,
-            opened: now,
+            opened,
             sent: 0,
             dropped: 0,
             rate: 0,
@@ -131,7 +147,45 @@ impl Connection {
             shut: false,
             eof: false,
             paused: false,
+            overdue: 0,
         }
+    }
+
+    /// What is due at `now`, if anything.
+    pub(super) fn due(&self, settings: &Settings, now: Tick) -> Option<Due> {
+        let is_over = |deadline: Option<Tick>| deadline.is_some_and(|deadline| deadline <= now);
+        if self.abort {
+            return None;
+        }
+        if self.closing.is_some() {
+            return is_over(self.close_deadline(settings.close_patience())).then_some(Due::End);
+        }
+        if is_over(self.throttle_deadline()) {
+            Some(Due::ReadOn)
+        } else if is_over(self.write_deadline(settings.write_timeout)) {
+            Some(Due::Close(CloseReason::WriteTimeout))
+        } else if is_over(self.read_deadline(settings)) {
+            let is_open = self.encoding.is_some();
+            Some(Due::Close(if is_open { CloseReason::ReadTimeout } else { CloseReason::HeadTimeout }))
+        } else if is_over(self.ping_deadline(settings.ping_every)) {
+            Some(Due::Ping)
+        } else {
+            None
+        }
+    }
+
+    /// When something is due next.
+    pub(super) fn next_deadline(&self, settings: &Settings) -> Option<Tick> {
+        if self.closing.is_some() {
+            return self.close_deadline(settings.close_patience());
+        }
+        let deadlines = [
+            self.throttle_deadline(),
+            self.read_deadline(settings),
+            self.write_deadline(settings.write_timeout),
+            self.ping_deadline(settings.ping_every),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The outbox, one of the spare ones if it has none.
@@ -153,7 +207,7 @@ impl Connection {
     }
 
     /// When the client must have completed a message, or its first request.
-    pub(crate) fn read_deadline(&self, settings: &Settings) -> Option<Tick> {
+    fn read_deadline(&self, settings: &Settings) -> Option<Tick> {
         let timeout = match self.encoding {
             None => Some(settings.head_timeout),
             // Such a client has nothing to say. That it is gone shows when it takes nothing.
@@ -165,7 +219,7 @@ impl Connection {
 
     /// When the server shall give a sign of life: when a WebSocket's client has been silent for long, or nothing was
     /// written to an event stream. What waits for a socket that takes nothing is sign enough.
-    pub(crate) fn ping_deadline(&self, every: Option<Tick>) -> Option<Tick> {
+    fn ping_deadline(&self, every: Option<Tick>) -> Option<Tick> {
         let silent_since = match self.encoding {
             Some(Encoding::WebSocket | Encoding::WebSocketJson) => self.last_message,
             Some(Encoding::Sse) => self.last_write,
@@ -183,17 +237,17 @@ impl Connection {
     }
 
     /// When a client that sends more than its rate is read again.
-    pub(crate) fn throttle_deadline(&self) -> Option<Tick> {
+    fn throttle_deadline(&self) -> Option<Tick> {
         Some(self.throttled_until).filter(|until| self.paused && *until != NEVER)
     }
 
     /// When the client must have taken a byte of what waits for it.
-    pub(crate) fn write_deadline(&self, timeout: Option<Tick>) -> Option<Tick> {
+    fn write_deadline(&self, timeout: Option<Tick>) -> Option<Tick> {
         timeout.filter(|_| self.blocked).map(|timeout| self.last_write.saturating_add(timeout))
     }
 
     /// When a closing connection ends although the client takes nothing, or does not close its side.
-    pub(crate) fn close_deadline(&self, patience: Tick) -> Option<Tick> {
+    fn close_deadline(&self, patience: Tick) -> Option<Tick> {
         let stalled = if self.blocked { self.last_write.saturating_add(patience) } else { NEVER };
         Some(self.close_by.min(stalled)).filter(|deadline| *deadline != NEVER)
     }

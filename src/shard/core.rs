@@ -15,18 +15,20 @@ use rustix::net::Shutdown;
 
 use crate::codec::http::{self, Site};
 use crate::codec::{Encoding, sse, websocket};
-use crate::config::{Config, FRAME_OVERHEAD_BYTES_MAX, LANGUAGE_OVERHEAD_BYTES_MAX, LINGER_MS, SlowConsumer, TICK_MS};
+use crate::config::{
+    Config, FRAME_OVERHEAD_BYTES_MAX, LANGUAGE_OVERHEAD_BYTES_MAX, LINGER_MS, OVERDUE_TURNS_MAX, SlowConsumer, TICK_MS,
+};
 use crate::handler::Event;
 use crate::message::{CloseReason, ConnId, Dialect, DropReason};
 use crate::metrics::ShardMetrics;
 use crate::rate::{Micros, Rate};
 use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
-use crate::shard::connection::{Connection, Polls};
+use crate::shard::connection::{Connection, Due, Polls};
 use crate::shard::listener::Listeners;
 use crate::shard::mailbox::{Mesh, PublishQueue};
 use crate::shard::outbox::{Limits, Outbox};
-use crate::shard::readiness::{Interest, Readiness, Report};
+use crate::shard::readiness::{self, Interest, Readiness, Report};
 use crate::shard::refusals::Refusals;
 use crate::shard::runner::TurnQueue;
 use crate::shard::table::{Key, Table};
@@ -48,9 +50,9 @@ pub(crate) struct Settings {
     pub(super) topic_bytes_max: usize,
     pub(crate) message_rate: Option<Rate>,
     pub(crate) read_timeout: Option<Tick>,
-    write_timeout: Option<Tick>,
+    pub(super) write_timeout: Option<Tick>,
     pub(crate) head_timeout: Tick,
-    ping_every: Option<Tick>,
+    pub(super) ping_every: Option<Tick>,
     linger: Tick,
 }
 
@@ -58,7 +60,7 @@ pub(crate) struct Settings {
 const CONNECTION_BYTES: u64 = 128;
 
 /// Ticks that a time span takes, rounded up; a shard's clock may be up to one tick behind.
-fn ticks(span: Duration) -> Tick {
+pub(super) fn ticks(span: Duration) -> Tick {
     let ticks = span.as_millis().div_ceil(u128::from(TICK_MS));
     Tick::try_from(ticks).unwrap_or(NEVER - 1) + 1
 }
@@ -82,6 +84,11 @@ impl Settings {
             ping_every: ping_every.map(ticks),
             linger: ticks(Duration::from_millis(LINGER_MS)),
         }
+    }
+
+    /// How long a closing connection may take nothing of what waits for it.
+    pub(super) fn close_patience(&self) -> Tick {
+        self.write_timeout.unwrap_or(self.linger)
     }
 }
 
@@ -178,12 +185,13 @@ impl Core {
         peer: SocketAddr,
         encoding: Option<Encoding>,
     ) -> Result<(Key, ConnId), String> {
-        let (registry, shard, now) = (Arc::clone(&self.registry), self.index as u16, self.wheel.now());
+        let (registry, shard) = (Arc::clone(&self.registry), self.index as u16);
+        let (opened, now) = (self.wheel.age(), self.wheel.now());
         let mut id = None;
         let key = self.table.insert_with(|key| {
             id = registry.insert(Row::new(shard, key, peer));
             // A row without an id is taken out again below.
-            Connection::new(socket, id.unwrap_or(ConnId::from_u64(u64::MAX)), encoding, now)
+            Connection::new(socket, id.unwrap_or(ConnId::from_u64(u64::MAX)), encoding, opened, now)
         });
         let watchable = self.readiness.reserve(key.slot).map_err(|error| format!("no ring to watch it: {error}"));
         let id = match (id, watchable) {
@@ -240,8 +248,7 @@ impl Core {
                 self.report_last_gaps(key);
             }
             _ => {
-                let patience = self.settings.write_timeout.unwrap_or(self.settings.linger);
-                connection.close_by = self.wheel.now() + patience.max(self.settings.linger);
+                connection.close_by = self.wheel.now() + self.settings.close_patience().max(self.settings.linger);
                 self.report_last_gaps(key);
                 self.say_farewell(key, reason);
             }
@@ -300,38 +307,47 @@ impl Core {
         let now = self.wheel.now();
         for key in keys.iter().copied() {
             // An entry that is not the connection's earliest is one that a nearer deadline has overtaken.
-            if self.table.get(key).is_some_and(|connection| connection.check_at <= now) {
-                self.expire(key, now);
-                if let Some(connection) = self.table.get_mut(key) {
-                    connection.check_at = NEVER;
-                }
-                self.schedule(key);
+            let Some(connection) = self.table.get_mut(key).filter(|connection| connection.check_at <= now) else {
+                continue;
+            };
+            connection.check_at = NEVER;
+            match connection.due(&self.settings, now) {
+                None => {}
+                Some(Due::ReadOn) => self.wake(key),
+                Some(Due::Ping) => self.ping(key, now),
+                Some(Due::Close(_) | Due::End) => self.give_last_turn(key),
             }
+            self.schedule(key);
         }
         self.flush_dirty();
     }
 
-    fn expire(&mut self, key: Key, now: Tick) {
-        let Some(connection) = self.table.get(key) else { return };
-        if connection.abort {
+    /// Gives a connection whose time is over a turn in which it is read, and written to if there is room, whatever was
+    /// reported of it. Then it is judged.
+    fn give_last_turn(&mut self, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        if connection.overdue == 0 {
+            connection.overdue = 1;
+            connection.readable = true;
+            connection.writable |= connection.blocked && readiness::has_room(connection.socket.as_fd());
+            self.wake(key);
+        }
+    }
+
+    /// Judges a connection that has had a turn since its time was over. `more`: it has not read all that there is.
+    pub(super) fn judge(&mut self, key: Key, more: bool) {
+        let now = self.wheel.now();
+        let Some(connection) = self.table.get_mut(key).filter(|connection| connection.overdue > 0) else { return };
+        if more && connection.overdue < OVERDUE_TURNS_MAX {
+            connection.overdue += 1;
             return;
         }
-        let settings = self.settings;
-        let overdue = |deadline: Option<Tick>| deadline.is_some_and(|deadline| deadline <= now);
-        if connection.closing.is_some() {
-            if overdue(connection.close_deadline(settings.write_timeout.unwrap_or(settings.linger))) {
-                self.abort(key, CloseReason::WriteTimeout);
-            }
-        } else if overdue(connection.throttle_deadline()) {
-            self.wake(key);
-        } else if overdue(connection.write_deadline(settings.write_timeout)) {
-            self.close(key, CloseReason::WriteTimeout);
-        } else if overdue(connection.read_deadline(&settings)) {
-            let timeout =
-                if connection.encoding.is_some() { CloseReason::ReadTimeout } else { CloseReason::HeadTimeout };
-            self.close(key, timeout);
-        } else if overdue(connection.ping_deadline(settings.ping_every)) {
-            self.ping(key, now);
+        connection.overdue = 0;
+        match connection.due(&self.settings, now) {
+            Some(Due::Close(reason)) => self.close(key, reason),
+            Some(Due::End) => self.abort(key, CloseReason::WriteTimeout),
+            // What else is due the wheel brings up.
+            Some(Due::ReadOn | Due::Ping) | None => {}
         }
     }
 
@@ -348,18 +364,7 @@ impl Core {
     /// Makes sure that the connection is looked at when its nearest deadline comes.
     pub(crate) fn schedule(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        let deadlines = if connection.closing.is_some() {
-            let patience = self.settings.write_timeout.unwrap_or(self.settings.linger);
-            [connection.close_deadline(patience), None, None, None]
-        } else {
-            [
-                connection.throttle_deadline(),
-                connection.read_deadline(&self.settings),
-                connection.write_deadline(self.settings.write_timeout),
-                connection.ping_deadline(self.settings.ping_every),
-            ]
-        };
-        if let Some(due) = deadlines.into_iter().flatten().min()
+        if let Some(due) = connection.next_deadline(&self.settings)
             && due < connection.check_at
         {
             connection.check_at = self.wheel.insert(key, due);

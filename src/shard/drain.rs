@@ -1,7 +1,7 @@
 //! The end of a shard: connections are closed a few at a time, each with all that was published before.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use glommio::timer::sleep;
 
@@ -9,6 +9,7 @@ use crate::config::{DRAIN_STEP_MS, LINGER_MS, MESH_RETRY_MS, TICK_MS};
 use crate::handler::Handler;
 use crate::message::CloseReason;
 use crate::shard::Shard;
+use crate::shard::core::{Core, ticks};
 use crate::shard::listener::Listening;
 use crate::shard::mailbox::ShardMsg;
 use crate::shard::table::Key;
@@ -45,8 +46,8 @@ pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening
     }
 
     // The last ones closed get as long to read what waits and to close their side as the others had.
-    let patience = Duration::from_millis(LINGER_MS + 2 * TICK_MS);
-    wait(patience, || shard.core.borrow().table.len() == 0).await;
+    let patience = Duration::from_millis(LINGER_MS + TICK_MS);
+    wait(shard, patience, |core| core.table.len() == 0).await;
     {
         let core = &mut *shard.core.borrow_mut();
         for slot in 0..core.table.slots() {
@@ -85,15 +86,16 @@ async fn settle<H: Handler>(shard: &Rc<Shard<H>>, most: Duration) {
         }
         peers.len()
     };
-    wait(most, || shard.core.borrow().draining_peers >= peers).await;
+    wait(shard, most, |core| core.draining_peers >= peers).await;
     let enqueued = shard.core.borrow().publishes.enqueued();
-    wait(most, || shard.core.borrow().publishes.delivered() >= enqueued).await;
+    wait(shard, most, |core| core.publishes.delivered() >= enqueued).await;
 }
 
-/// Waits until something holds, but not for longer than `most`.
-async fn wait(most: Duration, holds: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !holds() && started.elapsed() < most {
+/// Waits until something holds, but not for longer than `most` by the shard's clock, which stands still while the shard
+/// is away.
+async fn wait<H>(shard: &Shard<H>, most: Duration, holds: impl Fn(&Core) -> bool) {
+    let until = shard.core.borrow().wheel.now().saturating_add(ticks(most));
+    while !holds(&shard.core.borrow()) && shard.core.borrow().wheel.now() < until {
         sleep(Duration::from_millis(MESH_RETRY_MS)).await;
     }
 }

@@ -38,7 +38,7 @@ use glommio::channels::channel_mesh::{FullMesh, Receivers};
 use glommio::channels::shared_channel::ConnectedReceiver;
 use glommio::{Latency, Shares, Task, TaskQueueHandle};
 
-use crate::config::{Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, START_LOOK_MS, TICK_MS};
+use crate::config::{ABSENCE_MS, Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, START_LOOK_MS, TICK_MS};
 use crate::handler::Handler;
 use crate::host;
 use crate::metrics::ShardMetrics;
@@ -46,6 +46,7 @@ use crate::registry::Registry;
 use crate::shard::core::Core;
 use crate::shard::mailbox::{Command, Mesh, ShardMsg};
 use crate::shard::slice::Slice;
+use crate::shard::timeouts::{NEVER, Tick};
 
 /// What a shard is started with.
 pub(crate) struct Start {
@@ -236,12 +237,13 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
         let asleep = Instant::now();
         glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
         let late_ms = (asleep.elapsed().as_millis() as u64).saturating_sub(TICK_MS);
-        let now = started.elapsed().as_millis() / u128::from(TICK_MS);
+        let passed = started.elapsed().as_millis() / u128::from(TICK_MS);
         let mut slice = Slice::begin();
         note_tick(&shard.core.borrow(), late_ms);
         shard.core.borrow_mut().see_to_polls();
         shard.core.borrow_mut().trim_heap();
-        while u128::from(shard.core.borrow().wheel.now()) < now {
+        let turns = shard.core.borrow_mut().wheel.catch_up(Tick::try_from(passed).unwrap_or(NEVER));
+        for _ in 0..turns {
             let due = shard.core.borrow_mut().wheel.turn();
             // Clients that came together are due together, so there may be many.
             for some in due.chunks(FANOUT_SLICE) {
@@ -257,6 +259,13 @@ fn note_tick(core: &Core, late_ms: u64) {
     if late_ms >= STALL_MS {
         core.metrics.stalls.add(1);
         core.metrics.stall_ms_max.set(core.metrics.stall_ms_max.get().max(late_ms));
+    }
+    if late_ms >= ABSENCE_MS {
+        tracing::warn!(
+            shard = core.index,
+            "away for {late_ms} ms: the process or the machine was paused, or something kept the core busy; \
+             that time counts against no client"
+        );
     }
     if core.index == 0
         && core.registry.limits_memory()

@@ -111,7 +111,7 @@ fn connection(core: &Core, key: Key) -> Option<ConnectionInfo> {
         peer,
         shard: core.index,
         framing: connection.framing(),
-        age: Duration::from_millis(u64::from(core.wheel.now() - connection.opened) * TICK_MS),
+        age: Duration::from_millis(u64::from(core.wheel.age() - connection.opened) * TICK_MS),
         topics: core.topics.names(key).cloned().collect(),
         queued_messages,
         queued_bytes,

@@ -13,11 +13,18 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use crate::config::{POLL_COMPLETIONS, POLL_SUBMISSIONS, POLLS_PER_RING};
 use crate::shard::table::Key;
 use crate::sys;
+
+/// Whether a socket would be reported to take bytes again.
+pub(super) fn has_room(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
+    // An error is one of the socket, which shows when it is written to.
+    poll(&mut polled, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).map_or(true, |ready| ready > 0)
+}
 
 /// What is waited for on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

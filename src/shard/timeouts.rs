@@ -3,7 +3,7 @@
 //! A deadline that moves away costs nothing: the entry stays, and whoever looks when it comes up puts it back
 //! in for the later time. So a message that puts off a read timeout is one store into the connection's row.
 
-use crate::config::WHEEL_SLOTS;
+use crate::config::{TICKS_AT_ONCE, WHEEL_SLOTS};
 use crate::shard::table::Key;
 
 /// A point in time: ticks of [`crate::config::TICK_MS`] since the shard started.
@@ -16,11 +16,13 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 pub(crate) struct Wheel {
     slots: Vec<Vec<Key>>,
     now: Tick,
+    /// Ticks that it was not turned by, since the shard was away.
+    away: Tick,
 }
 
 impl Default for Wheel {
     fn default() -> Self {
-        Wheel { slots: (0..WHEEL_SLOTS).map(|_| Vec::new()).collect(), now: 0 }
+        Wheel { slots: (0..WHEEL_SLOTS).map(|_| Vec::new()).collect(), now: 0, away: 0 }
     }
 }
 
@@ -28,6 +30,24 @@ impl Wheel {
     /// The tick up to which the wheel has turned.
     pub(crate) fn now(&self) -> Tick {
         self.now
+    }
+
+    /// Ticks since the shard started, those included for which it was away.
+    pub(crate) fn age(&self) -> Tick {
+        self.now + self.away
+    }
+
+    /// How many times to turn the wheel when so many ticks have passed since the shard started.
+    ///
+    /// A shard that is behind by more than a little was away: it was paused with its process or its machine, or busy with
+    /// one thing. Meanwhile it read nothing, wrote nothing and pinged nobody. So that time is left out, for all deadlines.
+    pub(crate) fn catch_up(&mut self, passed: Tick) -> Tick {
+        let behind = passed.saturating_sub(self.age());
+        if behind <= TICKS_AT_ONCE {
+            return behind;
+        }
+        self.away += behind - 1;
+        1
     }
 
     /// Puts a key in for `due`, or for as far as the wheel reaches if that is sooner. Returns the tick at
@@ -62,6 +82,20 @@ mod tests {
             assert_eq!(wheel.insert(key, at), at);
             assert_eq!(turns_until(&mut wheel, key), due as usize);
         }
+    }
+
+    #[test]
+    fn a_shard_makes_up_for_a_little_and_leaves_out_the_time_that_it_was_away() {
+        let mut wheel = Wheel::default();
+        let mut passed = 0;
+        for (step, turns) in [(1, 1), (2, 2), (0, 0), (TICKS_AT_ONCE, TICKS_AT_ONCE), (1_000_000, 1), (1, 1)] {
+            passed += step;
+            assert_eq!(wheel.catch_up(passed), turns);
+            (0..turns).for_each(|_| drop(wheel.turn()));
+            assert_eq!(wheel.age(), passed);
+        }
+        assert_eq!(wheel.now(), 1 + 2 + TICKS_AT_ONCE + 1 + 1);
+        assert_eq!(wheel.catch_up(NEVER), 1);
     }
 
     #[test]

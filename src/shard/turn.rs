@@ -58,8 +58,14 @@ pub(super) fn take<H: Handler>(shard: &Shard<H>, key: Key) {
             }
             core.remove(key);
         }
-        Step::Go | Step::Again => core.wake(key),
-        Step::Wait => core.watch(key),
+        Step::Go | Step::Again => {
+            core.wake(key);
+            core.judge(key, true);
+        }
+        Step::Wait => {
+            core.watch(key);
+            core.judge(key, false);
+        }
     }
     core.flush_dirty();
 }

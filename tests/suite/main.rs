@@ -28,6 +28,7 @@ mod load;
 mod logging;
 mod million;
 mod partial;
+mod pauses;
 mod peers;
 mod ramp;
 mod rates;
