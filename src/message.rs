@@ -165,7 +165,7 @@ reasons! {
         Kicked = "kicked",
         /// No complete message within the read timeout.
         ReadTimeout = "read-timeout",
-        /// Nothing of what waited was taken within the write timeout.
+        /// Nothing of what waited was taken, or nothing of what was sent acknowledged, within the write timeout.
         WriteTimeout = "write-timeout",
         /// Its queue was full and the slow-consumer policy is to disconnect.
         SlowConsumer = "slow-consumer",

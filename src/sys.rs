@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use io_uring::types::Timespec;
 use io_uring::{IoUring, squeue};
@@ -56,4 +57,97 @@ pub(crate) fn gather_completions(ring: &IoUring) -> io::Result<()> {
     // SAFETY: nothing is submitted, and without a signal mask no pointer is passed.
     unsafe { ring.submitter().enter::<Timespec>(0, 0, GETEVENTS, None) }?;
     Ok(())
+}
+
+/// What has been written to a TCP socket and has not arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outstanding {
+    /// Packets that were sent and are not acknowledged.
+    pub(crate) packets: u32,
+    /// Bytes that were not sent, since the other side takes no more for now.
+    pub(crate) unsent: u32,
+    /// Times that it was asked in vain, one after the other, whether it does now.
+    pub(crate) probes: u8,
+    /// Milliseconds since it last acknowledged anything.
+    pub(crate) since_answer_ms: u32,
+}
+
+/// Asks the kernel for the state of a TCP socket (`TCP_INFO`, tcp(7)).
+///
+/// # Errors
+/// The socket is not one of TCP.
+pub(crate) fn outstanding(socket: BorrowedFd<'_>) -> io::Result<Outstanding> {
+    /// `struct tcp_info` of the kernel's `linux/tcp.h` up to `tcpi_notsent_bytes`, which it has had since 4.6. Longer ones
+    /// begin alike: the kernel gives as much as is asked for.
+    #[repr(C)]
+    #[derive(Default)]
+    struct TcpInfo {
+        state: [u8; 3],
+        probes: u8,
+        options: [u8; 4],
+        timers: [u32; 4],
+        unacked: u32,
+        losses: [u32; 4],
+        last_sent: [u32; 2],
+        last_data_recv: u32,
+        last_ack_recv: u32,
+        metrics: [u32; 11],
+        rates: [u64; 4],
+        segments: [u32; 2],
+        notsent_bytes: u32,
+        min_rtt: u32,
+    }
+    const _: () = assert!(std::mem::offset_of!(TcpInfo, notsent_bytes) == 144);
+    let mut info = TcpInfo::default();
+    let mut len = size_of::<TcpInfo>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, which are the structure's own, and any bytes are valid in it.
+    let outcome = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Outstanding {
+        packets: info.unacked,
+        unsent: info.notsent_bytes,
+        probes: info.probes,
+        since_answer_ms: info.last_ack_recv,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn what_is_outstanding_is_what_the_other_side_has_not_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut receiver, _) = listener.accept().unwrap();
+        let wait_until = |holds: &dyn Fn(Outstanding) -> bool| {
+            let started = Instant::now();
+            while !holds(outstanding(sender.as_fd()).unwrap()) {
+                assert!(started.elapsed() < Duration::from_secs(10), "{:?}", outstanding(sender.as_fd()));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        (&sender).write_all(b"hello").unwrap();
+        wait_until(&|outstanding| (outstanding.packets, outstanding.unsent) == (0, 0));
+        sender.set_nonblocking(true).unwrap();
+        let mut sent = 5;
+        while let Ok(taken) = (&sender).write(&[7; 60_000]) {
+            sent += taken;
+        }
+        // Its machine acknowledges what it has room for, and answers when it is asked for more.
+        wait_until(&|outstanding| outstanding.packets == 0 && outstanding.unsent > 0);
+        receiver.set_nonblocking(false).unwrap();
+        receiver.read_exact(&mut vec![0; sent]).unwrap();
+        wait_until(&|outstanding| (outstanding.packets, outstanding.unsent) == (0, 0));
+        sender.set_nonblocking(false).unwrap();
+        assert!(outstanding(std::fs::File::open("/dev/null").unwrap().as_fd()).is_err());
+    }
 }

@@ -37,8 +37,9 @@ pub(crate) struct Connection {
     pub(crate) last_ping: Tick,
     /// The earliest tick at which the wheel will bring this connection up.
     pub(crate) check_at: Tick,
-    /// While closing: when it ends at the latest.
-    pub(crate) close_by: Tick,
+    /// While open: since when bytes have been under way that were not seen to arrive; [`NEVER`]: none are. While closing:
+    /// when it ends at the latest.
+    mark: Tick,
     /// Set once, when the connection begins to close.
     pub(crate) closing: Option<CloseReason>,
     /// What the connection speaks; `None`: that is not settled yet, and nothing can be sent to it.
@@ -132,7 +133,7 @@ impl Connection {
             last_write: now,
             last_ping: now,
             check_at: NEVER,
-            close_by: NEVER,
+            mark: NEVER,
             closing: None,
             encoding,
             queued: false,
@@ -202,6 +203,38 @@ impl Connection {
         self.sent = self.sent.saturating_add(written.messages as u32);
     }
 
+    /// Notes that bytes were written at `now`; whether none were under way before.
+    pub(super) fn await_proof(&mut self, now: Tick) -> bool {
+        let is_first = self.closing.is_none() && self.mark == NEVER;
+        if is_first {
+            self.mark = now;
+        }
+        is_first
+    }
+
+    /// Since when bytes have been under way that were not seen to arrive.
+    pub(super) fn unproven_since(&self) -> Option<Tick> {
+        Some(self.mark).filter(|since| self.closing.is_none() && *since != NEVER)
+    }
+
+    /// Notes since when, or with [`NEVER`] that all have arrived. The connection must be open.
+    pub(super) fn set_unproven_since(&mut self, since: Tick) {
+        debug_assert!(self.closing.is_none(), "a closing connection ends by its own time");
+        self.mark = since;
+    }
+
+    /// Begins to close: for this reason, and by then at the latest.
+    pub(super) fn begin_to_close(&mut self, reason: CloseReason, by: Tick) {
+        self.closing = Some(reason);
+        self.mark = by;
+    }
+
+    /// Changes by when a closing connection ends at the latest.
+    pub(super) fn set_close_by(&mut self, by: Tick) {
+        debug_assert!(self.closing.is_some(), "an open connection has no such time");
+        self.mark = by;
+    }
+
     pub(crate) fn count_dropped(&mut self, count: usize) {
         self.dropped = self.dropped.saturating_add(count as u32);
     }
@@ -249,7 +282,7 @@ impl Connection {
     /// When a closing connection ends although the client takes nothing, or does not close its side.
     fn close_deadline(&self, patience: Tick) -> Option<Tick> {
         let stalled = if self.blocked { self.last_write.saturating_add(patience) } else { NEVER };
-        Some(self.close_by.min(stalled)).filter(|deadline| *deadline != NEVER)
+        Some(self.mark.min(stalled)).filter(|deadline| *deadline != NEVER)
     }
 
     /// How the connection's messages are framed.

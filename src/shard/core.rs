@@ -28,6 +28,7 @@ use crate::shard::connection::{Connection, Due, Polls};
 use crate::shard::listener::Listeners;
 use crate::shard::mailbox::{Mesh, PublishQueue};
 use crate::shard::outbox::{Limits, Outbox};
+use crate::shard::proof::Proofs;
 use crate::shard::readiness::{self, Interest, Readiness, Report};
 use crate::shard::refusals::Refusals;
 use crate::shard::runner::TurnQueue;
@@ -115,6 +116,7 @@ pub(crate) struct Core {
     pub(super) trim: Trim,
     /// Connections that wait for their turn.
     pub(super) turns: TurnQueue,
+    pub(super) proofs: Proofs,
     /// Connections with something in their outbox that has not been tried to write yet.
     pub(super) dirty: Vec<Key>,
     /// Connections that published while the queue of publishes was congested.
@@ -142,9 +144,10 @@ impl Core {
         metrics: Arc<ShardMetrics>,
         mesh: Mesh,
     ) -> io::Result<Self> {
+        let settings = Settings::new(config);
         Ok(Core {
             index,
-            settings: Settings::new(config),
+            settings,
             limits: Limits::new(config),
             render,
             site: Rc::new(Site::new(config)),
@@ -162,6 +165,7 @@ impl Core {
             refusals: Refusals::default(),
             trim: Trim::default(),
             turns: TurnQueue::default(),
+            proofs: Proofs::new(settings.write_timeout),
             dirty: Vec::new(),
             congested: Vec::new(),
             spare: Vec::new(),
@@ -240,15 +244,14 @@ impl Core {
         if connection.closing.is_some() {
             return;
         }
-        connection.closing = Some(reason);
+        connection.begin_to_close(reason, NEVER);
         match reason {
             CloseReason::Reset | CloseReason::SlowConsumer | CloseReason::WriteTimeout => connection.abort = true,
             CloseReason::ClientClosed => {
-                connection.close_by = NEVER;
                 self.report_last_gaps(key);
             }
             _ => {
-                connection.close_by = self.wheel.now() + self.settings.close_patience().max(self.settings.linger);
+                connection.set_close_by(self.wheel.now() + self.settings.close_patience().max(self.settings.linger));
                 self.report_last_gaps(key);
                 self.say_farewell(key, reason);
             }
@@ -281,7 +284,9 @@ impl Core {
     /// Gives up on a connection: its next turn takes it out.
     pub(crate) fn abort(&mut self, key: Key, reason: CloseReason) {
         if let Some(connection) = self.table.get_mut(key) {
-            connection.closing.get_or_insert(reason);
+            if connection.closing.is_none() {
+                connection.begin_to_close(reason, NEVER);
+            }
             connection.abort = true;
             self.wake(key);
         }
@@ -380,7 +385,7 @@ impl Core {
         {
             connection.shut = true;
             connection.rate = 0;
-            connection.close_by = by;
+            connection.set_close_by(by);
             // A socket that is not connected any more shows it at the next read.
             let _ = rustix::net::shutdown(connection.socket.as_fd(), Shutdown::Write);
             self.schedule(key);

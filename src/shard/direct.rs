@@ -102,8 +102,10 @@ impl Core {
 
     fn count_direct(&mut self, key: Key, messages: usize, bytes: usize) {
         let written = Written { messages, pushes: messages, bytes };
+        let now = self.wheel.now();
         if let Some(connection) = self.table.get_mut(key) {
-            connection.count_written(written, self.wheel.now());
+            connection.count_written(written, now);
+            self.proofs.await_one(key, connection, now);
         }
         self.count_sent(written);
     }

@@ -10,6 +10,7 @@ pub(crate) mod listener;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
 mod outgoing;
+mod proof;
 mod publish;
 pub(crate) mod query;
 mod readiness;
@@ -250,6 +251,14 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
                 shard.core.borrow_mut().look_at(some);
                 slice.pause_if_over().await;
             }
+        }
+        loop {
+            let written = shard.core.borrow_mut().take_due_proofs();
+            if written.is_empty() {
+                break;
+            }
+            shard.core.borrow_mut().prove(&written);
+            slice.pause_if_over().await;
         }
     }
 }

@@ -207,6 +207,7 @@ impl Core {
             let taken = send(&self.metrics, connection.socket.as_fd(), bytes)?;
             let written = outbox.advance(taken);
             connection.count_written(written, self.wheel.now());
+            self.proofs.await_one(key, connection, self.wheel.now());
             self.count_written(written);
             if taken < len {
                 return Ok(false);

@@ -18,11 +18,13 @@ pub(crate) struct Wheel {
     now: Tick,
     /// Ticks that it was not turned by, since the shard was away.
     away: Tick,
+    /// When the shard last came back.
+    back_at: Tick,
 }
 
 impl Default for Wheel {
     fn default() -> Self {
-        Wheel { slots: (0..WHEEL_SLOTS).map(|_| Vec::new()).collect(), now: 0, away: 0 }
+        Wheel { slots: (0..WHEEL_SLOTS).map(|_| Vec::new()).collect(), now: 0, away: 0, back_at: 0 }
     }
 }
 
@@ -37,6 +39,11 @@ impl Wheel {
         self.now + self.away
     }
 
+    /// The tick at which the shard was last back after it was away. No time is left out since.
+    pub(crate) fn back_at(&self) -> Tick {
+        self.back_at
+    }
+
     /// How many times to turn the wheel when so many ticks have passed since the shard started.
     ///
     /// A shard that is behind by more than a little was away: it was paused with its process or its machine, or busy with
@@ -47,6 +54,7 @@ impl Wheel {
             return behind;
         }
         self.away += behind - 1;
+        self.back_at = self.now + 1;
         1
     }
 
@@ -95,6 +103,7 @@ mod tests {
             assert_eq!(wheel.age(), passed);
         }
         assert_eq!(wheel.now(), 1 + 2 + TICKS_AT_ONCE + 1 + 1);
+        assert_eq!(wheel.back_at(), 1 + 2 + TICKS_AT_ONCE + 1);
         assert_eq!(wheel.catch_up(NEVER), 1);
     }
 

@@ -25,9 +25,9 @@ fn level(module: &str) -> Option<u8> {
         | "shard/trim" => 2,
         _ if within(module, "hub") => 2,
         "shard" | "shard/core" | "shard/connection" | "shard/listener" | "shard/mailbox" | "shard/fanout"
-        | "shard/drain" | "shard/buffers" | "shard/outgoing" | "shard/direct" | "shard/publish" | "shard/query"
-        | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/refusals" | "shard/runner" | "shard/slice"
-        | "registry" => 3,
+        | "shard/drain" | "shard/proof" | "shard/buffers" | "shard/outgoing" | "shard/direct" | "shard/publish"
+        | "shard/query" | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/refusals" | "shard/runner"
+        | "shard/slice" | "registry" => 3,
         "handle" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
         "bench" | "cli" | "main" | "plane" | "serve" | "signals" | "lib" => 5,

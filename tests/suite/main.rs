@@ -38,4 +38,5 @@ mod slow;
 mod soak;
 mod sse;
 mod streams;
+mod vanished;
 mod websocket;
