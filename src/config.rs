@@ -277,8 +277,12 @@ pub(crate) mod control {
     /// Events that may wait for one of them before it is dropped.
     pub(crate) const EVENT_QUEUE: usize = 4;
 
-    /// Milliseconds between two events.
+    /// Milliseconds between two events, and two samples of the history.
     pub(crate) const EVENT_MS: u64 = 1_000;
+
+    /// Samples of the history: five minutes of them, which the dashboard shows. Each takes some 0.5 KiB, and 8 bytes a
+    /// shard.
+    pub(crate) const HISTORY_SAMPLES: usize = 300;
 
     /// Milliseconds that requests in progress get to end when the control plane stops.
     pub(crate) const CONTROL_STOP_MS: u64 = 2_000;

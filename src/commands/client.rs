@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Uri;
-use ureq::http::header::RETRY_AFTER;
+use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 
 use super::error::CommandError;
 
@@ -257,7 +257,9 @@ impl Client {
             status: status.as_u16(),
             text: String::from_utf8(body).map_err(|error| error.utf8_error()).unwrap_or_default(),
         };
-        if status.is_success() {
+        // A batch tells of each of its lines, also where none was published.
+        let has_lines = response.headers().get(CONTENT_TYPE).is_some_and(|value| value == "application/x-ndjson");
+        if status.is_success() || has_lines {
             return Ok(answer);
         }
         let Ok(problem) = serde_json::from_str::<Problem>(&answer.text) else { return Err(answer.foreign().into()) };

@@ -88,6 +88,12 @@ impl Origin {
         self.0 == Pattern::Any
     }
 
+    /// Whether it stands for one site alone: neither for all below a name, or all ports, nor for pages of no site.
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "the control plane asks"))]
+    pub(crate) fn is_exact(&self) -> bool {
+        matches!(&self.0, Pattern::Pages { host: HostPattern::Exactly(_), port: PortPattern::Exactly(_), .. })
+    }
+
     /// Whether it stands for an origin as a browser sends it.
     pub fn matches(&self, origin: &str) -> bool {
         self.matches_page(Page::read(origin).as_ref(), origin)
@@ -329,7 +335,7 @@ impl Origins {
 
     /// Whether a Host header names this server for certain: an address, `localhost`, or a name that is listed. Any
     /// other may be a name that a stranger had lead here.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the control plane is to ask it"))]
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "the control plane asks"))]
     pub(crate) fn is_own_host(&self, host: &str) -> bool {
         Authority::read(host)
             .is_some_and(|own| is_always_own(&own.host) || self.names.iter().any(|name| name.0.matches(&own.host)))

@@ -15,12 +15,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::control::ControlLimits;
-use crate::control::auth::{self, Token};
+use crate::control::auth::{self, Access};
 use crate::control::body::BODY_PERMITS;
 use crate::control::events::{self, Listeners};
+use crate::control::history::{self, Samples};
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::stats::{self, Start, Stats};
-use crate::control::{assets, batch, connections, health, metrics, openapi, publish, topics};
+use crate::control::token::Token;
+use crate::control::{assets, batch, connections, guide, health, metrics, openapi, publish, topics};
 use crate::handle::{QueryError, ServerHandle};
 use crate::message::Topic;
 
@@ -30,12 +32,14 @@ pub(super) struct Api(Arc<Shared>);
 
 struct Shared {
     handle: ServerHandle,
-    token: Option<Token>,
     limits: ControlLimits,
     start: Start,
     /// A permit for each KiB of request bodies.
     bodies: Arc<Semaphore>,
     listeners: Listeners,
+    samples: Samples,
+    /// Who may call, and from which pages.
+    access: Access,
 }
 
 impl Api {
@@ -48,15 +52,21 @@ impl Api {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let bodies = Arc::new(Semaphore::new(BODY_PERMITS));
-        Api(Arc::new(Shared { handle, token, limits, start, bodies, listeners: Listeners::new(stop) }))
+        let access = Access::new(handle.config(), token);
+        let (listeners, samples) = (Listeners::new(stop), Samples::default());
+        Api(Arc::new(Shared { handle, limits, start, bodies, listeners, samples, access }))
     }
 
     pub(super) fn handle(&self) -> &ServerHandle {
         &self.0.handle
     }
 
-    pub(super) fn token(&self) -> Option<&Token> {
-        self.0.token.as_ref()
+    pub(super) fn access(&self) -> &Access {
+        &self.0.access
+    }
+
+    pub(super) fn samples(&self) -> &Samples {
+        &self.0.samples
     }
 
     pub(super) fn body_budget(&self) -> Arc<Semaphore> {
@@ -98,6 +108,7 @@ impl Api {
 fn described() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(openapi::document())
         .routes(routes!(publish::publish_to_topic))
+        .routes(routes!(publish::publish_to_named))
         .routes(routes!(publish::broadcast))
         .routes(routes!(publish::send_to_connection))
         .routes(routes!(batch::batch))
@@ -105,7 +116,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(connections::get, connections::close))
         .routes(routes!(topics::list))
         .routes(routes!(topics::get, topics::set))
+        .routes(routes!(topics::get_named, topics::set_named))
         .routes(routes!(stats::stats))
+        .routes(routes!(history::history))
         .routes(routes!(events::events))
         .routes(routes!(metrics::metrics))
         .routes(routes!(health::healthz))
@@ -116,7 +129,9 @@ fn described() -> OpenApiRouter<Api> {
 /// Everything under the control address.
 pub(super) fn router(api: Api) -> Router {
     let (router, document) = described().split_for_parts();
+    let routes: Arc<[String]> = document.paths.paths.keys().cloned().chain(["/openapi.json".to_owned()]).collect();
     let document = openapi::finish(document);
+    let not_found = move |uri: Uri| async move { guide::not_found(&routes, uri.path()) };
     let router = router
         .route("/openapi.json", get(move || openapi::serve(document.clone())))
         .route("/", get(assets::page))
@@ -128,21 +143,18 @@ pub(super) fn router(api: Api) -> Router {
     Router::new().fallback_service(router).layer(middleware::from_fn(finish))
 }
 
-async fn not_found() -> Problem {
-    Problem::new(ProblemCode::NotFound, "there is nothing here; /openapi.json lists what there is")
-}
-
 /// What holds for responses of all routes, and those of the router itself.
 async fn finish(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     if method == Method::OPTIONS && health::is_probed(request.uri().path()) {
         return probe(request, next).await;
     }
-    let response = next.run(request).await;
-    match response.status() {
-        StatusCode::METHOD_NOT_ALLOWED => explain_method(&method, response.headers().get(ALLOW).cloned()),
-        _ => response,
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response = explain_method(&method, response.headers().get(ALLOW).cloned());
     }
+    assets::protect(response.headers_mut());
+    response
 }
 
 /// Answers OPTIONS where balancers probe: with the status of GET, which is all that they look at.
@@ -156,6 +168,7 @@ async fn probe(mut request: Request, next: Next) -> Response {
     headers.remove(CONTENT_TYPE);
     headers.remove(CONTENT_LENGTH);
     headers.insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+    assets::protect(headers);
     response
 }
 

@@ -1,7 +1,10 @@
 //! The dashboard: one page and its files, built into the program.
 
 use axum::extract::Path;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
 use crate::control::problem::{Problem, ProblemCode};
@@ -41,6 +44,23 @@ const ASSETS: &[Asset] = assets![
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// What browsers are told of everything else: it is no page, and nothing in it is loaded.
+const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// Tells browsers what no response is for: to be guessed at, kept, shown in a frame, or loaded by other sites' pages.
+pub(super) fn protect(headers: &mut HeaderMap) {
+    let own = HeaderName::from_static("cross-origin-resource-policy");
+    for (name, value) in [
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, NO_PAGE),
+        (REFERRER_POLICY, "no-referrer"),
+        (own, "same-origin"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
 /// Whether a path may be fetched without the token: the page itself asks for it.
 pub(super) fn is_public(path: &str) -> bool {
     path == "/" || path.starts_with("/assets/")
@@ -63,7 +83,6 @@ fn serve(path: &str) -> Response {
     let headers = [
         (CONTENT_TYPE, media_type(asset.path)),
         (CONTENT_SECURITY_POLICY, POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         // A new version of the server has new files under the same names.
         (CACHE_CONTROL, "no-cache"),
     ];

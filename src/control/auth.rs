@@ -1,89 +1,40 @@
-//! Who may call: the token, and the guard against pages of other sites.
+//! Who may call: those who show the token, and no pages of other sites.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::uri::Authority;
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use subtle::ConstantTimeEq;
-use thiserror::Error;
 
-use crate::config::control::TOKEN_BYTES_MAX;
+use crate::config::{Config, Origins, Standing, is_same_authority};
 use crate::control::api::Api;
 use crate::control::places::Visit;
 use crate::control::problem::{Problem, ProblemCode};
+use crate::control::token::Token;
 use crate::control::{assets, health};
 
-/// Why a token file can't be used.
-#[derive(Debug, Error)]
-pub enum TokenError {
-    /// It can't be read.
-    #[error("it can't be read: {0}")]
-    Read(#[from] io::Error),
-    /// Anybody on this machine can read it.
-    #[error("everybody on this machine can read or write it (mode {mode:03o}); take that away: chmod o= FILE")]
-    Open {
-        /// Its permissions.
-        mode: u32,
-    },
-    /// There is no token in it.
-    #[error("it is empty; write a token into it, as in `openssl rand -hex 32 > FILE`")]
-    Empty,
-    /// It is too large for a token.
-    #[error("it has more than {TOKEN_BYTES_MAX} bytes; a token is one line")]
-    TooLarge,
-    /// It holds what an HTTP header can't.
-    #[error("a token is one line of visible ASCII characters without spaces")]
-    BadCharacter,
+/// What is compared with a request.
+pub(super) struct Access {
+    token: Option<Token>,
+    /// The server's names, and the origins that are listed one by one: a pattern, as for the pages of clients, would open
+    /// the control plane to pages that nobody named.
+    origins: Origins,
 }
 
-/// What calls must show.
-pub(super) struct Token(Vec<u8>);
-
-impl Token {
-    /// Reads the token from a file, without the white space around it.
-    pub(super) fn load(path: &Path) -> Result<Self, TokenError> {
-        let file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode() & 0o777;
-        if mode & 0o007 != 0 {
-            return Err(TokenError::Open { mode });
-        }
-        let mut bytes = Vec::new();
-        file.take(TOKEN_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > TOKEN_BYTES_MAX {
-            return Err(TokenError::TooLarge);
-        }
-        let token = bytes.trim_ascii();
-        if token.is_empty() {
-            return Err(TokenError::Empty);
-        }
-        if !token.iter().all(u8::is_ascii_graphic) {
-            return Err(TokenError::BadCharacter);
-        }
-        Ok(Token(token.to_vec()))
-    }
-
-    /// Whether a request shows it. The time it takes tells nothing of the token but its length.
-    fn is_shown(&self, headers: &HeaderMap) -> bool {
-        let shown = headers.get(AUTHORIZATION).and_then(|value| {
-            let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
-            scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token.trim_ascii())
-        });
-        shown.is_some_and(|shown| self.0.ct_eq(shown).into())
+impl Access {
+    /// As the settings say.
+    pub(super) fn new(config: &Config, token: Option<Token>) -> Self {
+        let exact: Vec<_> = config.allow_origin.iter().filter(|origin| origin.is_exact()).cloned().collect();
+        Access { token, origins: Origins::new(&exact, &config.host) }
     }
 }
 
 /// Lets a request through, or says why not.
 pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    match check(&api, &request).and_then(|caller| caller.settle(&request)) {
+    match check(api.access(), &request).and_then(|caller| caller.settle(&request)) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
@@ -112,50 +63,107 @@ impl Caller {
     }
 }
 
-fn check(api: &Api, request: &Request) -> Result<Caller, Problem> {
-    let path = request.uri().path();
+fn check(access: &Access, request: &Request) -> Result<Caller, Problem> {
+    let (headers, path) = (request.headers(), request.uri().path());
+    let host = host(headers, request.uri())?;
+    let origin = single(headers, &ORIGIN)?;
     if health::is_health(path) {
         return Ok(Caller::Anybody);
     }
-    let headers = request.headers();
-    if let Some(foreign) = foreign_origin(headers) {
-        let detail = format!("the request comes from a page of {foreign}, which this server does not serve");
-        return Err(Problem::new(ProblemCode::ForeignOrigin, detail));
+    match &origin {
+        Some(origin) => access.check_page(origin, host.as_deref(), headers)?,
+        None => check_fetch(request)?,
     }
-    match api.token() {
+    match &access.token {
         Some(token) if token.is_shown(headers) => Ok(Caller::Known),
         Some(_) if assets::is_public(path) => Ok(Caller::Anybody),
         Some(_) => {
             let detail = "this call needs the header `Authorization: Bearer TOKEN` with the server's token";
             Err(Problem::new(ProblemCode::Unauthorized, detail))
         }
-        None => check_host(headers).map(|()| Caller::Known),
+        None => access.check_host(host.as_deref()).map(|()| Caller::Known),
     }
 }
 
-/// The site whose page sent the request, if it is not this one. Browsers let any page post to any address, also to
-/// those that only this machine reaches; but they name the page.
-fn foreign_origin(headers: &HeaderMap) -> Option<String> {
-    let origin = headers.get(ORIGIN)?;
-    let own = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let text = String::from_utf8_lossy(origin.as_bytes());
-    let host = text.split_once("://").map_or("", |(_, host)| host);
-    (own.is_empty() || !host.eq_ignore_ascii_case(own)).then(|| text.into_owned())
+impl Access {
+    /// Refuses pages of other sites. Browsers let any page post to any address, also to those that only this machine
+    /// reaches; but they name the page.
+    fn check_page(&self, origin: &str, host: Option<&str>, headers: &HeaderMap) -> Result<(), Problem> {
+        let scheme = single(headers, &HeaderName::from_static("x-forwarded-proto"))?;
+        // Where several proxies have added theirs, the first is that of the page.
+        let scheme = scheme.as_deref().map(|schemes| schemes.split(',').next().unwrap_or_default().trim());
+        let detail = match self.origins.standing(origin, host, scheme) {
+            standing if standing.is_allowed() => return Ok(()),
+            // Whoever shows the token is believed the name as well.
+            Standing::UnknownName if self.token.is_some() => return Ok(()),
+            Standing::UnknownName => format!(
+                "the request comes from a page of {origin}, and that name is not known to be this server's; if it is, \
+                 name it with --host"
+            ),
+            Standing::OtherScheme => format!(
+                "the request comes from a page of {origin}, which is this server but for the scheme; if a proxy ends \
+                 TLS, let it send X-Forwarded-Proto, or start the server with --allow-origin {origin}"
+            ),
+            _ => format!(
+                "the request comes from a page of {origin}, which this server does not serve; if its dashboard is \
+                 reached there, start the server with --allow-origin {origin}"
+            ),
+        };
+        Err(Problem::new(ProblemCode::ForeignOrigin, detail))
+    }
+
+    /// Without a token, the server answers to addresses, to `localhost` and to names that are listed: a page of another
+    /// site could otherwise have its own name lead here, and then it would count as a page of this server.
+    fn check_host(&self, host: Option<&str>) -> Result<(), Problem> {
+        let Some(host) = host.filter(|host| !self.origins.is_own_host(host)) else { return Ok(()) };
+        let detail = format!(
+            "without a token this server answers to an IP address or localhost, not to the name `{host}`; name it with \
+             --host, or start the server with --control-token-file"
+        );
+        Err(Problem::new(ProblemCode::ForeignOrigin, detail))
+    }
 }
 
-/// Without a token, the server answers to addresses and to `localhost` only: a page of another site could otherwise
-/// have its own name lead here, and then it would count as a page of this server.
-fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(host) = headers.get(HOST) else { return Ok(()) };
-    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-    let name = authority.as_ref().map_or("", |authority| authority.host());
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    if bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok() {
+/// The only value of a header; `None`: it is not there.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Cow<'a, str>>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        let detail = format!("the header {name} is there more than once");
+        return Err(Problem::new(ProblemCode::BadHeader, detail));
+    }
+    Ok(value.map(|value| String::from_utf8_lossy(value.as_bytes())))
+}
+
+/// The server that the request is meant for. A target that names one, as for a proxy, must name that of the Host header.
+fn host<'a>(headers: &'a HeaderMap, target: &'a Uri) -> Result<Option<Cow<'a, str>>, Problem> {
+    let host = single(headers, &HOST)?;
+    let Some(authority) = target.authority() else { return Ok(host) };
+    let scheme = target.scheme_str().unwrap_or("http");
+    match host {
+        Some(host) if !is_same_authority(&host, authority.as_str(), scheme) => {
+            let detail = format!("the target names {authority}, and the Host header names {host}");
+            Err(Problem::new(ProblemCode::BadHeader, detail))
+        }
+        _ => Ok(Some(authority.as_str().into())),
+    }
+}
+
+/// Refuses what a page of another site makes a browser load without an `Origin`, as an image or a script. The page of
+/// the dashboard itself may be opened from anywhere.
+fn check_fetch(request: &Request) -> Result<(), Problem> {
+    let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
+    let is_ours = match header("sec-fetch-site") {
+        None => true,
+        Some(site) => matches!(site, b"same-origin" | b"none"),
+    };
+    let opens_the_page = request.uri().path() == "/"
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+        && header("sec-fetch-mode") == Some(b"navigate")
+        && matches!(header("sec-fetch-dest"), None | Some(b"document"));
+    if is_ours || opens_the_page {
         return Ok(());
     }
-    let detail = format!(
-        "without a token this server answers to an IP address or localhost, not to the name `{name}`; \
-         start it with --control-token-file"
-    );
+    let detail = "a page of another site made the browser send this; only this server's own pages may call it";
     Err(Problem::new(ProblemCode::ForeignOrigin, detail))
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -14,16 +15,27 @@ use utoipa::ToSchema;
 use crate::config::control::{BATCH_BYTES_MAX, BATCH_LINES_MAX, BATCH_PATIENCE_MS};
 use crate::control::api::Api;
 use crate::control::body::{self, AnyBytes};
-use crate::control::extract::{Params, PolicyName, connection_id};
+use crate::control::extract::{PolicyName, connection_id};
+use crate::control::lines;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::publish::{Accepted, PublishParams, receipt_of};
+use crate::control::query::Params;
 use crate::handler::PublishError;
-use crate::json;
 use crate::message::Target;
 use crate::receipt::Published;
 
 /// The media type of lines of JSON.
 const NDJSON: &str = "application/x-ndjson";
+
+/// What lines of JSON may be called. The last but one is what curl says of everything.
+const TYPES: &[&str] = &[
+    NDJSON,
+    "application/ndjson",
+    "application/jsonl",
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "text/plain",
+];
 
 /// Lines that are worked through before other requests get their turn.
 const LINES_PER_TURN: usize = 64;
@@ -38,6 +50,7 @@ pub(super) struct Line {
     #[serde(default)]
     broadcast: bool,
     /// Send to this connection.
+    #[serde(default, deserialize_with = "lines::id")]
     connection: Option<String>,
     /// The message, as text.
     payload: Option<String>,
@@ -59,27 +72,29 @@ enum Answer {
 ///
 /// The body has one JSON object a line, and so has the answer, in the same order: the accepted publish, the receipt,
 /// or a problem. A line that can't be published does not keep the others from it; but when the server is too busy for a
-/// line, it takes none of those after it, so that they can be sent again in order.
+/// line, it takes none of those after it, so that they can be sent again in order. Where no line was published, the status
+/// says so: 503 if the server was too busy, 400 otherwise.
 #[utoipa::path(
     post,
     path = "/v1/batch",
     tag = "publish",
     params(PublishParams),
     request_body(content = inline(AnyBytes), content_type = "application/x-ndjson"),
-    responses((status = 200, description = "A line for each line", body = String, content_type = "application/x-ndjson"))
+    responses(
+        (status = 200, description = "A line for each line, at least one of which was published", body = String, content_type = "application/x-ndjson"),
+        (status = 400, description = "Nothing was published: a line for each line, or a problem with the whole", content((String = "application/x-ndjson"), (Problem = "application/problem+json"))),
+        (status = 503, description = "Nothing was published: a line for each line, or a problem with the whole", content((String = "application/x-ndjson"), (Problem = "application/problem+json"))),
+    )
 )]
 pub(super) async fn batch(
     State(api): State<Api>,
     Params(params): Params<PublishParams>,
     request: Request,
-) -> Result<impl IntoResponse, Problem> {
-    let types = [NDJSON, "application/ndjson", "application/jsonl"];
-    let body = body::read_typed(request, &api, BATCH_BYTES_MAX, &types).await?;
-    let text = json::without_mark(&body.bytes);
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    let lines: Vec<&[u8]> = if text.is_empty() { Vec::new() } else { text.split(|byte| *byte == b'\n').collect() };
+) -> Result<Response, Problem> {
+    let body = body::read_typed(request, &api, BATCH_BYTES_MAX, TYPES).await?;
+    let lines = lines::split(&body.bytes, BATCH_LINES_MAX);
     if lines.len() > BATCH_LINES_MAX {
-        let detail = format!("the batch has {} lines; at most {BATCH_LINES_MAX} are allowed", lines.len());
+        let detail = format!("the batch has more than {BATCH_LINES_MAX} lines");
         return Err(Problem::new(ProblemCode::MessageTooLarge, detail));
     }
     let mut published = Vec::with_capacity(lines.len());
@@ -94,17 +109,34 @@ pub(super) async fn batch(
         is_behind |= answer.as_ref().is_err_and(Problem::is_busy);
         published.push(answer);
     }
+    let status = status(&published);
     let mut answers = Vec::new();
     for published in published {
         write(&api, &mut answers, published, params.receipt).await;
     }
-    Ok(([(CONTENT_TYPE, NDJSON)], answers))
+    let mut response = (status, [(CONTENT_TYPE, NDJSON)], answers).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    Ok(response)
+}
+
+/// The status of the whole: whoever looks at nothing else must not take a batch of which nothing was published for one
+/// that was.
+fn status(published: &[Result<Published, Problem>]) -> StatusCode {
+    let is_refused = |published: &Result<Published, Problem>| published.as_ref().is_err_and(Problem::is_refusal);
+    match published {
+        [] => StatusCode::OK,
+        all if all.iter().any(Result::is_ok) => StatusCode::OK,
+        all if all.iter().all(is_refused) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 /// Publishes one line. A shard that is behind is waited for, as long as the batch has patience left.
 async fn publish(api: &Api, line: &[u8], patience: &mut Duration) -> Result<Published, Problem> {
     const PAUSE: Duration = Duration::from_millis(2);
-    let line: Line = body::parse(line)?;
+    let line: Line = lines::parse(line)?;
     let (target, payload) = (line.target(api)?, line.payload(api)?);
     let policy = line.slow_consumer.map(|name| name.0);
     loop {
@@ -142,7 +174,7 @@ impl Line {
                 api.handle().peer(id).map(|_| Target::Conn(id)).ok_or_else(Problem::no_connection)
             }
             _ => {
-                let detail = "a line has one target: `topic`, `broadcast` (true) or `connection`";
+                let detail = "a line has one target: \"topic\", \"broadcast\": true, or \"connection\"";
                 Err(Problem::new(ProblemCode::BadBody, detail))
             }
         }
@@ -156,7 +188,7 @@ impl Line {
                 .map_err(|error| Problem::new(ProblemCode::BadBody, format!("payload_base64: {error}")))?
                 .into(),
             _ => {
-                let detail = "a line has one payload: `payload` or `payload_base64`";
+                let detail = "a line has one payload: \"payload\" (text) or \"payload_base64\"";
                 return Err(Problem::new(ProblemCode::BadBody, detail));
             }
         };

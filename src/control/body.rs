@@ -59,8 +59,9 @@ pub(super) struct Json<T>(pub(super) T);
 /// A small JSON body, or the default where there is none.
 pub(super) struct OptionalJson<T>(pub(super) T);
 
-/// The media type of JSON.
-const JSON: &[&str] = &["application/json"];
+/// The media types of JSON.
+/// What curl and others call any body is understood as well.
+const JSON: &[&str] = &["application/json", "application/x-www-form-urlencoded"];
 
 /// Bytes of a JSON body at the most.
 const JSON_BYTES_MAX: usize = 4096;
@@ -85,7 +86,10 @@ impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
 
 /// Reads JSON into `T`.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    json::read(bytes).map_err(|error| Problem::new(ProblemCode::BadBody, error))
+    json::read(bytes).map_err(|error| {
+        let detail = format!("the body is not the JSON object that this call takes: {error}; see /openapi.json");
+        Problem::new(ProblemCode::BadBody, detail)
+    })
 }
 
 /// Refuses a body whose media type is none of these.
@@ -95,7 +99,9 @@ fn require_type(headers: &HeaderMap, wanted: &[&str]) -> Result<(), Problem> {
     if wanted.iter().any(|wanted| essence.eq_ignore_ascii_case(wanted)) {
         return Ok(());
     }
-    let detail = format!("the body must come with Content-Type: {}", wanted.join(" or "));
+    let given = if essence.is_empty() { "none".to_owned() } else { format!("`{essence}`") };
+    let wanted = wanted.first().copied().unwrap_or_default();
+    let detail = format!("the body must come with `Content-Type: {wanted}`; the request has {given}");
     Err(Problem::new(ProblemCode::UnsupportedMediaType, detail))
 }
 

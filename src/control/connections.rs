@@ -5,26 +5,34 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Json;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::control::api::Api;
-use crate::control::extract::{ConnectionId, NoParams, Params, page_limit};
+use crate::control::extract::ConnectionId;
 use crate::control::problem::{Problem, ProblemCode};
+use crate::control::query::{NoParams, Parameters, Params, Query};
 use crate::handle::ConnectionCursor;
 use crate::shard::query::ConnectionInfo;
 
 /// Which page of connections.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageParams {
     /// The `next` of the page before; left out: the first page.
     #[param(pattern = r"^(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,7})$")]
     after: Option<String>,
     /// Connections on a page at the most.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
+    #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
+    limit: usize,
+}
+
+impl Parameters for PageParams {
+    const NAMES: &'static [&'static str] = &["after", "limit"];
+
+    fn take(query: &mut Query) -> Result<Self, Problem> {
+        Ok(PageParams { after: query.text("after"), limit: query.limit("limit")? })
+    }
 }
 
 /// A page of connections, in no particular order. One that is open all the while is on exactly one page.
@@ -90,12 +98,11 @@ pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<PageParams>,
 ) -> Result<Json<ConnectionPage>, Problem> {
-    let limit = page_limit(params.limit)?;
     let from = match params.after.as_deref() {
         None => ConnectionCursor::default(),
         Some(text) => cursor(text)?,
     };
-    let (connections, next) = api.answer(api.handle().connections(from, limit)).await?;
+    let (connections, next) = api.answer(api.handle().connections(from, params.limit)).await?;
     let connections = connections.into_iter().map(Connection::from).collect();
     Ok(Json(ConnectionPage { connections, next: next.map(|next| next.to_string()) }))
 }
@@ -105,7 +112,10 @@ fn cursor(text: &str) -> Result<ConnectionCursor, Problem> {
     match cursor {
         // Only what was given out: `parse` alone takes signs and zeros before a number.
         Ok(cursor) if cursor.to_string() == text => Ok(cursor),
-        _ => Err(Problem::new(ProblemCode::BadQuery, "after: this is not the `next` of a page before")),
+        _ => Err(Problem::new(
+            ProblemCode::BadQuery,
+            "after is not the `next` of a page before; leave it out for the first page",
+        )),
     }
 }
 

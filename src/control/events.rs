@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 
 use crate::config::control::{EVENT_LISTENERS_MAX, EVENT_QUEUE};
 use crate::control::api::Api;
-use crate::control::extract::{NoParams, Params};
 use crate::control::problem::{Problem, ProblemCode};
+use crate::control::query::{NoParams, Params};
 use crate::control::stats::{ShardStats, Stats};
 
 /// Those who listen.

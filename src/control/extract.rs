@@ -1,13 +1,12 @@
 //! Parts of a request, checked: each refusal is a problem that names the part and what would be right.
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use crate::config::{QUERY_PAGE_MAX, SlowConsumer, TOPIC_BYTES_MAX};
+use crate::config::{SlowConsumer, TOPIC_BYTES_MAX};
 use crate::control::api::Api;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::message::{ConnId, Topic, topic_pattern};
@@ -59,35 +58,6 @@ pub(super) fn connection_id(text: &str) -> Result<ConnId, Problem> {
         let detail = "a connection's id is a decimal number, as `ID` tells a client and GET /v1/connections lists it";
         Problem::new(ProblemCode::BadConnectionId, detail)
     })
-}
-
-/// The query, read into `T`. What `T` does not know is refused: a misspelt parameter must not go unnoticed.
-pub(super) struct Params<T>(pub(super) T);
-
-impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        match Query::<T>::from_request_parts(parts, api).await {
-            Ok(Query(params)) => Ok(Params(params)),
-            Err(error) => Err(Problem::new(ProblemCode::BadQuery, error.body_text())),
-        }
-    }
-}
-
-/// The query of a call that has no parameters.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoParams {}
-
-/// Checks how many items a page may have.
-pub(super) fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
-    let limit = limit.unwrap_or(100);
-    if (1..=QUERY_PAGE_MAX).contains(&limit) {
-        return Ok(limit);
-    }
-    let detail = format!("limit is {limit}; it must be from 1 to {QUERY_PAGE_MAX}");
-    Err(Problem::new(ProblemCode::BadQuery, detail))
 }
 
 /// A slow-consumer policy, in JSON and in the API's description.

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 use crate::config::duration_from_text;
 use crate::control::api::Api;
 use crate::control::body::OptionalJson;
-use crate::control::extract::{NoParams, Params};
 use crate::control::problem::{Problem, ProblemCode};
+use crate::control::query::{NoParams, Params};
 
 /// Whether a path tells of health: everybody may ask it, from any page and under any name.
 pub(super) fn is_health(path: &str) -> bool {

@@ -13,14 +13,19 @@ mod counts;
 mod events;
 mod exposition;
 mod extract;
+mod guide;
 mod health;
+mod history;
+mod lines;
 mod listen;
 mod metrics;
 mod openapi;
 mod places;
 mod problem;
 mod publish;
+mod query;
 mod stats;
+mod token;
 mod topics;
 mod visit;
 
@@ -41,10 +46,10 @@ use crate::config::control::{
 use crate::handle::ServerHandle;
 use crate::host;
 
-use auth::Token;
-pub use auth::TokenError;
 pub use metrics::{METRICS, MetricInfo};
 pub use problem::ProblemCode;
+use token::Token;
+pub use token::TokenError;
 
 /// Where the control plane listens, and what calls must show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,8 +210,9 @@ impl Bound {
         };
         let (stop, stopped) = watch::channel(false);
         let serve = move || {
-            let router = api::router(api::Api::new(handle, token, limits, start, stopped.clone()));
-            runtime.block_on(listen::serve(listener, router, limits, stopped));
+            let api = api::Api::new(handle, token, limits, start, stopped.clone());
+            let serve = listen::serve(listener, api::router(api.clone()), limits, stopped);
+            runtime.block_on(futures_lite::future::or(serve, history::record(api)));
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Thread)?;
         Ok(Control { addr, stop, thread })

@@ -66,7 +66,7 @@ fn add_problems(path: &str, operation: &mut Operation) {
     add("504", "A shard did not answer in time");
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         // A message may be empty, and only PUT says nothing without a body.
-        if !path.ends_with("{topic}") {
+        if !path.ends_with("topic") && !path.ends_with("{topic}") {
             body.required = Some(Required::False);
         }
         let mut add = |status: &str, description: &str| {

@@ -58,6 +58,8 @@ codes! {
     BadConnectionId = BAD_REQUEST "bad-connection-id",
     /// A query parameter is unknown, or its value can't be used.
     BadQuery = BAD_REQUEST "bad-query",
+    /// A header is there twice, or the target names another server than `Host`.
+    BadHeader = BAD_REQUEST "bad-header",
     /// The `Corecast-Slow-Consumer` header names no policy.
     BadPolicy = BAD_REQUEST "bad-policy",
     /// The body, or a line of the batch, can't be understood.
@@ -137,6 +139,11 @@ impl Problem {
     /// Whether a queue was full, and a later try may fare better.
     pub(super) fn is_busy(&self) -> bool {
         self.code == ProblemCode::Busy
+    }
+
+    /// Whether it is the request that is at fault, and not the state of the server.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.code.status_code().is_client_error()
     }
 
     /// A shard did not answer.

@@ -6,26 +6,55 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::config::SlowConsumer;
 use crate::control::api::Api;
 use crate::control::body::{AnyBytes, Payload};
 use crate::control::counts::Dropped;
-use crate::control::extract::{ConnectionId, Params, Policy, TopicName};
+use crate::control::extract::{ConnectionId, Policy, TopicName};
 use crate::control::problem::Problem;
+use crate::control::query::{Flag, Parameters, Params, Query};
+use crate::control::topics::topic_name;
 use crate::message::{PublishId, Target};
 use crate::receipt::{Published, Receipt};
 
 /// How to publish.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PublishParams {
     /// Whether to wait until every shard has gone through the recipients, and tell what became of the message.
-    #[serde(default)]
+    #[param(value_type = Flag, required = false, inline)]
     pub(super) receipt: bool,
+}
+
+impl Parameters for PublishParams {
+    const NAMES: &'static [&'static str] = &["receipt"];
+
+    fn take(query: &mut Query) -> Result<Self, Problem> {
+        Ok(PublishParams { receipt: query.flag("receipt")? })
+    }
+}
+
+/// How to publish to a topic that the query names.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct NamedParams {
+    /// The topic.
+    #[param(value_type = TopicName, inline)]
+    name: String,
+    /// Whether to wait until every shard has gone through the recipients, and tell what became of the message.
+    #[param(value_type = Flag, required = false, inline)]
+    receipt: bool,
+}
+
+impl Parameters for NamedParams {
+    const NAMES: &'static [&'static str] = &["name", "receipt"];
+
+    fn take(query: &mut Query) -> Result<Self, Problem> {
+        Ok(NamedParams { name: topic_name(query)?, receipt: query.flag("receipt")? })
+    }
 }
 
 /// A message that was accepted.
@@ -105,6 +134,33 @@ pub(super) async fn publish_to_topic(
     policy: Policy,
     Payload(payload): Payload,
 ) -> Result<Response, Problem> {
+    publish(&api, Target::Topic(topic), payload, policy.slow_consumer(), params.receipt).await
+}
+
+/// Publish to a topic that the query names
+///
+/// As `/v1/topics/{topic}/messages`, for proxies that change paths: any name can be told this way.
+#[utoipa::path(
+    post,
+    path = "/v1/topic/messages",
+    tag = "publish",
+    params(
+        NamedParams,
+        Policy,
+    ),
+    request_body(content = inline(AnyBytes), content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "What became of it, where a receipt was asked for", body = ReceiptBody),
+        (status = 202, description = "It is on its way", body = Accepted),
+    )
+)]
+pub(super) async fn publish_to_named(
+    State(api): State<Api>,
+    Params(params): Params<NamedParams>,
+    policy: Policy,
+    Payload(payload): Payload,
+) -> Result<Response, Problem> {
+    let topic = api.topic(&params.name)?;
     publish(&api, Target::Topic(topic), payload, policy.slow_consumer(), params.receipt).await
 }
 

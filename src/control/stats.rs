@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use crate::control::api::Api;
 use crate::control::counts::{Closed, Dropped, Refusal, Refused};
-use crate::control::extract::{NoParams, Params};
 use crate::control::problem::Problem;
+use crate::control::query::{NoParams, Params};
 use crate::handle::ServerHandle;
 use crate::host;
 use crate::metrics::{ShardMetrics, Spans};
@@ -30,9 +30,9 @@ pub(super) struct Stats {
     /// The server's version.
     version: &'static str,
     /// Seconds since the control plane started.
-    uptime_s: f64,
+    pub(super) uptime_s: f64,
     /// Open connections.
-    connections: usize,
+    pub(super) connections: usize,
     /// Connections that may be open at a time.
     max_connections: usize,
     /// Memory of the process.
@@ -41,7 +41,7 @@ pub(super) struct Stats {
     resident_bytes_at_start: u64,
     /// Memory that came since then, divided by the connections; null: there are none.
     #[schema(required)]
-    bytes_per_connection: Option<u64>,
+    pub(super) bytes_per_connection: Option<u64>,
     /// Sums over the shards; of `stall_ms_max`, the longest.
     pub(super) totals: ShardStats,
     /// Each shard.
@@ -180,6 +180,13 @@ pub(super) struct Start {
     pub(super) resident_bytes: u64,
 }
 
+impl Start {
+    /// Seconds since then, to the millisecond.
+    pub(super) fn uptime_s(self) -> f64 {
+        (self.at.elapsed().as_secs_f64() * 1e3).round() / 1e3
+    }
+}
+
 impl Stats {
     pub(super) fn take(handle: &ServerHandle, start: Start) -> Self {
         let shards: Vec<_> = handle.stats().map(ShardStats::of).collect();
@@ -191,7 +198,7 @@ impl Stats {
         Stats {
             state: if handle.is_draining() { Phase::Draining } else { Phase::Running },
             version: env!("CARGO_PKG_VERSION"),
-            uptime_s: (start.at.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+            uptime_s: start.uptime_s(),
             connections,
             max_connections: handle.max_connections(),
             resident_bytes,

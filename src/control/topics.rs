@@ -7,23 +7,33 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::control::api::Api;
 use crate::control::body::Json;
-use crate::control::extract::{NoParams, Params, PolicyName, TopicName, page_limit};
-use crate::control::problem::Problem;
+use crate::control::extract::{PolicyName, TopicName};
+use crate::control::problem::{Problem, ProblemCode};
+use crate::control::query::{NoParams, Parameters, Params, Query};
 use crate::handle::TopicInfo;
+use crate::message;
 
 /// Which page of topics.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageParams {
     /// Only topics that begin with it.
-    #[serde(default)]
+    #[param(required = false)]
     prefix: String,
     /// The `next` of the page before: only topics after it.
     after: Option<String>,
     /// Topics on a page at the most.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
+    #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
+    limit: usize,
+}
+
+impl Parameters for PageParams {
+    const NAMES: &'static [&'static str] = &["prefix", "after", "limit"];
+
+    fn take(query: &mut Query) -> Result<Self, Problem> {
+        let prefix = query.text("prefix").unwrap_or_default();
+        Ok(PageParams { prefix, after: query.text("after"), limit: query.limit("limit")? })
+    }
 }
 
 /// A page of topics that have subscribers, in the order of their names.
@@ -81,7 +91,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<PageParams>,
 ) -> Result<response::Json<TopicPage>, Problem> {
-    let limit = page_limit(params.limit)?;
+    let limit = params.limit;
     let found = api.answer(api.handle().topics(&params.prefix, params.after.as_deref(), limit)).await?;
     // A full page may be the last one; the next is empty then.
     let next = if found.len() == limit { found.last().map(|topic| topic.name.clone()) } else { None };
@@ -103,7 +113,53 @@ pub(super) async fn get(
     TopicName(topic): TopicName,
     _: Params<NoParams>,
 ) -> Result<response::Json<Topic>, Problem> {
-    Ok(response::Json(api.answer(api.handle().topic(&topic)).await?.into()))
+    look_at(&api, &topic).await
+}
+
+/// Look at one topic, by a name in the query
+///
+/// As `/v1/topics/{topic}`, for proxies that change paths: any name can be told this way.
+#[utoipa::path(
+    get,
+    path = "/v1/topic",
+    tag = "observe",
+    params(NameParams),
+    responses((status = 200, description = "It", body = Topic))
+)]
+pub(super) async fn get_named(
+    State(api): State<Api>,
+    Params(params): Params<NameParams>,
+) -> Result<response::Json<Topic>, Problem> {
+    look_at(&api, &api.topic(&params.name)?).await
+}
+
+async fn look_at(api: &Api, topic: &message::Topic) -> Result<response::Json<Topic>, Problem> {
+    Ok(response::Json(api.answer(api.handle().topic(topic)).await?.into()))
+}
+
+/// Which topic.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct NameParams {
+    /// The topic.
+    #[param(value_type = TopicName, inline)]
+    name: String,
+}
+
+impl Parameters for NameParams {
+    const NAMES: &'static [&'static str] = &["name"];
+
+    fn take(query: &mut Query) -> Result<Self, Problem> {
+        Ok(NameParams { name: topic_name(query)? })
+    }
+}
+
+/// Takes the `name` of a topic.
+pub(super) fn topic_name(query: &mut Query) -> Result<String, Problem> {
+    query.text("name").ok_or_else(|| {
+        let detail = "the parameter `name` is missing: the topic's name, as in ?name=a/b";
+        Problem::new(ProblemCode::BadQuery, detail)
+    })
 }
 
 /// What can be set for a topic.
@@ -141,6 +197,32 @@ pub(super) async fn set(
     _: Params<NoParams>,
     Json(settings): Json<TopicSettings>,
 ) -> Result<response::Json<Topic>, Problem> {
-    api.handle().set_slow_consumer(&topic, settings.slow_consumer.map(|name| name.0))?;
-    Ok(response::Json(api.answer(api.handle().topic(&topic)).await?.into()))
+    change(&api, &topic, settings).await
+}
+
+/// Set a topic's policy for slow consumers, by a name in the query
+///
+/// As `/v1/topics/{topic}`, for proxies that change paths: any name can be told this way.
+#[utoipa::path(
+    put,
+    path = "/v1/topic",
+    tag = "operate",
+    params(NameParams),
+    request_body = TopicSettings,
+    responses(
+        (status = 200, description = "It is set", body = Topic),
+        (status = 409, description = "Too many topics have one", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn set_named(
+    State(api): State<Api>,
+    Params(params): Params<NameParams>,
+    Json(settings): Json<TopicSettings>,
+) -> Result<response::Json<Topic>, Problem> {
+    change(&api, &api.topic(&params.name)?, settings).await
+}
+
+async fn change(api: &Api, topic: &message::Topic, settings: TopicSettings) -> Result<response::Json<Topic>, Problem> {
+    api.handle().set_slow_consumer(topic, settings.slow_consumer.map(|name| name.0))?;
+    look_at(api, topic).await
 }

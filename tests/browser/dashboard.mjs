@@ -71,6 +71,17 @@ const scenarios = {
     });
   },
 
+  /** Something was published before the page is opened: it shows at once. */
+  async history(url) {
+    await withPage(async (page) => {
+      await page.goto(url);
+      await state(page, 'running');
+      const chart = page.locator('.chart', { hasText: 'Time to last recipient' });
+      await chart.locator('.none').waitFor({ state: 'hidden' });
+      assert.match(await chart.locator('.plot').getAttribute('aria-label'), /^Time to last recipient/);
+    });
+  },
+
   /** The server wants TOKEN. */
   async token(url, token) {
     await withPage(async (page, complaints) => {

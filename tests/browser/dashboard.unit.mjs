@@ -58,6 +58,26 @@ test('a silence and a restart are gaps, and nothing is counted across a restart'
   assert.equal(history.newest.drops['queue-full'], null);
 });
 
+test('what the server remembers comes first, and live reports go on from there', () => {
+  const sample = (uptime) => ({
+    uptime_s: uptime, connections: 40, connections_by_shard: [25, 15], bytes_per_connection: 900,
+    messages_in: 0, messages_out: uptime * 100, queued_messages: 3, dropped: { 'queue-full': uptime * 2, closed: 0 },
+    time_to_last: [0, uptime * 9, uptime, 0],
+  });
+  const past = { uptime_s: 12.9, bucket_ends_us: [1, 2, 4, null], samples: [10, 11, 12, 12.8].map(sample) };
+  const history = new History();
+  history.push(report(5), 900);
+  history.fill(past, 1000);
+  // What was seen before the samples begin stays; the sample that is too fresh for a rate goes.
+  assert.deepEqual(history.points.map((p) => (p.gap ? 'gap' : Math.round(p.t * 10) / 10)), [900, 'gap', 997.1, 998.1, 999.1]);
+  const { out, drops, balance, p50, p99 } = history.newest;
+  assert.deepEqual({ out, drops, balance, p50, p99 }, { out: 100, drops: { 'queue-full': 2, closed: 0 }, balance: [25, -25], p50: 2, p99: 4 });
+  history.push(report(13), 1000.1);
+  assert.equal(history.newest.out, 100);
+  history.fill({ ...past, samples: [] }, 1001);
+  assert.equal(history.newest.out, 100);
+});
+
 test('the history is bounded by time', () => {
   const history = new History();
   for (let t = 0; t < 2000; t += 1) history.push(report(t), t);

@@ -82,6 +82,32 @@ fn a_message_published_on_the_page_reaches_its_subscriber_and_shows_its_receipt(
 }
 
 #[test]
+fn the_page_shows_what_happened_before_it_was_opened() {
+    if !can_browse() {
+        return;
+    }
+    let (program, url) = serve(&["--client-publish"]);
+    let mut subscriber = program.client(Framing::Line);
+    assert_eq!(subscriber.ask("SUB a"), "OK SUB a");
+    // A sample without the publish, then one with it: the chart shows what lies between.
+    let addr = url.strip_prefix("http://").unwrap();
+    let past = || crate::support::get(addr, "/v1/history");
+    let has = |zeros: bool| {
+        let past: serde_json::Value = serde_json::from_str(&past()).unwrap();
+        let spans = |sample: &serde_json::Value| -> u64 {
+            sample["time_to_last"].as_array().unwrap().iter().filter_map(serde_json::Value::as_u64).sum()
+        };
+        // The newest is too fresh for the page.
+        let samples = past["samples"].as_array().unwrap();
+        samples.iter().rev().skip(1).any(|sample| (spans(sample) == 0) == zeros)
+    };
+    crate::support::wait_until("there are samples before the publish", || has(true));
+    assert!(program.client(Framing::Line).ask("PUB a x").starts_with("OK PUB "));
+    crate::support::wait_until("there are samples after the publish", || has(false));
+    Script::start(&["dashboard.mjs", "history", &url]).succeed();
+}
+
+#[test]
 fn the_page_asks_for_the_token_until_it_is_right() {
     if !can_browse() {
         return;

@@ -1,8 +1,6 @@
 //! What the files in `deploy/` say of metrics is held against a running server.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 
 use corecast::Framing;
 
@@ -32,13 +30,7 @@ fn exposed() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 pub(crate) fn scrape(control: &str) -> String {
-    let mut stream = TcpStream::connect(control).unwrap();
-    stream.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {control}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-    text.split_once("\r\n\r\n").unwrap().1.to_owned()
+    crate::support::get(control, "/metrics")
 }
 
 /// Words that begin as metrics do, each with what stands between the braces after it.

@@ -150,16 +150,19 @@ impl Push<'_> {
     }
 
     fn one(&self, payload: &[u8]) -> Result<(), CommandError> {
+        let receipt = self.query();
         let path = match &self.target {
-            Target::All => "/v1/broadcast".to_owned(),
+            Target::All => format!("/v1/broadcast{receipt}"),
             Target::Topic(topic) => {
-                format!("/v1/topics/{}/messages", utf8_percent_encode(topic.as_str(), NON_ALPHANUMERIC))
+                // Not in the path, where proxies may decode slashes and fold dots.
+                let name = utf8_percent_encode(topic.as_str(), NON_ALPHANUMERIC);
+                format!("/v1/topic/messages?name={name}{}", receipt.replacen('?', "&", 1))
             }
-            Target::Conn(id) => format!("/v1/connections/{id}/messages"),
+            Target::Conn(id) => format!("/v1/connections/{id}/messages{receipt}"),
         };
         let mut headers = vec![("Content-Type", "application/octet-stream")];
         headers.extend(self.args.slow_consumer.map(|policy| (POLICY_HEADER, policy.name())));
-        let answer = self.client.post(&format!("{path}{}", self.query()), &headers, payload)?;
+        let answer = self.client.post(&path, &headers, payload)?;
         match answer.json()? {
             Said::Problem(_) => return Err(answer.foreign()),
             said => self.show(&said, answer.text.trim_end()),

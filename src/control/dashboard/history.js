@@ -3,6 +3,8 @@
 export const WINDOW_S = 300;
 /** Reports come once a second; a longer silence is a gap, not a straight line. */
 const GAP_S = 2.5;
+/** What the server remembers ends so long before the first report. */
+const LEAST_S = 0.5;
 /** Publishes of so many seconds make one quantile: one second of a quiet server has too few. */
 const QUANTILE_S = 10;
 /** Connections from which memory per connection says something; and the balance, connections per shard. */
@@ -50,6 +52,21 @@ export class History {
     return restarted;
   }
 
+  /**
+   * Takes what the server remembers, in place of what was seen here at that time. Reports go on from there.
+   * @param {{uptime_s: number, bucket_ends_us: (number|null)[], samples: object[]}} past the answer to v1/history
+   */
+  fill(past, at) {
+    const when = ({ uptime_s: uptime }) => at - (past.uptime_s - uptime);
+    // The next report may come at once, and a rate over so short a time would say nothing.
+    const samples = past.samples.filter(({ uptime_s: uptime }) => past.uptime_s - uptime >= LEAST_S);
+    if (samples.length === 0) return;
+    const first = when(samples[0]);
+    this.points = this.points.filter(({ t }) => t < first);
+    this.#last = null;
+    for (const sample of samples) this.push(report(sample, past.bucket_ends_us), when(sample));
+  }
+
   /** The newest point, or null. */
   get newest() {
     return this.points.at(-1) ?? null;
@@ -67,6 +84,17 @@ export class History {
     newest.p50 = quantile(sums, 0.5);
     newest.p99 = quantile(sums, 0.99);
   }
+}
+
+/** A sample of the server's history in the shape of its reports. */
+function report(sample, ends) {
+  const { connections_by_shard: shards, time_to_last: counts, messages_in, messages_out, queued_messages, dropped, ...rest } = sample;
+  return {
+    ...rest,
+    totals: { messages_in, messages_out, queued_messages, dropped },
+    shards: shards.map((connections) => ({ connections })),
+    time_to_last_us: { buckets: counts.map((count, n) => ({ up_to: ends[n], count })) },
+  };
 }
 
 /** One report, and the report before it for what happened in between. */

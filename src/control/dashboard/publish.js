@@ -13,7 +13,9 @@ const make = (tag, className, ...children) => {
 /** The path for a target, with `receipt=true`. */
 function path(to, name) {
   if (to === 'everyone') return 'v1/broadcast?receipt=true';
-  return `v1/${to === 'topic' ? 'topics' : 'connections'}/${encodeURIComponent(name)}/messages?receipt=true`;
+  if (to === 'connection') return `v1/connections/${encodeURIComponent(name)}/messages?receipt=true`;
+  // Not in the path, where proxies may decode slashes and fold dots.
+  return `v1/topic/messages?name=${encodeURIComponent(name)}&receipt=true`;
 }
 
 /** What is wrong with the name, in the user's words; null: nothing. */

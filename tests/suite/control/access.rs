@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use corecast::Config;
 use corecast::control::{Control, ControlError, ControlLimits, ControlOptions, TokenError};
 
 use super::http::Http;
@@ -201,4 +202,95 @@ fn pages_of_other_sites_cannot_call_a_server_without_a_token() {
         assert_eq!(http.get("/v1/stats").status, 200, "{name}");
     }
     assert_eq!(plane.sum(|shard| shard.publishes.get()), 2, "one publish, on each of two shards");
+}
+
+/// The status of a GET of the statistics with these header lines, and nothing else.
+fn status(addr: std::net::SocketAddr, request: &str, headers: &[String]) -> u16 {
+    let mut http = Http::connect(addr);
+    let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    http.stream.write_all(format!("{request} HTTP/1.1\r\n{lines}\r\n").as_bytes()).unwrap();
+    http.response(false).status
+}
+
+#[test]
+fn pages_of_origins_that_are_listed_may_call_and_patterns_open_nothing() {
+    let listed = ["https://ops.example", "https://*.example.org", "http://localhost:*", "null", "*"];
+    let plane = Plane::over(Fixture::hub(Config {
+        allow_origin: listed.iter().map(|origin| origin.parse().unwrap()).collect(),
+        host: vec!["push.example".parse().unwrap()],
+        ..config()
+    }));
+    let own = plane.addr();
+    let with = |host: &str, more: &[&str]| {
+        let lines: Vec<_> =
+            [format!("Host: {host}")].into_iter().chain(more.iter().map(|line| (*line).into())).collect();
+        status(own, "GET /v1/stats", &lines)
+    };
+    let own = own.to_string();
+    // As a proxy sends it that changes Host.
+    assert_eq!(with(&own, &["Origin: https://ops.example"]), 200);
+    assert_eq!(with(&own, &["Origin: https://OPS.example:443", "Sec-Fetch-Site: cross-site"]), 200);
+    // As one that doesn't.
+    assert_eq!(with("push.example", &["Origin: https://push.example"]), 200);
+    assert_eq!(with("push.example", &["Origin: http://push.example", "X-Forwarded-Proto: https"]), 403);
+    assert_eq!(with("localhost:9", &["Origin: https://localhost:9", "X-Forwarded-Proto: https, http"]), 200);
+    assert_eq!(with("localhost:9", &["Origin: https://localhost:9"]), 403, "the scheme is another");
+    assert_eq!(with("other.example", &["Origin: https://ops.example"]), 403, "a name that may be anybody's");
+    for origin in [
+        "http://ops.example",
+        "https://ops.example:8443",
+        "https://a.example.org",
+        "http://localhost:1",
+        "null",
+        "https://x",
+    ] {
+        assert_eq!(with(&own, &[&format!("Origin: {origin}")]), 403, "{origin}");
+    }
+}
+
+#[test]
+fn what_other_sites_make_a_browser_load_is_refused() {
+    let plane = Plane::hub();
+    let host = format!("Host: {}", plane.addr());
+    let with = |request: &str, more: &[&str]| {
+        let lines: Vec<_> = [host.clone()].into_iter().chain(more.iter().map(|line| (*line).into())).collect();
+        status(plane.addr(), request, &lines)
+    };
+    for site in ["cross-site", "same-site", "unheard-of"] {
+        let site = format!("Sec-Fetch-Site: {site}");
+        for request in
+            ["GET /v1/stats", "GET /metrics", "GET /openapi.json", "GET /assets/api.js", "POST /v1/broadcast"]
+        {
+            assert_eq!(with(request, &[&site, "Sec-Fetch-Mode: no-cors"]), 403, "{request} {site}");
+            assert_eq!(with(request, &[&site, "Sec-Fetch-Mode: navigate"]), 403, "{request} {site}");
+        }
+        assert_eq!(with("GET /", &[&site, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"]), 200, "a link");
+        assert_eq!(with("GET /", &[&site, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"]), 403, "a frame");
+        assert_eq!(with("GET /", &[&site, "Sec-Fetch-Mode: no-cors"]), 403);
+        assert_eq!(with("GET /healthz", &[&site]), 200);
+    }
+    for site in ["same-origin", "none"] {
+        assert_eq!(with("GET /v1/stats", &[&format!("Sec-Fetch-Site: {site}")]), 200);
+    }
+    assert_eq!(plane.sum(|shard| shard.publishes.get()), 0);
+}
+
+#[test]
+fn a_request_that_names_two_servers_or_two_pages_is_refused() {
+    let plane = Plane::hub();
+    let own = plane.addr();
+    let (host, evil) = (format!("Host: {own}"), "Host: evil.example".to_owned());
+    let origin = format!("Origin: http://{own}");
+    let foreign = "Origin: http://evil.example".to_owned();
+    for path in ["/v1/stats", "/healthz", "/"] {
+        let get = format!("GET {path}");
+        assert_eq!(status(own, &get, &[host.clone(), host.clone()]), 400, "{path}");
+        assert_eq!(status(own, &get, &[host.clone(), evil.clone()]), 400, "{path}");
+        assert_eq!(status(own, &get, &[host.clone(), origin.clone(), foreign.clone()]), 400, "{path}");
+        assert_eq!(status(own, &format!("GET http://evil.example{path}"), &[host.clone()]), 400, "{path}");
+    }
+    assert_eq!(status(own, "GET http://evil.example/v1/stats", &[evil]), 403);
+    assert_eq!(status(own, "GET http://evil.example/v1/stats", &[]), 403);
+    assert_eq!(status(own, &format!("GET http://{own}/v1/stats"), &[host.clone()]), 200);
+    assert_eq!(status(own, &format!("GET http://{own}/v1/stats"), &[host, origin]), 200);
 }

@@ -3,6 +3,7 @@
 mod access;
 mod drain;
 mod events;
+mod history;
 mod http;
 mod metrics;
 mod openapi;

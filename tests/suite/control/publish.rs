@@ -67,13 +67,74 @@ fn any_bytes_and_any_topic_go_through() {
     for bad in ["a%20b", "%0A", "%FF", &"x".repeat(256), "%E2%80%83"] {
         http.post(&format!("/v1/topics/{bad}/messages"), "x").is_problem(400, "bad-topic");
     }
-    for bad in ["receipt=1", "receipt=", "reciept=true", "receipt=true&receipt=true"] {
-        http.post(&format!("/v1/broadcast?{bad}"), "x").is_problem(400, "bad-query");
+    for (bad, said) in [
+        ("receipt=", "receipt is ``; write receipt=true or receipt=false"),
+        ("receipt=maybe", "receipt is `maybe`; write receipt=true"),
+        ("reciept=true", "no parameter `reciept` here; this call takes receipt"),
+        ("receipt[]=true", "no parameter `receipt[]`"),
+        ("receipt=true&receipt=true", "`receipt` is there more than once"),
+        ("receipt=%FF", "not UTF-8"),
+    ] {
+        let refused = http.post(&format!("/v1/broadcast?{bad}"), "x");
+        refused.is_problem(400, "bad-query");
+        assert!(refused.text().contains(said), "{}", refused.text());
     }
     for bad in ["Corecast-Slow-Consumer: later", "Corecast-Slow-Consumer:", "Corecast-Slow-Consumer: SKIP"] {
         http.send("POST", "/v1/broadcast", &[bad], b"x").is_problem(400, "bad-policy");
     }
     assert_eq!(plane.sum(|shard| shard.publishes.get()), 12, "nothing of what was refused was published");
+}
+
+#[test]
+fn a_flag_is_understood_as_people_write_it() {
+    let plane = Plane::hub();
+    let mut http = plane.http();
+    for (query, status) in [
+        ("receipt", 200),
+        ("receipt=1", 200),
+        ("receipt=yes", 200),
+        ("receipt=True", 200),
+        ("receipt=on", 200),
+        ("receipt=0", 202),
+        ("receipt=no", 202),
+        ("receipt=False", 202),
+        ("&", 202),
+    ] {
+        assert_eq!(http.post(&format!("/v1/broadcast?{query}"), "x").status, status, "{query}");
+    }
+}
+
+#[test]
+fn a_topic_may_be_named_in_the_query_whatever_its_name() {
+    let plane = Plane::hub();
+    let mut client = plane.client(Framing::Length);
+    let mut http = plane.http();
+    for (topic, value) in [
+        ("a/b", "a/b"),
+        ("a//b/", "a%2F%2Fb%2F"),
+        (".", "."),
+        ("..", ".."),
+        ("../x", "../x"),
+        ("a+b", "a%2Bb"),
+        ("?#&", "?%23%26"),
+        ("é", "%C3%A9"),
+    ] {
+        assert_eq!(client.ask(format!("SUB {topic}")), format!("OK SUB {topic}"));
+        let receipt = http.post(&format!("/v1/topic/messages?receipt=1&name={value}"), "x").json();
+        assert_eq!(receipt["written"], json!(1), "{topic}");
+        assert_eq!(client.recv(), format!("MSG {topic} x"));
+        let found = http.get(&format!("/v1/topic?name={value}")).json();
+        assert_eq!((&found["topic"], &found["subscribers"]), (&json!(topic), &json!(1)));
+        let headers = ["Content-Type: application/x-www-form-urlencoded"];
+        let body = br#"{"slow_consumer":"keep-latest"}"#;
+        let set = http.send("PUT", &format!("/v1/topic?name={value}"), &headers, body).json();
+        assert_eq!(set["slow_consumer"], "keep-latest", "{topic}");
+    }
+    assert_eq!(http.post("/v1/topic/messages?name=a", "x").status, 202);
+    for bad in ["", "?name", "?name=", "?topic=a", "?name=a&name=b", "?name=a+b", "?name=%FF"] {
+        assert_eq!(http.post(&format!("/v1/topic/messages{bad}"), "x").status, 400, "{bad}");
+        assert_eq!(http.get(&format!("/v1/topic{bad}")).status, 400, "{bad}");
+    }
 }
 
 #[test]
@@ -171,8 +232,10 @@ fn while_a_shard_is_behind_publishes_are_refused_whole() {
     // The queue is full, so every publish to that shard is refused. The rest of the API goes on.
     http.post("/v1/broadcast?receipt=true", "x").is_problem(503, "busy");
     http.get("/v1/topics").is_problem(503, "busy");
-    let answers = batch(&plane, "", "{\"broadcast\":true,\"payload\":\"x\"}\n");
-    assert_eq!(answers[0]["code"], "busy");
+    let headers = ["Content-Type: application/x-ndjson"];
+    let response = http.send("POST", "/v1/batch", &headers, b"{\"broadcast\":true,\"payload\":\"x\"}\n");
+    assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
+    assert!(response.text().contains("\"busy\""), "{}", response.text());
     assert_eq!(http.get("/v1/stats").status, 200);
     assert_eq!(http.get("/metrics").status, 200);
 
@@ -277,9 +340,62 @@ nonsense
     let accepted = batch(&plane, "", "{\"topic\":\"a\",\"payload\":\"\"}\n");
     assert_eq!(accepted[0].as_object().unwrap().len(), 1, "an id and nothing else");
     assert!(batch(&plane, "", "").is_empty());
-    plane.http().post("/v1/batch", "{}").is_problem(415, "unsupported-media-type");
+    plane
+        .http()
+        .send("POST", "/v1/batch", &["Content-Type: text/css"], b"{}")
+        .is_problem(415, "unsupported-media-type");
     let headers = ["Content-Type: application/x-ndjson"];
-    plane.http().send("POST", "/v1/batch", &headers, &b"\n".repeat(10_002)).is_problem(413, "message-too-large");
+    for large in [b"\n".repeat(10_002), b"{}".repeat(10_001)] {
+        plane.http().send("POST", "/v1/batch", &headers, &large).is_problem(413, "message-too-large");
+    }
+}
+
+#[test]
+fn a_batch_as_curl_sends_it_is_understood() {
+    let plane = Plane::hub();
+    let mut client = plane.client(Framing::Length);
+    assert_eq!(client.ask("SUB a"), "OK SUB a");
+    // Without --data-binary curl takes the line feeds out of a file.
+    let body = "{\"topic\":\"a\",\"payload\":\"1\"}{\"topic\":\"a\",\"payload\":\"}{\"}\r {\"broadcast\":true,\"payload\":\"3\"}";
+    for kind in ["application/x-www-form-urlencoded", "text/plain; charset=utf-8", "application/json"] {
+        let header = format!("Content-Type: {kind}");
+        let response = plane.http().send("POST", "/v1/batch", &[&header], body.as_bytes());
+        assert_eq!((response.status, response.text().lines().count()), (200, 3), "{}", response.text());
+        assert_eq!([client.recv(), client.recv(), client.recv()], ["MSG a 1", "MSG a }{", "ALL 3"]);
+    }
+    let id: u64 = client.id().to_string().parse().unwrap();
+    let response = batch(&plane, "", format!("\u{feff}{{\"connection\":{id},\"payload\":\"x\"}}\r\n"));
+    assert!(response[0]["id"].is_string(), "{response:?}");
+    assert_eq!(client.recv(), "SELF x");
+}
+
+#[test]
+fn a_batch_of_which_nothing_was_published_says_so_by_its_status_and_why_line_by_line() {
+    let plane = Plane::hub();
+    let headers = ["Content-Type: application/x-ndjson"];
+    for (line, said) in [
+        (" ", "the line is empty"),
+        ("hello", "the line is not JSON (expected value at byte 1)"),
+        ("{\"topic\":\"a\"", "must stand on one line"),
+        ("[{\"topic\":\"a\",\"payload\":\"x\"}]", "write each object on a line of its own"),
+        ("7", "the line is not an object"),
+        ("{\"topic\":\"a\",\"message\":\"x\"}", "there is no key \"message\" in a line, only topic, "),
+        ("{\"topic\":7,\"payload\":\"x\"}", "\"topic\" must be text"),
+        ("{\"topic\":\"a\",\"payload\":{\"x\":1}}", "\"payload\" must be text"),
+        ("{\"broadcast\":\"yes\",\"payload\":\"x\"}", "\"broadcast\" must be true or false"),
+        ("{\"topic\":\"a\",\"payload\":\"x\",\"slow_consumer\":\"later\"}", "\"slow_consumer\" must be skip, "),
+        ("{\"topic\":\"a\",\"payload\":\"x\"}nonsense", "the line is not JSON (trailing characters"),
+        ("{\"topic\":\"a\"}", "a line has one payload: "),
+        ("{\"payload\":\"a\"}", "a line has one target: "),
+    ] {
+        let response = plane.http().send("POST", "/v1/batch", &headers, format!("{line}\n").as_bytes());
+        assert_eq!((response.status, response.header("content-type")), (400, Some("application/x-ndjson")), "{line}");
+        let answer: Value = serde_json::from_str(response.text().lines().next().unwrap()).unwrap();
+        assert_eq!(answer["code"], "bad-body", "{line}");
+        assert!(answer["detail"].as_str().unwrap().contains(said), "{line}: {answer}");
+    }
+    let half = "{\"topic\":\"a\",\"payload\":\"x\"}\nnonsense\n";
+    assert_eq!(plane.http().send("POST", "/v1/batch", &headers, half.as_bytes()).status, 200);
 }
 
 #[test]

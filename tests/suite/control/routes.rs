@@ -137,6 +137,29 @@ fn paths_and_methods_that_are_not_there_are_explained() {
         http.get(path).is_problem(404, "not-found");
     }
     http.post("/v1/topics//messages", "x").is_problem(400, "bad-topic");
+    for (path, meant) in [
+        ("/v1/topics/a/b/messages", "/v1/topics/a%2Fb/messages; or name it in the query"),
+        ("/v1/topics/a/b/messages", "/v1/topic/messages?name=a/b;"),
+        ("/v1/topics/a/b", "/v1/topic?name=a/b;"),
+        ("/v1/topics/a//b/", "/v1/topic?name=a//b;"),
+        ("/v1/topics/", "the topic's name is missing: write /v1/topics/TOPIC;"),
+        ("/v1/topics/a/", "did you mean /v1/topics/a?"),
+        ("/v1/topics/a/messages/", "did you mean /v1/topics/a/messages?"),
+        ("/v1/topic/a/messages", "/v1/topic/messages?name=a/b"),
+        ("//v1//broadcast", "did you mean /v1/broadcast?"),
+        ("/v1/stats/", "did you mean /v1/stats?"),
+        ("/metrics/", "did you mean /metrics?"),
+        ("/health", "did you mean /healthz?"),
+        ("/ws", "this is the control address"),
+        ("/v1/publish", "did you mean /v1/topic/messages?name=TOPIC?"),
+        ("/nope/%3Cb%3E", "there is nothing here;"),
+    ] {
+        for method in ["GET", "POST"] {
+            let response = http.send(method, path, &[], b"");
+            response.is_problem(404, "not-found");
+            assert!(response.text().contains(meant), "{path}: {}", response.text());
+        }
+    }
     for (method, path, allow) in [
         ("GET", "/v1/broadcast", "POST"),
         ("POST", "/v1/stats", "GET,HEAD"),
@@ -161,7 +184,22 @@ fn paths_and_methods_that_are_not_there_are_explained() {
         assert_eq!(get.header("content-type"), head.header("content-type"));
     }
     assert_eq!((http.get("/healthz").text(), http.get("/readyz").text()), ("ok", "ready"));
+    for path in ["/metrics", "/openapi.json", "/v1/stats", "/nope", "/healthz", "/v1/broadcast"] {
+        let response = http.get(path);
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("cache-control", "no-store"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(response.header(name), Some(value), "{path}");
+        }
+    }
     let page = http.get("/");
+    assert_eq!(
+        (page.header("x-content-type-options"), page.header("cache-control")),
+        (Some("nosniff"), Some("no-cache"))
+    );
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
 }

@@ -6,6 +6,8 @@ mod program;
 mod random;
 mod server;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -52,6 +54,18 @@ pub(crate) fn node_has(package: &str) -> bool {
 pub(crate) fn can_browse() -> bool {
     let chromium = std::env::var_os("CHROMIUM").is_some() || Path::new("/usr/bin/chromium").exists();
     node_has("playwright-core") && is_here("chromium", chromium)
+}
+
+/// What a control plane answers to a GET.
+#[track_caller]
+pub(crate) fn get(control: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(control).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {control}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    text.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 /// Waits until something holds.
