@@ -373,6 +373,21 @@ unit_agrees_with_limits_and_settings() {
     (($(unit TimeoutStopSec) > ${drain%s} + 10))
 }
 
+# The service's user does not exist while the service is down, and can't be given a file: systemd hands the token over.
+token_can_be_read_by_the_dynamic_user() {
+    local key=control_token_file name
+    name=$(sed -n 's|^# LoadCredential=\([a-z-]*\):/.*|\1|p' "$here/corecast.service")
+    [[ -n $name ]]
+    grep -Fq -- "--${key//_/-} %d/$name" "$here/corecast.service"
+    grep -Fq "LoadCredential=$name:" "$here/README.md"
+    needs systemd-analyze
+    # The drop-in that the README shows, in a unit that is verified.
+    local copy=$scratch/credential.service
+    sed "s|^ExecStart=[^ ]*|ExecStart=$(command -v true)|; s|^# LoadCredential=|LoadCredential=|" "$here/corecast.service" >"$copy"
+    systemd-analyze verify --man=no "$copy" >"$scratch/out" 2>&1 || { cat "$scratch/out" && return 1; }
+    no_lines < <(grep -Ev "Unknown key( name)? '(RestartSteps|RestartMaxDelaySec)'|^$" "$scratch/out")
+}
+
 # ---- Filters ------------------------------------------------------------------------------------
 
 run_under() { python3 "$here/seccomp_run.py" "$@"; }
@@ -399,11 +414,24 @@ parameters = ctypes.create_string_buffer(120)
 ring = libc.syscall(425, 8, parameters)  # io_uring_setup has this number everywhere
 if ring < 0:
     sys.exit(f"io_uring_setup: {os.strerror(ctypes.get_errno())}")
-if "free" not in sys.argv and (libc.mount(b"", b"", b"", 0, None) != -1 or ctypes.get_errno() != errno.EPERM):
-    sys.exit(f"mount was not refused by the filter: {os.strerror(ctypes.get_errno())}")
+if "free" in sys.argv:
+    sys.exit()
+def refused(name, result):
+    if result != -1 or ctypes.get_errno() != errno.EPERM:
+        sys.exit(f"{name} was not refused by the filter: {os.strerror(ctypes.get_errno())}")
+refused("mount", libc.mount(b"", b"", b"", 0, None))
+# To the user that it is already, which anybody may without a filter.
+refused("setuid", libc.setuid(os.getuid()))
+# Other families of sockets a unit refuses by RestrictAddressFamilies.
+if "netlink" in sys.argv:
+    refused("a netlink socket", libc.socket(16, 3, 0))
 PY
     python3 "$scratch/calls.py" free || skip 'this kernel lets nobody use io_uring'
-    run_under "$1" python3 "$scratch/calls.py"
+    if [[ $1 == *.json ]]; then
+        run_under "$1" python3 "$scratch/calls.py" netlink
+    else
+        run_under "$1" python3 "$scratch/calls.py"
+    fi
 }
 
 program() {
@@ -414,18 +442,22 @@ program() {
     return 1
 }
 
-# server_runs_under FILE: the program starts, answers a client and drains under the filter.
+# server_runs_under FILE: the program starts, answers a client, shows its dashboard, publishes and drains under the
+# filter, and so does `push`.
 server_runs_under() {
     needs_filters "$1"
     local server
     server=$(program) || skip 'there is no program yet; cargo build makes it'
     cat >"$scratch/client.py" <<'PY'
-import signal, socket, subprocess, sys, time
+import signal, socket, subprocess, sys, time, urllib.request
 
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
-flags = ["serve", "--listen", f"line=127.0.0.1:{port}", "--control", "127.0.0.1:0", "--drain-time", "1s"]
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    control = f"127.0.0.1:{probe.getsockname()[1]}"
+flags = ["serve", "--listen", f"line=127.0.0.1:{port}", "--control", control, "--drain-time", "1s"]
 server = subprocess.Popen(sys.argv[1:] + flags)
 try:
     deadline = time.monotonic() + 20
@@ -441,6 +473,12 @@ try:
     answer = client.makefile("rb").readline()
     if answer != b"PONG corecast\n":
         sys.exit(f"the server answered {answer!r}")
+    for path in ["/", "/metrics", "/v1/connections"]:
+        with urllib.request.urlopen(f"http://{control}{path}", timeout=20) as response:
+            response.read()
+    push = subprocess.run(sys.argv[1:] + ["push", "--all", "hello", "--control", f"http://{control}"])
+    if push.returncode != 0:
+        sys.exit(f"push ended with {push.returncode}")
     server.send_signal(signal.SIGTERM)
     if server.wait(timeout=20) != 0:
         sys.exit(f"the server ended with {server.returncode}")
@@ -559,10 +597,11 @@ check 'tune.sh: revert writes nowhere but in /proc/sys' tune_revert_stays_in_pro
 check 'corecast.service: systemd-analyze verify' unit_is_valid
 check 'corecast.service: systemd-analyze security' unit_is_sandboxed
 check 'corecast.service: limits and drain time agree with the other files' unit_agrees_with_limits_and_settings
+check 'corecast.service: the token reaches the dynamic user' token_can_be_read_by_the_dynamic_user
 check 'seccomp.json: well formed, nothing missing, nothing dangerous' profile_is_well_formed "$here/seccomp.json"
-check 'seccomp.json: the kernel takes it; a ring is allowed, a mount is not' filter_holds "$here/seccomp.json"
+check 'seccomp.json: the kernel takes it; a ring is allowed, a mount, another user or netlink is not' filter_holds "$here/seccomp.json"
 check 'seccomp.json: the server runs under it' server_runs_under "$here/seccomp.json"
-check 'corecast.service: its filter allows a ring and no mount' filter_holds "$here/corecast.service"
+check 'corecast.service: its filter allows a ring, no mount and no other user' filter_holds "$here/corecast.service"
 check 'corecast.service: the server runs under its filter' server_runs_under "$here/corecast.service"
 check 'Dockerfile: agrees with the settings' image_agrees_with_settings
 check 'prometheus: the scrape config is valid' scrape_config_is_valid

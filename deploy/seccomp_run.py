@@ -37,8 +37,14 @@ REFUSED = set(
     """acct add_key bpf chroot clock_settime delete_module finit_module fsopen init_module ioperm iopl kexec_file_load
     kexec_load keyctl mount mount_setattr move_mount name_to_handle_at open_by_handle_at open_tree perf_event_open
     personality pidfd_getfd pivot_root process_vm_readv process_vm_writev ptrace quotactl reboot request_key
-    setdomainname sethostname setns settimeofday swapoff swapon syslog umount2 unshare userfaultfd vhangup""".split()
+    setdomainname sethostname setns settimeofday swapoff swapon syslog umount2 unshare userfaultfd vhangup
+    capset execveat setfsgid setfsuid setgid setgroups setregid setresgid setresuid setreuid setuid
+    chmod chown fchmod fchmodat fchown fchownat lchown link linkat mkdir mkdirat mknod mknodat rename renameat renameat2
+    rmdir symlink symlinkat unlink unlinkat""".split()
 )
+
+# Families of sockets that the server makes: AF_UNIX, AF_INET, AF_INET6.
+FAMILIES = {1, 2, 10}
 
 PROFILE_KEYS = {"defaultAction", "defaultErrnoRet", "architectures", "syscalls"}
 RULE_KEYS = {"comment", "names", "action", "errnoRet", "args"}
@@ -124,6 +130,10 @@ def faults(profile, lib):
         for arg in rule.get("args", []):
             if arg.keys() - ARG_KEYS or arg.get("op") not in OPERATORS or not {"index", "value"} <= arg.keys():
                 yield f"{where}: {arg} is no argument test"
+        if "socket" in rule.get("names", []) and rule.get("action") == "SCMP_ACT_ALLOW":
+            tests = [(arg.get("index"), arg.get("op"), arg.get("value")) for arg in rule.get("args", [])]
+            if not any(index == 0 and op == "SCMP_CMP_EQ" and value in FAMILIES for index, op, value in tests):
+                yield f"{where}: it allows sockets of families that the server doesn't make"
         for name in rule.get("names", []):
             if lib.seccomp_syscall_resolve_name(name.encode()) == NO_SUCH_NAME:
                 yield f"{where}: libseccomp knows no system call {name}"
