@@ -113,6 +113,10 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_memory: Option<usize>,
+    /// Bytes that all connections together may hold; those that hold the most are closed when it is more. 0: half of max-memory, or a quarter of the machine's memory
+    #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    buffers_max: Option<usize>,
     /// New connections a second, over all shards; more wait in the backlog. 0: no limit
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -139,6 +139,33 @@ pub(crate) const ABSENCE_MS: u64 = 1_000;
 /// events takes some microseconds.
 pub(crate) const SLICE_MS: u64 = 5;
 
+/// Slots of a shard's table that are looked at for connections that hold much memory, when it must be given back: some
+/// milliseconds' worth. In a larger table the next look begins where this one ended.
+pub(crate) const RECLAIM_SLOTS: u32 = 131_072;
+
+/// Connections that are closed for it at once.
+pub(crate) const RECLAIM_CLOSES: usize = 4_096;
+
+/// Milliseconds between two times that connections are closed since the process has more memory than `max_memory`. What
+/// was given back shows only after the allocator has handed it to the system.
+pub(crate) const RECLAIM_EVERY_MS: u64 = 2_000;
+
+/// Then none is closed while all hold less than one in so many of `buffers_max`: something else has the memory.
+pub(crate) const RECLAIM_SHARE: usize = 8;
+
+/// Messages that the queue of a spare outbox has room for.
+pub(crate) const SPARE_OUTBOX_MESSAGES: usize = 64;
+
+/// `buffers_max` where it is not set: one in so many of `max_memory`, or of the memory of the machine or of its control
+/// group.
+pub(crate) const BUFFERS_OF_MAX_MEMORY: usize = 2;
+
+/// See [`BUFFERS_OF_MAX_MEMORY`].
+pub(crate) const BUFFERS_OF_MACHINE: usize = 4;
+
+/// Bytes of `buffers_max` where nothing is known of the machine.
+pub(crate) const BUFFERS_UNKNOWN: usize = 1024 * 1024 * KIB;
+
 /// Milliseconds of one tick of the timing wheel. Timeouts are late by at most one tick.
 pub(crate) const TICK_MS: u64 = 250;
 
@@ -327,6 +354,11 @@ pub struct Config {
     /// Bytes of resident memory above which new connections are refused; zero: no limit.
     #[serde(with = "bytes_text")]
     pub max_memory: usize,
+    /// Bytes that all connections together may hold: messages that have not come in whole, and what waits to be written.
+    /// When it is more, those that hold the most, for the longest, are closed. Zero: half of `max_memory`, or where that is
+    /// not set a quarter of the memory of the machine or its control group.
+    #[serde(with = "bytes_text")]
+    pub buffers_max: usize,
     /// New connections a second, over all shards; more wait in the backlog. Zero: no limit.
     pub accept_rate: u32,
     /// Messages, and WebSocket frames of any kind, a second from one connection; one that sends more is read more slowly.
@@ -410,6 +442,7 @@ impl Default for Config {
             cpus: None,
             max_connections: 1_000_000,
             max_memory: 0,
+            buffers_max: 0,
             accept_rate: 0,
             message_rate: 0,
             max_message: 64 * KIB,
@@ -554,6 +587,10 @@ impl Config {
             });
         }
         bytes("queue_bytes_max", self.queue_bytes_max, 1, 1024 * 1024 * KIB)?;
+        if self.buffers_max != 0 {
+            let most = if self.max_memory > 0 { self.max_memory } else { usize::MAX / 2 };
+            bytes("buffers_max", self.buffers_max, self.buffers_least(), most)?;
+        }
         time("read_timeout", self.read_timeout, SECOND / 2, DAY, true)?;
         time("write_timeout", self.write_timeout, SECOND / 2, DAY, true)?;
         time("head_timeout", self.head_timeout, SECOND / 2, DAY, false)?;
@@ -574,6 +611,23 @@ impl Config {
         range("mesh_backlog", self.mesh_backlog, 1, 1 << 20)?;
         range("control_queue", self.control_queue, 1, 1 << 16)?;
         self.validate_control()
+    }
+
+    /// Bytes that one client may hold: a full queue, and a message, whose buffer doubles as it grows.
+    fn buffers_least(&self) -> usize {
+        self.queue_bytes_max + 2 * self.max_message
+    }
+
+    /// `buffers_max`, or what stands for it where it is not set, on a machine or in a control group with so many bytes of
+    /// memory, if that is known.
+    pub fn buffers_max_in(&self, memory: Option<u64>) -> usize {
+        let share = match (self.buffers_max, self.max_memory) {
+            (0, 0) => memory
+                .map_or(BUFFERS_UNKNOWN, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX) / BUFFERS_OF_MACHINE),
+            (0, max_memory) => max_memory / BUFFERS_OF_MAX_MEMORY,
+            (set, _) => return set,
+        };
+        share.max(self.buffers_least())
     }
 
     fn validate_control(&self) -> Result<(), ConfigError> {
@@ -623,6 +677,26 @@ mod tests {
         let config = Config { queue_bytes_max: 1024, ..Config::default() };
         let text = config.validate().unwrap_err().to_string();
         assert!(text.starts_with("queue_bytes_max is 1KiB; a queue must hold one message"), "{text}");
+    }
+
+    #[test]
+    fn the_bound_of_all_buffers_is_a_share_of_what_there_is() {
+        const MIB: usize = 1 << 20;
+        let auto = Config::default();
+        assert_eq!(auto.buffers_max_in(Some(1 << 30)), 256 * MIB);
+        assert_eq!(auto.buffers_max_in(None), BUFFERS_UNKNOWN);
+        assert_eq!(auto.buffers_max_in(Some(1)), auto.buffers_least());
+        let limited = Config { max_memory: 64 * MIB, ..Config::default() };
+        assert_eq!(limited.buffers_max_in(Some(1 << 30)), 32 * MIB);
+        let set = Config { buffers_max: 3 * MIB, ..limited };
+        set.validate().unwrap();
+        assert_eq!(set.buffers_max_in(Some(1 << 30)), 3 * MIB);
+
+        let text = |config: Config| config.validate().unwrap_err().to_string();
+        let small = Config { buffers_max: 383 * KIB, ..Config::default() };
+        assert!(text(small).starts_with("buffers_max is 383KiB; it must be from 384KiB to "));
+        let large = Config { max_memory: 64 * MIB, buffers_max: 65 * MIB, ..Config::default() };
+        assert_eq!(text(large), "buffers_max is 65MiB; it must be from 384KiB to 64MiB");
     }
 
     #[test]

@@ -168,6 +168,11 @@ impl ServerHandle {
         self.inner.registry.open()
     }
 
+    /// Bytes that all connections together may hold: `buffers_max`, or what stands for it where it is not set.
+    pub fn buffers_max(&self) -> usize {
+        self.inner.registry.buffers_max()
+    }
+
     /// Connections that may be open at a time: `max_connections`, or what the limit on open files leaves room for.
     pub fn max_connections(&self) -> usize {
         self.inner.registry.max()

@@ -167,6 +167,9 @@ pub enum SubscribeError {
     /// The topic's name can't be used.
     #[error(transparent)]
     Topic(#[from] TopicError),
+    /// The process has more memory in use than `max_memory`.
+    #[error("the server has no memory for more subscriptions; try again later")]
+    Full,
     /// The connection is closed.
     #[error("the connection is closed")]
     Closed,

@@ -1,6 +1,8 @@
 //! The host the server runs on: limits are raised or found too low, and what forbids io_uring is named, before
 //! anything is started.
 
+mod memory;
+
 use std::io;
 
 use rustix::io::Errno;
@@ -9,6 +11,8 @@ use thiserror::Error;
 
 use crate::config::{FDS_CONTROL, FDS_PER_SHARD, FDS_RESERVED, MEMLOCK_BYTES_MIN, POLLS_PER_RING};
 use crate::sys;
+
+pub(crate) use memory::{group_folders, memory_limit};
 
 /// Why the server can't run on this host.
 #[derive(Debug, Error)]

@@ -169,6 +169,8 @@ reasons! {
         WriteTimeout = "write-timeout",
         /// Its queue was full and the slow-consumer policy is to disconnect.
         SlowConsumer = "slow-consumer",
+        /// All connections together held more memory than allowed, and it was among those that held the most.
+        MemoryPressure = "memory-pressure",
         /// A message was larger than allowed.
         MessageTooLarge = "message-too-large",
         /// What the client sent breaks the rules of its protocol.

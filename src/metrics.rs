@@ -67,7 +67,7 @@ impl Spans {
 }
 
 /// How many close reasons, drop reasons and framings there may be; the enums are held against it at compile time.
-pub(crate) const REASONS_MAX: usize = 16;
+pub(crate) const REASONS_MAX: usize = 32;
 
 /// What one shard counts. Gauges say so; everything else only grows.
 #[derive(Debug, Default)]
@@ -132,6 +132,8 @@ pub struct ShardMetrics {
     pub queued_messages: Counter,
     /// Gauge: bytes that wait in outboxes.
     pub queued_bytes: Counter,
+    /// Gauge: bytes that connections hold: messages that have not come in whole, and what waits to be written.
+    pub held_bytes: Counter,
     /// Gauge: publishes that wait in this shard's queue.
     pub publish_queue: Counter,
     /// Gauge: messages that wait for other shards whose mesh queue is full.

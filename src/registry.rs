@@ -68,11 +68,19 @@ pub(crate) struct Registry {
     /// Resident bytes of the process, as last read by a shard.
     resident: AtomicU64,
     resident_max: Option<u64>,
+    /// Bytes that connections may hold together, and by shard what they hold.
+    buffers_max: usize,
+    held: Box<[Held]>,
     accepts: Option<SharedBucket>,
     /// Refused clients that linger.
     refusals: AtomicUsize,
     started: Instant,
 }
+
+/// Bytes that the connections of one shard hold. Each has a cache line of its own, since it changes often.
+#[derive(Default)]
+#[repr(align(64))]
+struct Held(AtomicUsize);
 
 /// Why a connection was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +100,8 @@ impl Registry {
             placed: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             max,
             resident: AtomicU64::new(0),
+            buffers_max: if config.buffers_max > 0 { config.buffers_max } else { usize::MAX / 2 },
+            held: (0..shards).map(|_| Held::default()).collect(),
             resident_max: (config.max_memory > 0).then_some(config.max_memory as u64),
             accepts: Rate::new(config.accept_rate).map(SharedBucket::new),
             refusals: AtomicUsize::new(0),
@@ -144,6 +154,36 @@ impl Registry {
     /// Whether the resident memory is wanted at all.
     pub(crate) fn limits_memory(&self) -> bool {
         self.resident_max.is_some()
+    }
+
+    /// By how many bytes the process has more memory than it may.
+    pub(crate) fn excess(&self) -> Option<u64> {
+        self.resident.load(Ordering::Relaxed).checked_sub(self.resident_max?).filter(|excess| *excess > 0)
+    }
+
+    /// Shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.placed.len()
+    }
+
+    /// Bytes that connections may hold together.
+    pub(crate) fn buffers_max(&self) -> usize {
+        self.buffers_max
+    }
+
+    /// Notes the bytes that the connections of a shard hold.
+    pub(crate) fn note_held(&self, shard: usize, bytes: usize) {
+        self.held[shard].0.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that the connections of a shard hold.
+    pub(crate) fn held_by(&self, shard: usize) -> usize {
+        self.held[shard].0.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that all connections hold.
+    pub(crate) fn held(&self) -> usize {
+        (0..self.held.len()).map(|shard| self.held_by(shard)).sum()
     }
 
     /// Notes the resident memory of the process.

@@ -29,7 +29,9 @@ fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
     start_log(args)?;
     let config = args.settings.resolve(args.config.as_deref()).map_err(|error| (USAGE, error.to_string()))?;
     if args.check {
-        output::print(&toml::to_string(&config).map_err(|error| (FAULT, error.to_string()))?);
+        let settings = toml::to_string(&config).map_err(|error| (FAULT, error.to_string()))?;
+        let buffers = whole_mib(Server::buffers_max(&config));
+        output::print(&format!("{settings}# in force on this host: buffers_max = \"{buffers}\"\n"));
     }
     let plane = Plane::bind(&config)?;
     let server = start_server(args.app, &config).map_err(|error| {
@@ -82,13 +84,19 @@ fn announce(server: &Server, control: &Running, app: App) {
     let listen: Vec<_> = server.listen().iter().map(ToString::to_string).collect();
     let handle = server.handle();
     tracing::info!(
-        "ready: {} on {}, {} shards, up to {} connections, control plane {}",
+        "ready: {} on {}, {} shards, up to {} connections, up to {} in buffers, control plane {}",
         if app == App::Hub { "hub" } else { "echo" },
         listen.join(" "),
         handle.stats().len(),
         handle.max_connections(),
+        whole_mib(handle.buffers_max()),
         control.addr().map_or("off".into(), |addr| format!("on http://{addr}")),
     );
+}
+
+/// A size for people.
+fn whole_mib(bytes: usize) -> String {
+    corecast::bytes_to_text(if bytes < 1 << 20 { bytes } else { bytes >> 20 << 20 })
 }
 
 /// Time between two log lines that tell how far a drain is.

@@ -105,6 +105,7 @@ impl Server {
         M: Fn(usize) -> H + Clone + Send + 'static,
     {
         config.validate()?;
+        let config = Config { buffers_max: Server::buffers_max(&config), ..config };
         let mut warnings = Vec::new();
         let cpus = place_shards(&config, &mut warnings)?;
         let shards = cpus.len();
@@ -148,6 +149,11 @@ impl Server {
             }
         }
         Ok(Server { handle, threads, events, listen, warnings })
+    }
+
+    /// Bytes that all connections together may hold on this host: `buffers_max`, or what stands for it where it is not set.
+    pub fn buffers_max(config: &Config) -> usize {
+        config.buffers_max_in(host::memory_limit())
     }
 
     /// A handle to steer the server with, from any thread.

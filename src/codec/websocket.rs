@@ -103,6 +103,11 @@ impl Assembly {
         &self.message
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Assembly>() + self.message.capacity()
+    }
+
     /// Whether the next bytes are a frame's payload, and not the beginning of one.
     pub(crate) fn is_within_frame(&self) -> bool {
         self.frame.is_some()
@@ -309,7 +314,7 @@ pub(crate) fn close(reason: CloseReason) -> Vec<u8> {
         CloseReason::MessageTooLarge => 1009,
         CloseReason::Reset => 1011,
         // Try again later (registered with IANA).
-        CloseReason::Full => 1013,
+        CloseReason::Full | CloseReason::MemoryPressure => 1013,
     };
     let mut payload = code.to_be_bytes().to_vec();
     payload.extend_from_slice(reason.name().as_bytes());

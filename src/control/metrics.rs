@@ -135,6 +135,12 @@ metrics! {
     "corecast_outbox_bytes"
         "Bytes that wait for clients."
         Source::Gauge(|shard| shard.queued_bytes.get()),
+    "corecast_held_bytes"
+        "Bytes of memory that connections hold: messages that have not come in whole, and what waits for clients."
+        Source::Gauge(|shard| shard.held_bytes.get()),
+    "corecast_held_bytes_max"
+        "Bytes that they may hold together (buffers_max)."
+        Source::Process(|all| Some(all.handle.buffers_max() as f64)),
     "corecast_publish_queue_messages"
         "Publishes that wait in the shard's queue."
         Source::Gauge(|shard| shard.publish_queue.get()),

@@ -35,6 +35,8 @@ pub(super) struct Stats {
     pub(super) connections: usize,
     /// Connections that may be open at a time.
     max_connections: usize,
+    /// Bytes of memory that connections may hold together.
+    buffers_max: usize,
     /// Memory of the process.
     resident_bytes: u64,
     /// What it was when the control plane started, with few connections or none.
@@ -157,6 +159,8 @@ shard_stats! {
     queued_messages,
     /// Bytes that wait for clients.
     queued_bytes,
+    /// Bytes of memory that connections hold.
+    held_bytes,
     /// Publishes that wait in the shard's queue.
     publish_queue,
     /// Messages that wait for other shards.
@@ -201,6 +205,7 @@ impl Stats {
             uptime_s: start.uptime_s(),
             connections,
             max_connections: handle.max_connections(),
+            buffers_max: handle.buffers_max(),
             resident_bytes,
             resident_bytes_at_start: start.resident_bytes,
             bytes_per_connection: grown.checked_div(connections as u64),

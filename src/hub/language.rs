@@ -89,6 +89,8 @@ error_codes! {
     PublishForbidden = "publish-forbidden",
     /// A queue of publishes is full; the message was not published, try again later.
     Busy = "busy",
+    /// The server has no memory for more subscriptions; nothing was subscribed, try again later.
+    Full = "full",
     /// The message is larger than `max_message`; where it came as one frame, the connection is closed.
     MessageTooLarge = "message-too-large",
     /// The message is none of the JSON objects that a `corecast.v1.json` client may send.

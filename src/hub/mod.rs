@@ -83,8 +83,17 @@ impl Hub {
         if cx.topics() + new > self.topics_per_connection_max {
             return Err(SubscribeError::TooMany { max: self.topics_per_connection_max }.into());
         }
+        let mut added = Vec::new();
         for topic in topics {
-            cx.subscribe(topic)?;
+            match cx.subscribe(topic) {
+                Ok(is_new) => added.extend(is_new.then_some(topic)),
+                Err(error) => {
+                    for topic in added {
+                        cx.unsubscribe(topic);
+                    }
+                    return Err(error.into());
+                }
+            }
         }
         Ok(())
     }
@@ -113,7 +122,10 @@ impl Handler for Hub {
         let topics: Vec<_> = topics.iter().map(|topic| Cow::Borrowed(topic.as_str())).collect();
         // Whoever reads an event stream knows by its beginning that it is subscribed.
         if cx.dialect() == Dialect::Sse {
-            let _ = self.subscribe(cx, &topics);
+            // One that will stay silent had better come back later.
+            if self.subscribe(cx, &topics).is_err() {
+                cx.close();
+            }
             return;
         }
         self.answer(cx, Ok(Command::Subscribe(topics)), &Cause::Url);
@@ -164,6 +176,7 @@ impl From<SubscribeError> for Mistake {
     fn from(error: SubscribeError) -> Self {
         let code = match error {
             SubscribeError::TooMany { .. } | SubscribeError::Closed => ErrorCode::TooManyTopics,
+            SubscribeError::Full => ErrorCode::Full,
             SubscribeError::Topic(_) => ErrorCode::BadTopic,
         };
         Mistake { code, text: error.to_string() }

@@ -8,7 +8,7 @@ use crate::config::{Framing, PING_SPREAD};
 use crate::message::{CloseReason, ConnId};
 use crate::rate::Micros;
 use crate::shard::core::Settings;
-use crate::shard::outbox::{Outbox, Written};
+use crate::shard::outbox::{Load, Outbox, Written};
 use crate::shard::timeouts::{NEVER, Tick};
 
 /// The row of one connection. Idle, it owns no buffer and no queue.
@@ -114,6 +114,8 @@ pub(super) struct Held {
     pub(super) assembly: Option<Box<Assembly>>,
     /// There may be whole messages among the bytes, left for the next turn.
     pub(super) unfinished: bool,
+    /// When the first of them came.
+    pub(super) since: Tick,
 }
 
 impl Connection {
@@ -295,12 +297,23 @@ impl Connection {
         self.held.as_ref().is_some_and(|held| held.unfinished)
     }
 
+    /// What there is in its outbox.
+    pub(super) fn load(&self) -> Load {
+        self.outbox.as_ref().map(|outbox| outbox.load()).unwrap_or_default()
+    }
+
     pub(super) fn outbox_is_empty(&self) -> bool {
         self.outbox.as_ref().is_none_or(|outbox| outbox.is_empty())
     }
 }
 
 impl Held {
+    /// Bytes of memory that they take.
+    pub(super) fn memory(&self) -> usize {
+        let assembly = self.assembly.as_ref().map_or(0, |assembly| assembly.memory());
+        size_of::<Held>() + self.bytes.capacity() + assembly
+    }
+
     /// Makes room for a message of a known size, though never for more than four times what has come in: a
     /// client must send bytes before it costs memory.
     pub(super) fn reserve_towards(&mut self, frame_bytes: Option<usize>) {

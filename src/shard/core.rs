@@ -19,17 +19,19 @@ use crate::config::{
     Config, FRAME_OVERHEAD_BYTES_MAX, LANGUAGE_OVERHEAD_BYTES_MAX, LINGER_MS, OVERDUE_TURNS_MAX, SlowConsumer, TICK_MS,
 };
 use crate::handler::Event;
-use crate::message::{CloseReason, ConnId, Dialect, DropReason};
+use crate::message::{CloseReason, ConnId, Dialect};
 use crate::metrics::ShardMetrics;
 use crate::rate::{Micros, Rate};
 use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
-use crate::shard::connection::{Connection, Due, Polls};
+use crate::shard::connection::{Connection, Due, Polls, spread};
+use crate::shard::holdings::Holdings;
 use crate::shard::listener::Listeners;
 use crate::shard::mailbox::{Mesh, PublishQueue};
 use crate::shard::outbox::{Limits, Outbox};
 use crate::shard::proof::Proofs;
 use crate::shard::readiness::{self, Interest, Readiness, Report};
+use crate::shard::reclaim::Reclaim;
 use crate::shard::refusals::Refusals;
 use crate::shard::runner::TurnQueue;
 use crate::shard::table::{Key, Table};
@@ -113,6 +115,8 @@ pub(crate) struct Core {
     pub(super) reports: Vec<Report>,
     pub(super) listeners: Listeners,
     pub(super) refusals: Refusals,
+    pub(crate) holdings: Holdings,
+    pub(super) reclaim: Reclaim,
     pub(super) trim: Trim,
     /// Connections that wait for their turn.
     pub(super) turns: TurnQueue,
@@ -145,6 +149,7 @@ impl Core {
         mesh: Mesh,
     ) -> io::Result<Self> {
         let settings = Settings::new(config);
+        let holdings = Holdings::new(registry.buffers_max(), registry.shards());
         Ok(Core {
             index,
             settings,
@@ -163,6 +168,8 @@ impl Core {
             reports: Vec::new(),
             listeners: Listeners::default(),
             refusals: Refusals::default(),
+            holdings,
+            reclaim: Reclaim::default(),
             trim: Trim::default(),
             turns: TurnQueue::default(),
             proofs: Proofs::new(settings.write_timeout),
@@ -215,6 +222,7 @@ impl Core {
 
     /// Takes a connection out and closes its socket. Its reason is counted, and so is each message that waited.
     pub(crate) fn remove(&mut self, key: Key) {
+        self.drop_held(key);
         let Some(mut connection) = self.table.remove(key) else { return };
         // A poll that is armed would keep the socket open.
         let watched = [(Polls::READ, Interest::Read(key)), (Polls::WRITE, Interest::Write(key))];
@@ -228,11 +236,8 @@ impl Core {
         let reason = connection.closing.unwrap_or(CloseReason::Reset);
         self.metrics.closed[reason as usize].add(1);
         self.metrics.connections.set(self.table.len() as u64);
-        if let Some(mut outbox) = connection.outbox.take() {
-            self.metrics.queued_messages.sub(outbox.len() as u64);
-            self.metrics.queued_bytes.sub(outbox.bytes() as u64);
-            self.metrics.dropped[DropReason::Closed as usize].add(outbox.abandon() as u64);
-            self.keep_spare(outbox);
+        if let Some(outbox) = connection.outbox.take() {
+            self.discard(outbox);
         }
         tracing::debug!(id = %connection.id, %reason, "connection closed");
     }
@@ -269,6 +274,10 @@ impl Core {
             None if reason == CloseReason::HeadTimeout && connection.is_receiving() => {
                 self.push_reply(key, http::timed_out());
             }
+            None if reason == CloseReason::MemoryPressure => {
+                let answer = http::unavailable(reason, b"", spread(connection.id));
+                self.push_reply(key, answer);
+            }
             None => {}
             // It has been told, in words that it can read.
             Some(_) if reason == CloseReason::WrongProtocol => {}
@@ -302,7 +311,7 @@ impl Core {
     /// Hands memory back if the shard has needed much less for a while than it did before.
     pub(super) fn trim_heap(&mut self) {
         let tables = u64::from(self.table.slots()) * CONNECTION_BYTES;
-        if self.trim.is_due(tables + self.metrics.queued_bytes.get()) {
+        if self.trim.is_due(tables + self.holdings.bytes() as u64) {
             sys::trim_heap();
         }
     }

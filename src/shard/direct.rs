@@ -114,6 +114,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::outbox::Meter;
     use proptest::prelude::*;
 
     proptest! {
@@ -124,7 +125,7 @@ mod tests {
             for (n, len) in lens.iter().enumerate() {
                 let bytes = vec![n as u8; *len];
                 all.extend_from_slice(&bytes);
-                prop_assert!(joined.push(Frame::new(bytes, None, Rc::default()), SlowConsumer::Skip));
+                prop_assert!(joined.push(Frame::new(bytes, None, Rc::default(), &Meter::default()), SlowConsumer::Skip));
             }
             prop_assert_eq!(joined.bytes(), &all);
             let taken = (all.len() as f64 * part) as usize;

@@ -87,6 +87,7 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
         }
         let core = &mut *shard.core.borrow_mut();
         core.flush_dirty();
+        core.relieve_memory();
         for mut run in runs {
             run.note_writes();
             run.settle(core);
@@ -136,6 +137,7 @@ impl Run {
                 }
                 if core.dirty() >= FANOUT_SLICE {
                     core.flush_dirty();
+                    core.relieve_memory();
                 }
                 self.note_writes();
             }
@@ -252,7 +254,10 @@ impl Message {
             let label = Label { event: event.kind(), id: Some(self.publish.id) };
             match codec::encode(encoding, label, &message, &mut bytes) {
                 Ok(()) if bytes.len() > core.limits.bytes() => Rendered::Unfit(DropReason::FrameTooLarge),
-                Ok(()) => Rendered::Frame(Frame::new(bytes, self.topic().cloned(), Rc::clone(&self.tally))),
+                Ok(()) => {
+                    let meter = core.holdings.frames();
+                    Rendered::Frame(Frame::new(bytes, self.topic().cloned(), Rc::clone(&self.tally), meter))
+                }
                 Err(error) => Rendered::Unfit(error.into()),
             }
         };

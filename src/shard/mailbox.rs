@@ -27,6 +27,8 @@ pub(crate) enum ShardMsg {
     Publish(Publish),
     /// A client that the sender has accepted and the receiver shall serve, since it has fewer.
     Client(Client),
+    /// All shards together hold too much memory, and the receiver more than its part.
+    Reclaim,
     /// The sender has begun to drain: all it published before is ahead of this in the lane.
     Draining,
 }
@@ -241,7 +243,7 @@ struct Backlog {
 fn payload_bytes(message: &ShardMsg) -> usize {
     match message {
         ShardMsg::Publish(publish) => publish.payload.len(),
-        ShardMsg::Hello { .. } | ShardMsg::Client(_) | ShardMsg::Draining => 0,
+        ShardMsg::Hello { .. } | ShardMsg::Client(_) | ShardMsg::Reclaim | ShardMsg::Draining => 0,
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod core;
 mod direct;
 mod drain;
 mod fanout;
+pub(crate) mod holdings;
 pub(crate) mod listener;
 pub(crate) mod mailbox;
 pub(crate) mod outbox;
@@ -14,6 +15,7 @@ mod proof;
 mod publish;
 pub(crate) mod query;
 mod readiness;
+mod reclaim;
 mod refusals;
 mod runner;
 mod scope;
@@ -213,6 +215,7 @@ async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: ConnectedReceiv
                     tracing::debug!("a connection that another shard handed over was refused: {refusal}");
                 }
             }
+            ShardMsg::Reclaim => shard.core.borrow_mut().reclaim_if_needed(),
             ShardMsg::Draining => shard.core.borrow_mut().draining_peers += 1,
             ShardMsg::Hello { .. } => {}
         }
@@ -243,6 +246,7 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
         note_tick(&shard.core.borrow(), late_ms);
         shard.core.borrow_mut().see_to_polls();
         shard.core.borrow_mut().trim_heap();
+        shard.core.borrow_mut().see_to_memory();
         let turns = shard.core.borrow_mut().wheel.catch_up(Tick::try_from(passed).unwrap_or(NEVER));
         for _ in 0..turns {
             let due = shard.core.borrow_mut().wheel.turn();

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use crate::config::{
     Config, FRAME_OVERHEAD_BYTES_MAX, GAP_TOPICS_MAX, GATHER_FRAME_BYTES_MAX, LANGUAGE_OVERHEAD_BYTES_MAX,
-    REPLY_RESERVE_MESSAGES, SlowConsumer,
+    REPLY_RESERVE_MESSAGES, SPARE_OUTBOX_MESSAGES, SlowConsumer,
 };
 use crate::message::{DropReason, Topic};
 
@@ -42,10 +42,31 @@ impl Tally {
     }
 }
 
+/// Bytes of the frames that wait, counted once, however many connections a frame waits for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Meter(Rc<Cell<usize>>);
+
+impl Meter {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.0.set(self.0.get() - bytes);
+    }
+}
+
 /// A message in the form that goes over the wire, shared by all connections of a shard and encoding.
 #[derive(Debug)]
 pub(crate) struct Frame {
     bytes: Box<[u8]>,
+    /// Counts it while it waits for somebody, and for how many it waits.
+    meter: Meter,
+    waits: Cell<u32>,
     /// The topic it was published to; `None`: it was for everyone or for this connection.
     topic: Option<Topic>,
     /// Shared by the frames of one publish in all framings.
@@ -53,8 +74,13 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    pub(crate) fn new(bytes: Vec<u8>, topic: Option<Topic>, tally: Rc<Tally>) -> Rc<Self> {
-        Rc::new(Frame { bytes: bytes.into_boxed_slice(), topic, tally })
+    /// A frame that `meter` counts while it waits in an outbox.
+    pub(crate) fn new(bytes: Vec<u8>, topic: Option<Topic>, tally: Rc<Tally>, meter: &Meter) -> Rc<Self> {
+        Rc::new(Frame { bytes: bytes.into_boxed_slice(), meter: meter.clone(), waits: Cell::new(0), topic, tally })
+    }
+
+    fn memory(&self) -> usize {
+        size_of::<Frame>() + self.bytes.len()
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -70,11 +96,35 @@ impl Frame {
     }
 }
 
+/// A frame that waits in an outbox.
+#[derive(Debug)]
+struct Waiting(Rc<Frame>);
+
+impl Waiting {
+    fn new(frame: &Rc<Frame>) -> Self {
+        let others = frame.waits.replace(frame.waits.get() + 1);
+        if others == 0 {
+            frame.meter.add(frame.memory());
+        }
+        Waiting(Rc::clone(frame))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let frame = &self.0;
+        frame.waits.set(frame.waits.get() - 1);
+        if frame.waits.get() == 0 {
+            frame.meter.sub(frame.memory());
+        }
+    }
+}
+
 /// One thing that waits.
 #[derive(Debug)]
 enum Entry {
     /// A pushed message: shared, and subject to the slow-consumer policy.
-    Push(Rc<Frame>),
+    Push(Waiting),
     /// A reply to the client itself, or a notice from the server: never dropped for another message's sake.
     Reply(Box<[u8]>),
 }
@@ -82,7 +132,7 @@ enum Entry {
 impl Entry {
     fn bytes(&self) -> &[u8] {
         match self {
-            Entry::Push(frame) => &frame.bytes,
+            Entry::Push(waiting) => &waiting.0.bytes,
             Entry::Reply(bytes) => bytes,
         }
     }
@@ -154,7 +204,20 @@ pub(crate) struct Outbox {
     head_written: usize,
     /// Bytes of all entries, the written ones of the first included.
     bytes: usize,
+    /// Bytes of the replies among them, which are this outbox's alone.
+    reply_bytes: usize,
     gaps: Vec<Gap>,
+}
+
+/// How much there is in an outbox.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    /// Messages that wait.
+    pub(crate) messages: usize,
+    /// Bytes that wait.
+    pub(crate) bytes: usize,
+    /// Bytes of memory that are the outbox's own: all but the frames, which it shares with others.
+    pub(crate) memory: usize,
 }
 
 impl Outbox {
@@ -176,6 +239,12 @@ impl Outbox {
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes - self.head_written
+    }
+
+    /// What there is in it.
+    pub(crate) fn load(&self) -> Load {
+        let entries = self.queue.capacity() * size_of::<Entry>() + self.gaps.capacity() * size_of::<Gap>();
+        Load { messages: self.len(), bytes: self.bytes(), memory: size_of::<Outbox>() + entries + self.reply_bytes }
     }
 
     /// Offers a pushed message. `blocked`: the socket took less than it was given and has not become writable
@@ -209,19 +278,20 @@ impl Outbox {
             frame.tally.count_dropped(DropReason::QueueFull);
             return Offer::Dropped { removed, reason };
         }
-        self.push(Entry::Push(Rc::clone(frame)));
+        self.push(Entry::Push(Waiting::new(frame)));
         Offer::Queued { removed, reason }
     }
 
     /// Puts a reply, or a notice of the server, in; the caller has looked for room.
     pub(crate) fn push_reply(&mut self, bytes: Vec<u8>) {
+        self.reply_bytes += bytes.len();
         self.push(Entry::Reply(bytes.into_boxed_slice()));
     }
 
     /// Puts a pushed message in of which the socket took its first bytes already; nothing else waits.
     pub(crate) fn push_begun(&mut self, frame: &Rc<Frame>, written: usize) {
         debug_assert!(self.queue.is_empty() && written < frame.bytes.len());
-        self.push(Entry::Push(Rc::clone(frame)));
+        self.push(Entry::Push(Waiting::new(frame)));
         self.head_written = written;
     }
 
@@ -279,7 +349,7 @@ impl Outbox {
         let mut at = in_flight;
         while at < self.queue.len() {
             match &self.queue[at] {
-                Entry::Push(frame) if frame.topic() == Some(topic) => {
+                Entry::Push(waiting) if waiting.0.topic() == Some(topic) => {
                     self.remove(at, DropReason::Superseded);
                     removed += 1;
                 }
@@ -304,7 +374,7 @@ impl Outbox {
     fn remove(&mut self, at: usize, reason: DropReason) {
         let entry = self.queue.remove(at).expect("the caller found it there");
         self.bytes -= entry.bytes().len();
-        if let Entry::Push(frame) = entry {
+        if let Entry::Push(Waiting(frame)) = &entry {
             self.note_gap(frame.topic(), reason);
             frame.tally.count_dropped(reason);
         }
@@ -345,9 +415,12 @@ impl Outbox {
             left -= rest;
             self.head_written = 0;
             self.bytes -= head.bytes().len();
-            if let Entry::Push(frame) = head {
-                frame.tally.count_written(1);
-                written.pushes += 1;
+            match head {
+                Entry::Push(Waiting(frame)) => {
+                    frame.tally.count_written(1);
+                    written.pushes += 1;
+                }
+                Entry::Reply(bytes) => self.reply_bytes -= bytes.len(),
             }
             self.queue.pop_front();
             written.messages += 1;
@@ -360,7 +433,7 @@ impl Outbox {
     pub(crate) fn abandon(&mut self) -> usize {
         let mut dropped = 0;
         for entry in &self.queue {
-            if let Entry::Push(frame) = entry {
+            if let Entry::Push(Waiting(frame)) = entry {
                 frame.tally.count_dropped(DropReason::Closed);
                 dropped += 1;
             }
@@ -369,12 +442,14 @@ impl Outbox {
         dropped
     }
 
-    /// Empties the outbox for the next connection; the queue keeps its memory.
+    /// Empties the outbox for the next connection; the queue keeps some of its memory.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
+        self.queue.shrink_to(SPARE_OUTBOX_MESSAGES);
         self.gaps.clear();
         self.head_written = 0;
         self.bytes = 0;
+        self.reply_bytes = 0;
     }
 }
 
@@ -386,7 +461,7 @@ mod tests {
     const LIMITS: Limits = Limits { messages: 3, bytes: 100, reply_messages: 5, reply_bytes: 200 };
 
     fn frame(topic: &str, text: &str) -> Rc<Frame> {
-        Frame::new(text.as_bytes().to_vec(), Some(topic.parse().unwrap()), Rc::default())
+        Frame::new(text.as_bytes().to_vec(), Some(topic.parse().unwrap()), Rc::default(), &Meter::default())
     }
 
     fn queued() -> Offer {
@@ -408,6 +483,24 @@ mod tests {
 
     fn gap(topic: &str, reason: DropReason, count: u64) -> Gap {
         Gap { topic: Some(topic.parse().unwrap()), reason, count }
+    }
+
+    #[test]
+    fn a_frame_counts_once_while_it_waits_for_anybody() {
+        let meter = Meter::default();
+        let frame = Frame::new(vec![0; 50], None, Rc::default(), &meter);
+        assert_eq!(meter.bytes(), 0, "it waits for nobody");
+        let mut outboxes = [Outbox::default(), Outbox::default(), Outbox::default()];
+        for outbox in &mut outboxes {
+            assert_eq!(outbox.offer(&frame, SlowConsumer::Skip, &LIMITS, true), queued());
+            assert_eq!(meter.bytes(), size_of::<Frame>() + 50);
+        }
+        let [first, second, third] = &mut outboxes;
+        first.advance(50);
+        second.abandon();
+        assert_eq!(meter.bytes(), size_of::<Frame>() + 50);
+        third.clear();
+        assert_eq!(meter.bytes(), 0);
     }
 
     #[test]

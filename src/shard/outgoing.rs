@@ -12,7 +12,8 @@ use crate::handler::{Event, SendError};
 use crate::message::{CloseReason, DropReason, Topic};
 use crate::metrics::ShardMetrics;
 use crate::shard::core::Core;
-use crate::shard::outbox::{Frame, Gap, Offer, Outbox, Written};
+use crate::shard::holdings::Holdings;
+use crate::shard::outbox::{Frame, Gap, Load, Offer, Outbox, Written};
 use crate::shard::table::Key;
 
 impl Core {
@@ -25,11 +26,10 @@ impl Core {
                 return self.dropped(DropReason::Closed, 1);
             };
             let blocked = connection.blocked || flushed;
+            let before = connection.load();
             let outbox = connection.outbox_or(&mut self.spare);
-            let before = (outbox.len(), outbox.bytes());
             let offer = outbox.offer(frame, policy, &self.limits, blocked);
-            let after = (outbox.len(), outbox.bytes());
-            count_queued(&self.metrics, before, after);
+            follow(&self.metrics, &mut self.holdings, before, outbox.load());
             match offer {
                 Offer::Queued { removed, reason } => {
                     connection.count_dropped(removed);
@@ -57,16 +57,19 @@ impl Core {
     /// Queues the rest of a pushed message of which the socket took `written` bytes; nothing else waits.
     pub(super) fn push_begun(&mut self, key: Key, frame: &Rc<Frame>, written: usize) {
         let Some(connection) = self.table.get_mut(key) else { return };
+        let before = connection.load();
         let outbox = connection.outbox_or(&mut self.spare);
         outbox.push_begun(frame, written);
-        count_queued(&self.metrics, (0, 0), (outbox.len(), outbox.bytes()));
+        follow(&self.metrics, &mut self.holdings, before, outbox.load());
     }
 
     /// Notes that a pushed message can't be carried to a connection at all.
     pub(crate) fn push_unfit(&mut self, key: Key, topic: Option<&Topic>, reason: DropReason) {
         if let Some(connection) = self.table.get_mut(key) {
+            let before = connection.load();
             let outbox = connection.outbox_or(&mut self.spare);
             outbox.note_gap(topic, reason);
+            follow(&self.metrics, &mut self.holdings, before, outbox.load());
             connection.count_dropped(1);
             self.mark_dirty(key);
         }
@@ -128,10 +131,10 @@ impl Core {
     /// Queues bytes of the server's own that are in the connection's encoding already.
     pub(crate) fn push_reply(&mut self, key: Key, bytes: Vec<u8>) {
         let Some(connection) = self.table.get_mut(key) else { return };
+        let before = connection.load();
         let outbox = connection.outbox_or(&mut self.spare);
-        self.metrics.queued_messages.add(1);
-        self.metrics.queued_bytes.add(bytes.len() as u64);
         outbox.push_reply(bytes);
+        follow(&self.metrics, &mut self.holdings, before, outbox.load());
         self.mark_dirty(key);
     }
 
@@ -205,21 +208,16 @@ impl Core {
             let bytes = outbox.gather(buffer);
             let len = bytes.len();
             let taken = send(&self.metrics, connection.socket.as_fd(), bytes)?;
+            let before = outbox.load();
             let written = outbox.advance(taken);
+            follow(&self.metrics, &mut self.holdings, before, outbox.load());
             connection.count_written(written, self.wheel.now());
             self.proofs.await_one(key, connection, self.wheel.now());
-            self.count_written(written);
+            self.count_sent(written);
             if taken < len {
                 return Ok(false);
             }
         }
-    }
-
-    /// Counts what was written from an outbox.
-    fn count_written(&self, written: Written) {
-        self.count_sent(written);
-        self.metrics.queued_messages.sub(written.messages as u64);
-        self.metrics.queued_bytes.sub(written.bytes as u64);
     }
 
     /// Counts what was written, from wherever.
@@ -292,8 +290,16 @@ impl Core {
             && connection.outbox.as_ref().is_some_and(|outbox| outbox.is_idle())
             && let Some(outbox) = connection.outbox.take()
         {
+            self.holdings.change(outbox.load().memory, 0);
             self.keep_spare(outbox);
         }
+    }
+
+    /// Counts as dropped what waits in an outbox whose connection goes.
+    pub(super) fn discard(&mut self, mut outbox: Box<Outbox>) {
+        follow(&self.metrics, &mut self.holdings, outbox.load(), Load::default());
+        self.metrics.dropped[DropReason::Closed as usize].add(outbox.abandon() as u64);
+        self.keep_spare(outbox);
     }
 
     pub(super) fn keep_spare(&mut self, mut outbox: Box<Outbox>) {
@@ -316,8 +322,9 @@ pub(super) fn send(metrics: &ShardMetrics, socket: BorrowedFd<'_>, bytes: &[u8])
     }
 }
 
-/// Follows the length and the bytes of an outbox in the gauges.
-fn count_queued(metrics: &ShardMetrics, before: (usize, usize), after: (usize, usize)) {
-    metrics.queued_messages.add((after.0 as u64).wrapping_sub(before.0 as u64));
-    metrics.queued_bytes.add((after.1 as u64).wrapping_sub(before.1 as u64));
+/// Follows what there is in an outbox, in the gauges and in what the shard holds.
+fn follow(metrics: &ShardMetrics, holdings: &mut Holdings, before: Load, after: Load) {
+    metrics.queued_messages.add((after.messages as u64).wrapping_sub(before.messages as u64));
+    metrics.queued_bytes.add((after.bytes as u64).wrapping_sub(before.bytes as u64));
+    holdings.change(before.memory, after.memory);
 }

@@ -64,6 +64,9 @@ impl Actions for Scope<'_> {
         if self.core.topics.count(self.key) >= settings.topics_max && !self.is_subscribed(topic) {
             return Err(SubscribeError::TooMany { max: settings.topics_max });
         }
+        if self.core.registry.excess().is_some() && !self.is_subscribed(topic) {
+            return Err(SubscribeError::Full);
+        }
         Ok(self.core.topics.subscribe(self.key, topic))
     }
 

@@ -68,6 +68,7 @@ pub(super) fn take<H: Handler>(shard: &Shard<H>, key: Key) {
         }
     }
     core.flush_dirty();
+    core.relieve_memory();
 }
 
 /// One turn of a connection.
@@ -191,6 +192,8 @@ impl<H: Handler> Turn<'_, H> {
     fn receive(&mut self, fresh: &mut [u8]) {
         let Some(connection) = self.connection() else { return };
         let mut held = connection.held.take();
+        let before = held.as_ref().map_or(0, |held| held.memory());
+        let began = held.as_ref().map(|held| held.since);
         let mut assembly = held.as_mut().and_then(|held| held.assembly.take());
         let Used { bytes: used, scanned, frame_bytes, unfinished } = match &mut held {
             Some(held) if !held.bytes.is_empty() => {
@@ -202,12 +205,16 @@ impl<H: Handler> Turn<'_, H> {
                 self.take_messages(fresh, 0, &mut assembly)
             }
         };
+        self.core.holdings.change(before, 0);
+        let now = self.core.wheel.now();
         let Some(connection) = self.core.table.get_mut(self.key) else { return };
         let total = held.as_ref().map_or(fresh.len(), |held| held.bytes.len());
         if (used == total && assembly.is_none()) || connection.closing.is_some() {
             return;
         }
-        connection.held = Some(match held {
+        // A message that has ended since was another one.
+        let since = began.filter(|began| connection.last_message <= *began).unwrap_or(now);
+        let held = connection.held.insert(match held {
             Some(mut held) if used == 0 => {
                 held.scanned = scanned;
                 held.assembly = assembly;
@@ -220,11 +227,12 @@ impl<H: Handler> Turn<'_, H> {
                     Some(held) => &held.bytes[used..],
                     None => &fresh[used..],
                 };
-                let mut held = Box::new(Held { bytes: rest.to_vec(), scanned, assembly, unfinished });
+                let mut held = Box::new(Held { bytes: rest.to_vec(), scanned, assembly, unfinished, since });
                 held.reserve_towards(frame_bytes);
                 held
             }
         });
+        self.core.holdings.change(0, held.memory());
     }
 
     /// Hands the whole messages in `bytes` to the handler, of which `scanned` are known to hold no end of one.
@@ -472,8 +480,8 @@ impl<H: Handler> Turn<'_, H> {
     /// its own.
     fn finish(&mut self) -> Step {
         self.core.flush(self.key);
+        self.core.drop_held(self.key);
         let Some(connection) = self.connection() else { return Step::Over };
-        connection.held = None;
         if connection.abort {
             return Step::Over;
         }

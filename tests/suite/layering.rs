@@ -13,12 +13,14 @@ fn level(module: &str) -> Option<u8> {
     Some(match module {
         _ if within(module, "config") => 0,
         _ if within(module, "message") => 0,
-        "json" | "metrics" | "rate" | "receipt" | "sys" | "log" | "output" | HOST => 0,
+        "json" | "metrics" | "rate" | "receipt" | "sys" | "log" | "output" => 0,
+        _ if within(module, HOST) => 0,
         "handler" => 1,
         _ if within(module, "codec") => 1,
         "echo"
         | "shard/table"
         | "shard/outbox"
+        | "shard/holdings"
         | "shard/timeouts"
         | "shard/topics"
         | "shard/subscriptions"
@@ -26,8 +28,8 @@ fn level(module: &str) -> Option<u8> {
         _ if within(module, "hub") => 2,
         "shard" | "shard/core" | "shard/connection" | "shard/listener" | "shard/mailbox" | "shard/fanout"
         | "shard/drain" | "shard/proof" | "shard/buffers" | "shard/outgoing" | "shard/direct" | "shard/publish"
-        | "shard/query" | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/refusals" | "shard/runner"
-        | "shard/slice" | "registry" => 3,
+        | "shard/query" | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/reclaim" | "shard/refusals"
+        | "shard/runner" | "shard/slice" | "registry" => 3,
         "handle" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
         "bench" | "cli" | "main" | "plane" | "serve" | "signals" | "lib" => 5,

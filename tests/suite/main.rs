@@ -26,6 +26,7 @@ mod library;
 mod limits;
 mod load;
 mod logging;
+mod memory;
 mod million;
 mod partial;
 mod pauses;

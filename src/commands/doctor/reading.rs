@@ -3,7 +3,7 @@
 //! Each value may be missing: a container hides some files, and a kernel without a feature has none for it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -195,18 +195,6 @@ impl Tree<'_> {
             || self.text("proc/self/cgroup").is_some_and(|text| text.contains("kubepods") || text.contains("/docker/"))
     }
 
-    /// Folders of this process's group in a hierarchy, from its own up to the hierarchy's root. Inside a container
-    /// /proc may name a path of the host, which is not there; the root that is mounted then is the container's group.
-    fn group_folders(&self, mount: &str, path: &str) -> Vec<PathBuf> {
-        let mount = self.root.join("sys/fs/cgroup").join(mount);
-        Path::new(path.trim_start_matches('/'))
-            .ancestors()
-            .filter(|path| !path.components().any(|part| part == std::path::Component::ParentDir))
-            .map(|path| mount.join(path))
-            .filter(|folder| folder.is_dir())
-            .collect()
-    }
-
     /// Limits of control groups, of either version; a machine may have both at once.
     fn cgroup(&self) -> Cgroup {
         let mut found = Cgroup::default();
@@ -215,7 +203,7 @@ impl Tree<'_> {
             let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
             if controllers.is_empty() {
                 let mount = if self.root.join("sys/fs/cgroup/unified").is_dir() { "unified" } else { "" };
-                for folder in self.group_folders(mount, path) {
+                for folder in host::group_folders(self.root, mount, path) {
                     found.tighten_memory(&folder, ["memory.max", "memory.current", "inactive_file"]);
                     found.tighten_cpus(cpu_max(&folder));
                 }
@@ -225,7 +213,7 @@ impl Tree<'_> {
                 // The mount is named after the controller, and where several share one also after all of them.
                 let mount =
                     if self.root.join("sys/fs/cgroup").join(controller).is_dir() { controller } else { controllers };
-                for folder in self.group_folders(mount, path) {
+                for folder in host::group_folders(self.root, mount, path) {
                     match controller {
                         "memory" => {
                             let names = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"];
