@@ -197,6 +197,10 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     topic_bytes_max: Option<usize>,
+    /// Time for which a server that is to drain serves on as before, while it says that it is not ready
+    #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
+    drain_grace: Option<Duration>,
     /// Time over which connections are closed when the server drains
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
@@ -217,7 +221,7 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     control_queue: Option<usize>,
-    /// Address of the control plane: HTTP API, metrics and dashboard; or off
+    /// Address of the control plane (localhost: both loopback addresses): HTTP API, metrics and dashboard; or off
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     control: Option<ControlAddr>,

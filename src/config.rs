@@ -9,7 +9,7 @@ mod text;
 mod values;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub(crate) use origin::{Origins, Standing, is_authority, is_same_authority};
 pub use text::{bytes_from_text, bytes_to_text, duration_from_text, duration_to_text};
 use text::{bytes_option, bytes_text, duration_text, text_list, text_option, text_value};
 pub use values::{ControlAddr, Cpus, Framing, Listen, SlowConsumer};
+pub(crate) use values::{canonical, covers};
 
 // ---- Bounds that are not settings -------------------------------------------------------------
 
@@ -412,6 +413,10 @@ pub struct Config {
     pub topics_per_connection_max: usize,
     /// Bytes of a topic's name at the most.
     pub topic_bytes_max: usize,
+    /// Time for which a server that is to drain takes and serves clients all the same, while it says that it is not ready:
+    /// load balancers look only every few seconds. Zero: none.
+    #[serde(with = "duration_text")]
+    pub drain_grace: Duration,
     /// Time over which connections are closed when the server drains.
     #[serde(with = "duration_text")]
     pub drain_time: Duration,
@@ -435,8 +440,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: vec![
-                Listen { framing: Framing::Line, addr: SocketAddr::from(([0, 0, 0, 0], 8888)) },
-                Listen { framing: Framing::Http, addr: SocketAddr::from(([0, 0, 0, 0], 8080)) },
+                Listen { framing: Framing::Line, addr: (Ipv6Addr::UNSPECIFIED, 8888).into() },
+                Listen { framing: Framing::Http, addr: (Ipv6Addr::UNSPECIFIED, 8080).into() },
             ],
             shards: None,
             cpus: None,
@@ -463,12 +468,13 @@ impl Default for Config {
             client_publish: false,
             topics_per_connection_max: 128,
             topic_bytes_max: TOPIC_BYTES_MAX,
+            drain_grace: Duration::ZERO,
             drain_time: Duration::from_secs(10),
             publish_queue: 4_096,
             mesh_queue: 1_024,
             mesh_backlog: 4_096,
             control_queue: 1_024,
-            control: ControlAddr(Some(SocketAddr::from(([127, 0, 0, 1], 8081)))),
+            control: ControlAddr::localhost(8081),
             control_token_file: None,
         }
     }
@@ -539,7 +545,7 @@ impl Config {
             return Err(ConfigError {
                 field: "listen",
                 value: "empty".into(),
-                allowed: "it needs one address at least, as in line=0.0.0.0:8888".into(),
+                allowed: "it needs one address at least, as in line=[::]:8888".into(),
             });
         }
         for (index, listen) in self.listen.iter().enumerate() {
@@ -605,6 +611,7 @@ impl Config {
         range("backlog", self.backlog, 1, 1 << 20)?;
         range("topics_per_connection_max", self.topics_per_connection_max, 1, 65_536)?;
         range("topic_bytes_max", self.topic_bytes_max, 1, TOPIC_BYTES_MAX)?;
+        time("drain_grace", self.drain_grace, Duration::ZERO, DAY, false)?;
         time("drain_time", self.drain_time, Duration::ZERO, DAY, false)?;
         range("publish_queue", self.publish_queue, 1, 1 << 20)?;
         range("mesh_queue", self.mesh_queue, 1, 1 << 16)?;
@@ -631,8 +638,10 @@ impl Config {
     }
 
     fn validate_control(&self) -> Result<(), ConfigError> {
-        let Some(addr) = self.control.0 else { return Ok(()) };
-        if !addr.ip().is_loopback() && self.control_token_file.is_none() {
+        let open = self.control.0.iter().find(|addr| !addr.ip().is_loopback());
+        if let Some(addr) = open
+            && self.control_token_file.is_none()
+        {
             return Err(ConfigError {
                 field: "control",
                 value: addr.to_string(),
@@ -641,12 +650,15 @@ impl Config {
                     .into(),
             });
         }
-        if addr.port() != 0 && self.listen.iter().any(|listen| listen.addr == addr) {
-            return Err(ConfigError {
-                field: "control",
-                value: addr.to_string(),
-                allowed: "clients connect there (listen); each needs a port of its own".into(),
-            });
+        for addr in self.control.0.iter().filter(|addr| addr.port() != 0) {
+            let meets = |listen: &&Listen| covers(listen.addr, *addr) || covers(*addr, listen.addr);
+            if let Some(listen) = self.listen.iter().find(meets) {
+                return Err(ConfigError {
+                    field: "control",
+                    value: self.control.to_string(),
+                    allowed: format!("clients connect there (listen: {listen}); each needs a port of its own"),
+                });
+            }
         }
         Ok(())
     }
@@ -719,7 +731,7 @@ mod tests {
             };
             config.validate().map_err(|error| error.to_string())
         };
-        for good in ["off", "127.0.0.1:8081", "127.9.9.9:1", "[::1]:8081"] {
+        for good in ["off", "localhost:8081", "127.0.0.1:8081", "127.9.9.9:1", "[::1]:8081"] {
             control(good, None).unwrap();
         }
         for open in ["0.0.0.0:8081", "[::]:8081", "192.0.2.1:8081"] {
@@ -727,7 +739,9 @@ mod tests {
             assert!(text.starts_with(&format!("control is {open}; ")) && text.contains("control_token_file"), "{text}");
             control(open, Some("token")).unwrap();
         }
-        assert!(control("0.0.0.0:8888", Some("token")).unwrap_err().contains("clients connect there"));
+        for taken in ["0.0.0.0:8888", "[::]:8080", "localhost:8888", "127.0.0.1:8888", "[::1]:8888"] {
+            assert!(control(taken, Some("token")).unwrap_err().contains("clients connect there"), "{taken}");
+        }
         assert!("8081".parse::<ControlAddr>().unwrap_err().contains("or off"));
     }
 

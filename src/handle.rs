@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_channel::{Sender, TrySendError};
@@ -46,7 +46,50 @@ struct Inner {
     /// looked at.
     publishes: Mutex<Outside>,
     draining: AtomicBool,
+    drain: Mutex<Drain>,
+    /// Told when a drain is to begin sooner.
+    changed: Condvar,
     config: Arc<Config>,
+}
+
+/// How far a drain is.
+enum Drain {
+    /// Nobody has asked for one.
+    Not,
+    /// It begins then, and is to take so long.
+    Grace {
+        until: Instant,
+        over: Duration,
+    },
+    Begun,
+}
+
+impl Inner {
+    fn drain(&self) -> MutexGuard<'_, Drain> {
+        self.drain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the shards drain, unless they have been told before.
+    fn begin_drain(&self, drain: &mut Drain) {
+        let Drain::Grace { over, .. } = std::mem::replace(drain, Drain::Begun) else { return };
+        tracing::info!("draining: {} connections over {}", self.registry.open(), duration_to_text(over));
+        for shard in &self.shards {
+            // A closed channel belongs to a shard that has ended.
+            let _ = shard.drain.try_send(over);
+        }
+    }
+
+    /// Waits until the grace is over, and has the drain begin.
+    fn end_grace(&self) {
+        let mut drain = self.drain();
+        while let Drain::Grace { until, .. } = *drain {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return self.begin_drain(&mut drain);
+            }
+            drain = self.changed.wait_timeout(drain, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
 }
 
 /// What came from outside the shards so far.
@@ -66,8 +109,9 @@ pub struct ServerHandle {
 
 impl ServerHandle {
     pub(crate) fn new(shards: Vec<ShardEnd>, registry: Arc<Registry>, config: Arc<Config>) -> Self {
-        let (publishes, draining) = (Mutex::default(), AtomicBool::new(false));
-        ServerHandle { inner: Arc::new(Inner { shards, registry, publishes, draining, config }) }
+        let (publishes, draining, drain) = (Mutex::default(), AtomicBool::new(false), Mutex::new(Drain::Not));
+        let changed = Condvar::new();
+        ServerHandle { inner: Arc::new(Inner { shards, registry, publishes, draining, drain, changed, config }) }
     }
 
     /// Sends `payload` to the subscribers of `topic`. It reaches all shards, or none.
@@ -183,21 +227,44 @@ impl ServerHandle {
         self.inner.shards.iter().map(|shard| &*shard.metrics)
     }
 
-    /// Stops accepting and closes all connections, spread evenly over `over`, each after what waits for it has
-    /// been written; then the server ends. A second call changes nothing.
+    /// Drains the server as [`ServerHandle::drain_after`] does, after the `drain_grace` of the settings.
     pub fn drain(&self, over: Duration) {
-        if !self.inner.draining.swap(true, Ordering::Relaxed) {
-            tracing::info!("draining: {} connections over {}", self.conn_count(), duration_to_text(over));
+        self.drain_after(self.inner.config.drain_grace, over);
+    }
+
+    /// Says from now on that the server is not ready, goes on as before for a time of `grace`, and then stops accepting
+    /// and closes all connections, spread evenly over `over`, each after what waits for it has been written; then the
+    /// server ends. Once it has stopped accepting, further calls change nothing; before, one that would have it do so
+    /// sooner counts instead of the first.
+    pub fn drain_after(&self, grace: Duration, over: Duration) {
+        let mut drain = self.inner.drain();
+        let until = Instant::now() + grace;
+        match *drain {
+            Drain::Not => self.inner.draining.store(true, Ordering::Relaxed),
+            Drain::Grace { until: before, .. } if until < before => {}
+            Drain::Grace { .. } | Drain::Begun => return,
         }
-        for shard in &self.inner.shards {
-            // A full channel holds an earlier request, a closed one belongs to a shard that has ended.
-            let _ = shard.drain.try_send(over);
+        let has_thread = matches!(*drain, Drain::Grace { .. });
+        *drain = Drain::Grace { until, over };
+        if grace.is_zero() {
+            self.inner.begin_drain(&mut drain);
+        }
+        if has_thread {
+            self.inner.changed.notify_all();
+        } else if !grace.is_zero() {
+            tracing::info!("not ready from now on; clients are served for {} more", duration_to_text(grace));
+            let inner = Arc::clone(&self.inner);
+            let thread = std::thread::Builder::new().name("drain-grace".into());
+            if let Err(error) = thread.spawn(move || inner.end_grace()) {
+                tracing::warn!(%error, "a thread to wait with can't be started; draining at once");
+                self.inner.begin_drain(&mut drain);
+            }
         }
     }
 
     /// Closes all connections at once, each after what waits for it has been written, and ends the server.
     pub fn shutdown(&self) {
-        self.drain(Duration::ZERO);
+        self.drain_after(Duration::ZERO, Duration::ZERO);
     }
 
     /// Whether the server has been asked to drain.

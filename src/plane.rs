@@ -1,7 +1,5 @@
 //! The control plane as `corecast serve` uses it: there, switched off, or left out of the build.
 
-use std::net::SocketAddr;
-
 use corecast::{Config, ServerHandle};
 
 /// What went wrong, with its exit code.
@@ -9,9 +7,10 @@ type Failure = (u8, String);
 
 #[cfg(feature = "control")]
 mod with_control {
+    use corecast::ControlAddr;
     use corecast::control::{Bound, Control, ControlError, ControlOptions};
 
-    use super::{Config, Failure, ServerHandle, SocketAddr};
+    use super::{Config, Failure, ServerHandle};
     use crate::{FAULT, USAGE};
 
     /// A control plane that answers nobody yet; `None`: it is switched off.
@@ -33,8 +32,9 @@ mod with_control {
     }
 
     impl Running {
-        pub(crate) fn addr(&self) -> Option<SocketAddr> {
-            self.0.as_ref().map(Control::addr)
+        /// Where it is; `None`: nowhere.
+        pub(crate) fn place(&self) -> Option<String> {
+            self.0.as_ref().map(|control| ControlAddr(control.addrs().to_vec()).to_string())
         }
 
         pub(crate) fn stop(self) {
@@ -55,7 +55,7 @@ mod with_control {
 
 #[cfg(not(feature = "control"))]
 mod without_control {
-    use super::{Config, Failure, ServerHandle, SocketAddr};
+    use super::{Config, Failure, ServerHandle};
 
     /// There is none in this build.
     pub(crate) struct Plane;
@@ -66,7 +66,7 @@ mod without_control {
     impl Plane {
         pub(crate) fn bind(config: &Config) -> Result<Self, Failure> {
             // A default is no wish.
-            if config.control.0.is_some() && config.control != Config::default().control {
+            if !config.control.is_off() && config.control != Config::default().control {
                 tracing::warn!(
                     "this program was built without the control plane; control = {} is ignored",
                     config.control
@@ -81,7 +81,7 @@ mod without_control {
     }
 
     impl Running {
-        pub(crate) fn addr(&self) -> Option<SocketAddr> {
+        pub(crate) fn place(&self) -> Option<String> {
             None
         }
 

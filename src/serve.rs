@@ -90,7 +90,7 @@ fn announce(server: &Server, control: &Running, app: App) {
         handle.stats().len(),
         handle.max_connections(),
         whole_mib(handle.buffers_max()),
-        control.addr().map_or("off".into(), |addr| format!("on http://{addr}")),
+        control.place().map_or("off".into(), |place| format!("on http://{place}")),
     );
 }
 

@@ -109,7 +109,7 @@ impl Server {
         let mut warnings = Vec::new();
         let cpus = place_shards(&config, &mut warnings)?;
         let shards = cpus.len();
-        let max_connections = effective_max(&config, host::check(shards, config.control.0.is_some())?, &mut warnings);
+        let max_connections = effective_max(&config, host::check(shards, !config.control.is_off())?, &mut warnings);
         let (sockets, listen) = listener::bind(&config, shards)?;
 
         let config = Arc::new(config);

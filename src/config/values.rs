@@ -1,7 +1,7 @@
 //! The types of settings that are more than a number or a text.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -112,24 +112,61 @@ impl FromStr for Listen {
         let (framing, addr) = text
             .split_once('=')
             .ok_or_else(|| format!("`{text}` has no `=`; write framing=address:port, as in line=0.0.0.0:8888"))?;
-        Ok(Listen {
-            framing: framing.parse()?,
-            addr: addr.parse().map_err(|_| {
-                format!("`{addr}` is no address; write an IP address and a port, as in 0.0.0.0:8888 or [::]:8888")
-            })?,
-        })
+        let framing = framing.parse()?;
+        if let Some(port) = addr.strip_prefix("localhost:") {
+            return Err(format!(
+                "`{addr}` is two addresses; give both, as in {framing}=127.0.0.1:{port} and {framing}=[::1]:{port}"
+            ));
+        }
+        let addr: SocketAddr = addr.parse().map_err(|_| {
+            format!("`{addr}` is not an address; write an IP address and a port, as in 0.0.0.0:8888 or [::]:8888")
+        })?;
+        Ok(Listen { framing, addr: canonical(addr) })
     }
 }
 
-/// Where the control plane listens, written as an address and a port, or `off`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ControlAddr(pub Option<SocketAddr>);
+/// An address as everybody writes it: an IPv4 address that is wrapped in one of IPv6 (`::ffff:192.0.2.1`) without that.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), addr.port()),
+        IpAddr::V6(_) => addr,
+    }
+}
+
+/// Whether a listener on one of these addresses gets all that comes to the other.
+pub(crate) fn covers(wide: SocketAddr, narrow: SocketAddr) -> bool {
+    let covers_ip = match wide.ip() {
+        // One on all addresses of IPv6 takes IPv4, too.
+        IpAddr::V6(ip) => ip.is_unspecified(),
+        IpAddr::V4(ip) => ip.is_unspecified() && narrow.is_ipv4(),
+    };
+    wide.port() == narrow.port() && (covers_ip || wide.ip() == narrow.ip())
+}
+
+/// Where the control plane listens, written as an address and a port, as `localhost:PORT` for both loopback addresses, or as
+/// `off`, for which the list is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlAddr(pub Vec<SocketAddr>);
+
+impl ControlAddr {
+    /// Both loopback addresses, IPv4 first. A machine without IPv6 has the first one only.
+    pub fn localhost(port: u16) -> Self {
+        ControlAddr(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()])
+    }
+
+    /// Whether there is to be no control plane.
+    pub fn is_off(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl fmt::Display for ControlAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(addr) => addr.fmt(f),
-            None => f.write_str("off"),
+        match &self.0[..] {
+            [] => f.write_str("off"),
+            [addr] => addr.fmt(f),
+            [addr, ..] if *self == ControlAddr::localhost(addr.port()) => write!(f, "localhost:{}", addr.port()),
+            several => f.write_str(&several.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")),
         }
     }
 }
@@ -139,10 +176,16 @@ impl FromStr for ControlAddr {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
-            return Ok(ControlAddr(None));
+            return Ok(ControlAddr(Vec::new()));
         }
-        text.parse().map(|addr| ControlAddr(Some(addr))).map_err(|_| {
-            format!("`{text}` is no address; write an IP address and a port, as in 127.0.0.1:8081, or off")
+        if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+            return Ok(ControlAddr::localhost(port));
+        }
+        text.parse().map(|addr| ControlAddr(vec![canonical(addr)])).map_err(|_| {
+            format!(
+                "`{text}` is not an address; write an IP address and a port, as in 127.0.0.1:8081, localhost:8081 for both \
+                 loopback addresses, or off"
+            )
         })
     }
 }
@@ -186,6 +229,34 @@ impl FromStr for Cpus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_read_as_they_are_meant() {
+        let listen = |text: &str| text.parse::<Listen>().map(|listen| listen.to_string());
+        assert_eq!(listen("line=[::ffff:192.0.2.1]:80").unwrap(), "line=192.0.2.1:80");
+        assert!(listen("line=localhost:80").unwrap_err().contains("line=127.0.0.1:80 and line=[::1]:80"));
+        for text in ["off", "localhost:0", "localhost:8081", "127.0.0.1:8081", "[::1]:8081", "[::]:8081"] {
+            assert_eq!(text.parse::<ControlAddr>().unwrap().to_string(), text);
+        }
+        assert!("localhost".parse::<ControlAddr>().unwrap_err().contains("localhost:8081"));
+    }
+
+    #[test]
+    fn an_address_for_all_covers_those_that_its_listener_gets() {
+        let covers = |wide: &str, narrow: &str| covers(wide.parse().unwrap(), narrow.parse().unwrap());
+        for (wide, narrow) in [
+            ("[::]:1", "0.0.0.0:1"),
+            ("[::]:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::1]:1", "[::1]:1"),
+        ] {
+            assert!(covers(wide, narrow), "{wide} {narrow}");
+        }
+        for (wide, narrow) in [("0.0.0.0:1", "[::1]:1"), ("127.0.0.1:1", "0.0.0.0:1"), ("[::]:1", "[::]:2")] {
+            assert!(!covers(wide, narrow), "{wide} {narrow}");
+        }
+    }
 
     #[test]
     fn cpus_read_numbers_and_ranges() {

@@ -59,6 +59,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> impl IntoResponse {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Drain {
+    /// Time for which clients are still taken and served, as in `5s`; left out: `drain_grace` of the settings.
+    grace: Option<String>,
     /// Time over which connections are closed, as in `10s`; left out: `drain_time` of the settings.
     over: Option<String>,
 }
@@ -77,7 +79,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Drain the server
 ///
-/// It takes no more connections, closes those it has evenly over a time, and ends. What SIGTERM does.
+/// It is not ready any more, takes no more connections after a grace, closes those it has evenly over a time, and ends.
+/// What SIGTERM does.
 #[utoipa::path(
     post,
     path = "/v1/drain",
@@ -91,12 +94,14 @@ pub(super) async fn drain(
     OptionalJson(drain): OptionalJson<Drain>,
 ) -> Result<impl IntoResponse, Problem> {
     let handle = api.handle();
-    let over = match &drain.over {
-        Some(text) => duration_from_text(text)
-            .and_then(|over| if over <= DRAIN_MAX { Ok(over) } else { Err(format!("{text} is longer than a day")) })
-            .map_err(|error| Problem::new(ProblemCode::BadBody, format!("over: {error}")))?,
-        None => handle.config().drain_time,
+    let time = |name: &str, text: &Option<String>, otherwise: Duration| {
+        let Some(text) = text else { return Ok(otherwise) };
+        duration_from_text(text)
+            .and_then(|time| if time <= DRAIN_MAX { Ok(time) } else { Err(format!("{text} is longer than a day")) })
+            .map_err(|error| Problem::new(ProblemCode::BadBody, format!("{name}: {error}")))
     };
-    handle.drain(over);
+    let grace = time("grace", &drain.grace, handle.config().drain_grace)?;
+    let over = time("over", &drain.over, handle.config().drain_time)?;
+    handle.drain_after(grace, over);
     Ok((StatusCode::ACCEPTED, Json(Draining { state: "draining", connections: handle.conn_count() })))
 }

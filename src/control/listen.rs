@@ -42,7 +42,7 @@ struct Common {
 
 /// Serves until `stop` changes, and then for as long as requests in progress may take.
 pub(super) async fn serve(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     router: Router,
     limits: ControlLimits,
     mut stop: watch::Receiver<bool>,
@@ -53,12 +53,17 @@ pub(super) async fn serve(
         // An error means that whoever could stop it is gone, which is to stop.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    or(stopped, accept(listener, common)).await;
+    let places = Places::new(limits.connections, limits.lobby);
+    let accepting =
+        listeners.into_iter().map(|listener| tokio::spawn(accept(listener, Arc::clone(&places), common.clone())));
+    let accepting: Vec<_> = accepting.collect();
+    drop(common);
+    stopped.await;
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
     let _ = timeout(Duration::from_millis(CONTROL_STOP_MS), closed.recv()).await;
 }
 
-async fn accept(listener: TcpListener, common: Common) {
-    let places = Places::new(common.limits.connections, common.limits.lobby);
+async fn accept(listener: TcpListener, places: Arc<Places>, common: Common) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

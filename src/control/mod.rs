@@ -7,6 +7,7 @@ mod api;
 mod assets;
 mod auth;
 mod batch;
+mod bind;
 mod body;
 mod connections;
 mod counts;
@@ -54,8 +55,9 @@ pub use token::TokenError;
 /// Where the control plane listens, and what calls must show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlOptions {
-    /// The address. Port 0 lets the kernel choose.
-    pub addr: SocketAddr,
+    /// The addresses, one at least. Port 0 lets the kernel choose, one port for all. Those after the first are left out
+    /// where the machine doesn't have them: `::1` on one without IPv6.
+    pub addrs: Vec<SocketAddr>,
     /// A file with the token that calls must show; `None`: none, which is allowed on the loopback only.
     pub token_file: Option<PathBuf>,
     /// How much its clients may take.
@@ -101,7 +103,8 @@ impl ControlOptions {
     /// What a server's settings say; `None`: no control plane.
     pub fn of(config: &Config) -> Option<Self> {
         let token_file = config.control_token_file.clone();
-        config.control.0.map(|addr| ControlOptions { addr, token_file, limits: ControlLimits::default() })
+        let addrs = config.control.0.clone();
+        (!addrs.is_empty()).then(|| ControlOptions { addrs, token_file, limits: ControlLimits::default() })
     }
 }
 
@@ -140,15 +143,15 @@ pub enum ControlError {
 
 /// A control plane that has its address and its token, but answers nobody yet.
 pub struct Bound {
-    listener: TcpListener,
-    addr: SocketAddr,
+    listeners: Vec<TcpListener>,
+    addrs: Vec<SocketAddr>,
     token: Option<Token>,
     limits: ControlLimits,
 }
 
 /// A running control plane. Dropping it stops it in the background; [`Control::stop`] waits for the end.
 pub struct Control {
-    addr: SocketAddr,
+    addrs: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
 }
@@ -167,22 +170,28 @@ impl Control {
     /// # Errors
     /// The token or the address can't be had.
     pub fn bind(options: &ControlOptions) -> Result<Bound, ControlError> {
-        let addr = options.addr;
+        let open = options.addrs.iter().find(|addr| !addr.ip().is_loopback());
         let token = match &options.token_file {
             Some(path) => Some(Token::load(path).map_err(|source| ControlError::Token { path: path.clone(), source })?),
-            None if addr.ip().is_loopback() => None,
-            None => return Err(ControlError::Open { addr }),
+            None => match open {
+                Some(addr) => return Err(ControlError::Open { addr: *addr }),
+                None => None,
+            },
         };
-        let failed = |source| ControlError::Bind { addr, source };
-        let listener = TcpListener::bind(addr).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?;
-        Ok(Bound { listener, addr, token, limits: options.limits })
+        let listeners = bind::all(&options.addrs)?;
+        let addrs = listeners.iter().map(|(_, addr)| *addr).collect();
+        let listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
+        Ok(Bound { listeners, addrs, token, limits: options.limits })
     }
 
-    /// The address it listens on, with the port that the kernel chose for port 0.
+    /// The first address it listens on, with the port that the kernel chose for port 0.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.addrs[0]
+    }
+
+    /// All addresses it listens on.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
     }
 
     /// Stops it: requests in progress have two seconds to end.
@@ -200,26 +209,27 @@ impl Bound {
     /// # Errors
     /// The thread can't be started.
     pub fn start(self, handle: ServerHandle) -> Result<Control, ControlError> {
-        let Bound { listener, addr, token, limits } = self;
+        let Bound { listeners, addrs, token, limits } = self;
         let start = stats::Start { at: Instant::now(), resident_bytes: host::resident_bytes().unwrap_or(0) };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
-        let listener = {
+        let listeners = {
             let _runtime = runtime.enter();
-            tokio::net::TcpListener::from_std(listener).map_err(ControlError::Thread)?
+            let listeners = listeners.into_iter().map(tokio::net::TcpListener::from_std);
+            listeners.collect::<io::Result<Vec<_>>>().map_err(ControlError::Thread)?
         };
         let (stop, stopped) = watch::channel(false);
         let serve = move || {
             let api = api::Api::new(handle, token, limits, start, stopped.clone());
-            let serve = listen::serve(listener, api::router(api.clone()), limits, stopped);
+            let serve = listen::serve(listeners, api::router(api.clone()), limits, stopped);
             runtime.block_on(futures_lite::future::or(serve, history::record(api)));
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Thread)?;
-        Ok(Control { addr, stop, thread })
+        Ok(Control { addrs, stop, thread })
     }
 
-    /// The address it listens on.
+    /// The first address it listens on.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.addrs[0]
     }
 }

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
 use crate::codec::Encoding;
-use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS};
+use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS, canonical};
 use crate::handler::{Context, Handler};
 use crate::message::CloseReason;
 use crate::registry::Refusal;
@@ -43,7 +43,7 @@ pub enum BindError {
         listen: Listen,
     },
     /// The address is none of this machine's.
-    #[error("{listen}: no interface of this machine has that address; use one of `ip addr`, or 0.0.0.0 for all")]
+    #[error("{listen}: no interface of this machine has that address; use one of `ip addr`, or [::] for all")]
     NotHere {
         /// The address and its framing.
         listen: Listen,
@@ -68,9 +68,12 @@ pub(crate) type Sockets = Vec<(Framing, Socket)>;
 pub(crate) fn bind(config: &Config, shards: usize) -> Result<(Vec<Sockets>, Vec<Listen>), BindError> {
     let mut sockets: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
-    for listen in &config.listen {
-        let mut listen = *listen;
-        refuse_if_in_use(listen)?;
+    let wanted: Vec<Listen> = config.listen.iter().filter_map(|listen| present(*listen, config)).collect();
+    // First of all, since they may share a port among themselves.
+    for listen in &wanted {
+        refuse_if_in_use(*listen, config)?;
+    }
+    for mut listen in wanted {
         for shard in &mut sockets {
             let socket = open(listen, config)?;
             // The first shard's socket settles the port for the others.
@@ -91,9 +94,39 @@ fn named(listen: Listen, what: &'static str) -> impl Fn(io::Error) -> BindError 
     }
 }
 
-fn socket(listen: Listen) -> Result<Socket, BindError> {
+/// What an address comes to on this machine. Without IPv6, all addresses are those of IPv4 (`None` if they are listened on
+/// anyway), and an address of the loopback is left out if its twin is listened on.
+fn present(listen: Listen, config: &Config) -> Option<Listen> {
+    let SocketAddr::V6(addr) = listen.addr else { return Some(listen) };
+    let is_listened_on = |ip: Ipv4Addr| {
+        let twin = SocketAddr::from((ip, addr.port()));
+        config.listen.iter().any(|other| other.framing == listen.framing && other.addr == twin)
+    };
+    let is_known = Socket::new(Domain::IPV6, Type::STREAM.cloexec(), Some(Protocol::TCP))
+        .is_ok_and(|socket| !addr.ip().is_loopback() || socket.bind(&SocketAddr::from((*addr.ip(), 0)).into()).is_ok());
+    if is_known {
+        return Some(listen);
+    }
+    if addr.ip().is_unspecified() {
+        let all = Listen { addr: (Ipv4Addr::UNSPECIFIED, addr.port()).into(), ..listen };
+        return (addr.port() == 0 || !is_listened_on(Ipv4Addr::UNSPECIFIED)).then_some(all);
+    }
+    (!addr.ip().is_loopback() || !is_listened_on(Ipv4Addr::LOCALHOST)).then_some(listen)
+}
+
+/// Whether a socket on an address of IPv6 takes no IPv4: only where another one is for all of that.
+fn is_v6_only(listen: Listen, config: &Config) -> bool {
+    let all_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, listen.addr.port()));
+    listen.addr.port() != 0 && config.listen.iter().any(|other| other.addr == all_v4)
+}
+
+fn socket(listen: Listen, config: &Config) -> Result<Socket, BindError> {
     let socket = Socket::new(Domain::for_address(listen.addr), Type::STREAM.cloexec(), Some(Protocol::TCP))
         .map_err(named(listen, "opening a socket"))?;
+    if listen.addr.is_ipv6() {
+        // Said always, whatever the machine's default is (net.ipv6.bindv6only).
+        socket.set_only_v6(is_v6_only(listen, config)).map_err(named(listen, "setting IPV6_V6ONLY"))?;
+    }
     // A port whose last owner's connections linger in TIME_WAIT can be taken; one that is listened on can't.
     socket.set_reuse_address(true).map_err(named(listen, "setting SO_REUSEADDR"))?;
     Ok(socket)
@@ -101,16 +134,16 @@ fn socket(listen: Listen) -> Result<Socket, BindError> {
 
 /// With SO_REUSEPORT, a second server of the same user would share the port in silence and take half of the
 /// clients. A bind without it shows whether somebody listens there.
-fn refuse_if_in_use(listen: Listen) -> Result<(), BindError> {
+fn refuse_if_in_use(listen: Listen, config: &Config) -> Result<(), BindError> {
     if listen.addr.port() == 0 {
         return Ok(());
     }
-    socket(listen)?.bind(&listen.addr.into()).map_err(named(listen, "binding"))
+    socket(listen, config)?.bind(&listen.addr.into()).map_err(named(listen, "binding"))
 }
 
 /// A listening socket with the options that its connections inherit.
 fn open(listen: Listen, config: &Config) -> Result<Socket, BindError> {
-    let socket = socket(listen)?;
+    let socket = socket(listen, config)?;
     let option = |what| named(listen, what);
     socket.set_reuse_port(true).map_err(option("setting SO_REUSEPORT"))?;
     socket.set_tcp_nodelay(true).map_err(option("setting TCP_NODELAY"))?;
@@ -253,6 +286,8 @@ async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, fr
 fn accept_one(socket: &Socket) -> Result<(OwnedFd, SocketAddr), Errno> {
     let (client, peer) = rustix::net::acceptfrom_with(socket, SocketFlags::CLOEXEC)?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    // A client that came by IPv4 to an address of IPv6 is shown as what it is.
+    let peer = peer.map(canonical);
     Ok((client, peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))))
 }
 

@@ -38,6 +38,7 @@ mod slow;
 #[cfg(feature = "control")]
 mod soak;
 mod sse;
+mod stacks;
 mod streams;
 mod vanished;
 mod websocket;

@@ -25,7 +25,7 @@ impl TokenFile {
 
     fn options(&self) -> ControlOptions {
         let addr = "127.0.0.1:0".parse().unwrap();
-        ControlOptions { addr, token_file: Some(self.0.clone()), limits: ControlLimits::default() }
+        ControlOptions { addrs: vec![addr], token_file: Some(self.0.clone()), limits: ControlLimits::default() }
     }
 }
 
@@ -146,8 +146,11 @@ fn a_token_file_that_cannot_be_used_is_refused_with_the_remedy() {
     assert!(matches!(start(&TokenFile(PathBuf::from("/no/such/token"))), TokenError::Read(_)));
     assert!(matches!(start(&TokenFile(PathBuf::from("/proc/self"))), TokenError::Read(_) | TokenError::Open { .. }));
     assert!(Control::bind(&TokenFile::new("group", "token", 0o640).options()).is_ok());
-    let open =
-        ControlOptions { addr: "0.0.0.0:0".parse().unwrap(), token_file: None, limits: ControlLimits::default() };
+    let open = ControlOptions {
+        addrs: vec!["0.0.0.0:0".parse().unwrap()],
+        token_file: None,
+        limits: ControlLimits::default(),
+    };
     assert!(matches!(Control::bind(&open), Err(ControlError::Open { .. })));
 }
 

@@ -144,3 +144,43 @@ fn a_control_plane_that_stops_lets_requests_end() {
     idle.stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     drop(idle);
 }
+
+#[test]
+fn clients_are_taken_and_served_for_the_grace_though_the_server_says_that_it_is_not_ready() {
+    let mut program = Program::serve(["--shards=2", "--control=127.0.0.1:0", "--drain-grace=1h", "--drain-time=0"]);
+    let mut old = program.client(Framing::Line);
+    old.expect_nothing();
+    let mut http = Http::connect(control_addr(&program));
+    program.signal(Signal::TERM);
+    wait_until("the server is not ready", || http.get("/readyz").status == 503);
+    assert_eq!(http.get("/v1/stats").json()["state"], json!("draining"));
+    let mut new = program.client(Framing::Length);
+    for client in [&mut old, &mut new] {
+        client.expect_nothing();
+    }
+    let headers = ["Content-Type: application/json"];
+    http.send("POST", "/v1/drain", &headers, br#"{"grace":"2 days"}"#).is_problem(400, "bad-body");
+    // A later end is not taken, a sooner one is.
+    assert_eq!(http.send("POST", "/v1/drain", &headers, br#"{"grace":"2h"}"#).status, 202);
+    new.expect_nothing();
+    assert_eq!(http.send("POST", "/v1/drain", &headers, br#"{"grace":"0s"}"#).status, 202);
+    for client in [&mut old, &mut new] {
+        client.expect("BYE drain");
+    }
+    drop((old, new));
+    assert_eq!(program.wait(), Some(0));
+    let log = program.log();
+    assert!(log.contains("not ready from now on") && log.contains("draining: 2 connections over 0"), "{log}");
+}
+
+#[test]
+fn a_grace_ends_by_itself_and_a_second_signal_ends_it_at_once() {
+    let mut program = Program::serve(["--shards=2", "--drain-grace=500ms"]);
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(), Some(0));
+    let mut program = Program::serve(["--shards=2", "--drain-grace=1h"]);
+    program.signal(Signal::TERM);
+    program.wait_for_line(0, |line| line.contains("not ready from now on"));
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(), Some(1));
+}

@@ -40,7 +40,7 @@ impl Plane {
     }
 
     fn limited(server: Fixture, limits: ControlLimits) -> Plane {
-        let options = ControlOptions { addr: "127.0.0.1:0".parse().unwrap(), token_file: None, limits };
+        let options = ControlOptions { addrs: vec!["127.0.0.1:0".parse().unwrap()], token_file: None, limits };
         let control = Control::start(server.clone(), &options).expect("the control plane starts");
         Plane { server, control: Some(control) }
     }
@@ -48,7 +48,7 @@ impl Plane {
     /// One more control plane for the same server.
     fn second(&self) -> Control {
         let limits = ControlLimits::default();
-        let options = ControlOptions { addr: "127.0.0.1:0".parse().unwrap(), token_file: None, limits };
+        let options = ControlOptions { addrs: vec!["127.0.0.1:0".parse().unwrap()], token_file: None, limits };
         Control::start(self.server.clone(), &options).expect("the control plane starts")
     }
 

@@ -80,7 +80,8 @@ fn schemathesis_finds_no_violation() {
     let file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).clone();
     write_private(&file, &token);
     let addr = "127.0.0.1:0".parse().unwrap();
-    let options = ControlOptions { addr, token_file: Some(token.clone()), limits: ControlLimits::default() };
+    let options =
+        ControlOptions { addrs: vec![addr], token_file: Some(token.clone()), limits: ControlLimits::default() };
     let control = Control::start(server.clone(), &options).unwrap();
     std::fs::remove_file(&token).unwrap();
 
