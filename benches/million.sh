@@ -46,7 +46,8 @@ connections. Shows what happens, and leaves the figures as JSON and as a picture
   --no-build        take the program that target/release already has
   --check           tell whether this machine could do it, and what is missing; builds and downloads nothing
 
-Exit code: 0 every message arrived, nothing was left behind and the goals were met; 1 not so; 2 wrong usage.
+Exit code: 0 every message arrived, nothing was left behind and the goal for memory was met; 1 not so; 2 wrong
+usage. The goal for CPU time can only warn: whatever else runs on the machine has a part in it.
 A run to 20k takes about a minute, one to a million half an hour if the processors are emulated.
 TEXT
 }
@@ -359,11 +360,11 @@ boot() {
 # figure KEY: its last value in the result.
 figure() { sed -n "s/^ *\"$1\": \([0-9.]*\),\{0,1\}$/\1/p" "$out/million.json" | tail -n 1; }
 
-# goal TEXT VALUE LIMIT UNIT
+# goal TEXT VALUE LIMIT UNIT MISSED: MISSED is what it is called if it was not met.
 goal() {
     local verdict='not measured'
     if [[ -n $2 ]]; then
-        verdict=$(awk -v value="$2" -v limit="$3" 'BEGIN { print (value <= limit) ? "met" : "not met" }')
+        verdict=$(awk -v value="$2" -v limit="$3" -v missed="$5" 'BEGIN { print (value <= limit) ? "met" : missed }')
     fi
     printf 'goal: %-52s %10s, at most %s: %s\n' "$1" "${2:-?} $4" "$3 $4" "$verdict"
 }
@@ -379,8 +380,10 @@ hand_out() {
         cp "$work/results/$name" "$out/$name"
     done
     status=$(cat "$work/results/status")
-    goal "private bytes of the server, a connection of $connections" "$(figure private_bytes_per_connection)" "$bytes_max" B
-    goal 'CPU time of a delivered message, ± between the steps' "$(figure cost_spread_percent)" "$spread_max" %
+    goal "private bytes of the server, a connection of $connections" "$(figure private_bytes_per_connection)" "$bytes_max" B \
+        'not met'
+    goal 'CPU time of a delivered message, ± between the steps' "$(figure cost_spread_percent)" "$spread_max" % \
+        'not met, which is a warning; with nothing else running it may be'
     say "results: $out/million.json and $out/million.svg"
     if [[ $status != 0 ]]; then
         die "the ramp ended with $status; the lines above tell why"

@@ -124,6 +124,9 @@ fn verdict(report: &Report) -> Markup {
                 ul { @for problem in &report.problems { li { (problem) } } }
             }
         }
+        @for warning in &report.warnings {
+            p { "Warning: " (warning) }
+        }
     }
 }
 

@@ -55,7 +55,8 @@ pub struct RampArgs {
     /// Fail if the server needs more private memory for a connection at the last step.
     #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
     pub bytes_max: Option<usize>,
-    /// Fail if the CPU time for a delivered message differs more between the steps, in percent up and down.
+    /// Warn if the CPU time for a delivered message differs more between the steps, in percent up and down. Times depend
+    /// on what else runs, so that alone does not fail the run.
     #[arg(long, value_name = "PERCENT")]
     pub spread_max: Option<f64>,
     /// Fail if the server keeps more of the memory that its connections took once they are closed. What its

@@ -1,6 +1,6 @@
 //! The result: one list of figures, printed as a table for people and as JSON for programs.
 //!
-//! The JSON object has `scenario`, `ok`, `problems` (sentences), and one object for each section of the table.
+//! The JSON object has `scenario`, `ok`, `problems` and `warnings` (sentences), and one object for each section of the table.
 //! A key's name says its unit: `_us` microseconds, `_s` seconds, `_per_s` per second, `_bytes` bytes; all others
 //! are counts. Percentiles end in `_p50`, `_p90`, `_p99`, `_p999` and `_max`. What was not measured is missing.
 //!
@@ -84,6 +84,8 @@ pub(super) struct Report {
     pub(super) distributions: Vec<(&'static str, Latency)>,
     /// What went wrong, a sentence each; empty if all went well.
     pub(super) problems: Vec<String>,
+    /// What is worth a look and may be no fault of the server, a sentence each.
+    pub(super) warnings: Vec<String>,
     /// What a picture can be drawn of.
     pub(super) picture: Option<Climb>,
 }
@@ -153,7 +155,15 @@ impl Report {
             _ => {}
         }
         let series = Series::new(run);
-        let mut report = Report { scenario, sections, series, distributions: Vec::new(), problems, picture: None };
+        let mut report = Report {
+            scenario,
+            sections,
+            series,
+            distributions: Vec::new(),
+            problems,
+            warnings: Vec::new(),
+            picture: None,
+        };
         report.distribution("first answer", &run.connects.ready);
         report
     }
@@ -182,6 +192,7 @@ impl Report {
         object.insert("scenario".into(), json!(self.scenario));
         object.insert("ok".into(), json!(self.problems.is_empty()));
         object.insert("problems".into(), json!(self.problems));
+        object.insert("warnings".into(), json!(self.warnings));
         for section in &self.sections {
             let figures = section.figures.iter().map(|figure| (figure.key.clone(), figure.value.to_json()));
             object.insert(section.name.into(), Json::Object(figures.collect()));
@@ -356,6 +367,9 @@ impl fmt::Display for Report {
                     _ => writeln!(f, "  {label:width$}  {value}")?,
                 }
             }
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
         }
         if self.problems.is_empty() {
             return write!(f, "result: all well");

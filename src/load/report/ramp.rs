@@ -40,6 +40,7 @@ pub(in crate::load) fn report(plan: &Plan, ramp: &RampPlan, run: Run<()>, climb:
     own.add("steps", "", Value::Rows(climb.stages.iter().map(|stage| row(stage, &climb.before)).collect()));
     let mut report = Report::new(plan, &run, settings(plan, ramp), own, received);
     report.problems.extend(climb.problems(&ramp.limits));
+    report.warnings.extend(climb.warnings(&ramp.limits));
     report.picture = Some(climb);
     report
 }
@@ -52,7 +53,7 @@ fn settings(plan: &Plan, ramp: &RampPlan) -> Section {
         settings.add("bytes_max", "memory of a connection, at most", Value::Bytes(bytes));
     }
     if let Some(percent) = ramp.limits.spread_max {
-        settings.add("spread_max_percent", "cost up and down, at most", Value::Percent(percent));
+        settings.add("spread_max_percent", "cost up and down, warn above", Value::Percent(percent));
     }
     if let Some(percent) = ramp.limits.kept_max {
         settings.add("kept_max_percent", "kept share, at most", Value::Percent(percent));
