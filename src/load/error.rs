@@ -91,6 +91,18 @@ pub enum LoadError {
         /// The command that starts a server for this run.
         server: String,
     },
+    /// What answers at the target speaks something else than this run.
+    #[error("{target} {met}, and this run speaks {framing}; {remedy}")]
+    Misdirected {
+        /// Where to.
+        target: SocketAddr,
+        /// What was found there.
+        met: &'static str,
+        /// What this run speaks.
+        framing: &'static str,
+        /// What was probably meant.
+        remedy: String,
+    },
     /// The target takes connections and says nothing.
     #[error(
         "{target} took the connection but did not answer `{sent}` within {seconds} s; \
@@ -174,6 +186,19 @@ impl LoadError {
     /// Whether the command line is at fault, rather than the server or the machine.
     pub fn is_usage(&self) -> bool {
         matches!(self, LoadError::Argument { .. } | LoadError::TooFewFds { .. } | LoadError::TooFewPorts { .. })
+    }
+
+    /// Whether it may be that something else than was thought answers at the target.
+    pub(super) fn may_be_misdirected(&self) -> bool {
+        match self {
+            LoadError::Unreachable { source, .. } => source.kind() != io::ErrorKind::ConnectionRefused,
+            LoadError::NothingConnected { .. }
+            | LoadError::WrongServer { .. }
+            | LoadError::NoAnswer { .. }
+            | LoadError::PublishRefused { .. }
+            | LoadError::Process { .. } => true,
+            _ => false,
+        }
     }
 
     /// For `map_err`: names what was tried.

@@ -24,6 +24,7 @@ mod clock;
 mod connect;
 mod crew;
 mod deliveries;
+mod diagnosis;
 mod dialect;
 mod echo;
 mod error;
@@ -279,7 +280,8 @@ pub fn run(command: LoadCommand) -> Result<Outcome, LoadError> {
     };
     // What is told on the way may find a reader that stalls: it must not hold up the run.
     log::start().map_err(LoadError::system("start a thread that writes to stderr"))?;
-    let report = run::execute(plan, &*interrupts()?)?;
+    let (target, framing) = (plan.target, plan.dialect.framing);
+    let report = run::execute(plan, &*interrupts()?).map_err(|error| diagnosis::explain(error, target, framing))?;
     log::finish();
     output::print(&format!("{report}\n"));
     if let Some(json) = json {

@@ -129,7 +129,7 @@ impl Publisher {
         }
         let mut buffer = vec![0; READ_BUFFER_BYTES];
         loop {
-            while let Ok(Some((range, used))) = self.dialect.decode(&self.tail) {
+            while let Some((range, used)) = self.dialect.decode(&self.tail).map_err(|_| self.foreign(&self.tail))? {
                 let message = &self.tail[range];
                 match self.dialect.reply(message) {
                     reply if self.confirms(&reply) => {
@@ -145,12 +145,7 @@ impl Publisher {
                     Reply::Ping => self.stream.write_all(self.dialect.pong())?,
                     Reply::Greeting | Reply::Message { .. } | Reply::Gap { .. } | Reply::Pong => {}
                     _ => {
-                        return Err(ProbeError::Load(LoadError::WrongServer {
-                            target: self.plan.target,
-                            sent: self.dialect.publish_text(&self.publish.topic),
-                            said: readable(message),
-                            server: self.plan.server_command(),
-                        }));
+                        return Err(self.foreign(message));
                     }
                 }
                 self.tail.drain(..used);
@@ -160,6 +155,16 @@ impl Publisher {
                 count => self.tail.extend_from_slice(&buffer[..count]),
             }
         }
+    }
+
+    /// The error for an answer to the probe that this run can't use.
+    fn foreign(&self, said: &[u8]) -> ProbeError {
+        ProbeError::Load(LoadError::WrongServer {
+            target: self.plan.target,
+            sent: self.dialect.publish_text(&self.publish.topic),
+            said: readable(said),
+            server: self.plan.server_command(),
+        })
     }
 
     /// Whether a reply says that the server has taken the oldest publish without an answer.
