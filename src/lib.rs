@@ -129,6 +129,7 @@ mod message;
 mod metrics;
 #[doc(hidden)]
 pub mod output;
+mod printable;
 mod rate;
 mod receipt;
 mod registry;

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LOG_END_MS, LOG_NOTICE_MS, LOG_QUEUE_BYTES_MAX, LOG_QUEUE_LINES};
-use crate::output;
+use crate::{output, printable};
 
 /// The process's queue, once it is started.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -76,22 +76,28 @@ impl Queue {
 }
 
 /// Where the subscriber's lines go.
-struct Sink;
+#[derive(Clone, Copy)]
+struct Sink {
+    has_colours: bool,
+}
 
 impl<'a> MakeWriter<'a> for Sink {
     type Writer = Sink;
 
     fn make_writer(&'a self) -> Sink {
-        Sink
+        *self
     }
 }
 
 impl Write for Sink {
     /// Takes a whole line, as the subscriber gives it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let is_own = OWN_LINE.with_borrow_mut(|own| own.as_mut().map(|own| own.extend_from_slice(line)).is_some());
+        // What is logged may come from a peer, a file or the kernel.
+        let text = printable::log_line(&String::from_utf8_lossy(line), self.has_colours);
+        let is_own =
+            OWN_LINE.with_borrow_mut(|own| own.as_mut().map(|own| own.extend_from_slice(text.as_bytes())).is_some());
         if let Some(queue) = QUEUE.get().filter(|_| !is_own) {
-            queue.push(line);
+            queue.push(text.as_bytes());
         }
         // Whoever logs can't help it if it is lost, and the subscriber would complain on stderr.
         Ok(line.len())
@@ -130,12 +136,13 @@ pub fn start() -> io::Result<()> {
 
 /// Sends what is logged, and panics, through the queue.
 pub fn subscribe(filter: EnvFilter, is_json: bool) {
+    let has_colours = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Sink)
+        .with_writer(Sink { has_colours })
         // It would complain on stderr, which may block.
         .log_internal_errors(false)
-        .with_ansi(io::stderr().is_terminal());
+        .with_ansi(has_colours);
     if is_json {
         builder.json().flatten_event(true).init();
     } else {
@@ -155,10 +162,10 @@ pub fn subscribe(filter: EnvFilter, is_json: bool) {
     }));
 }
 
-/// Writes a line to stderr as it is: through the queue, or at once where there is none.
+/// Writes a line, or more, to stderr, with what a terminal must not be given escaped: through the queue, or at once where there is none.
 pub fn say(line: &str) {
     match QUEUE.get() {
-        Some(queue) => queue.push(format!("{line}\n").as_bytes()),
+        Some(queue) => queue.push(format!("{}\n", printable::lines(line)).as_bytes()),
         None => output::complain(line),
     }
 }

@@ -20,7 +20,16 @@ const FAULT: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let code = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) if error.use_stderr() => {
+            // It quotes what was typed, or what a script was given to pass on.
+            output::complain(error.render().to_string().trim_end());
+            return ExitCode::from(USAGE);
+        }
+        Err(help) => help.exit(),
+    };
+    let code = match command {
         Command::Serve(args) => serve::run(&args),
         Command::Load(command) => put_load(*command),
         #[cfg(feature = "control")]

@@ -11,9 +11,9 @@ use crate::receipt::ReceiptSender;
 
 mod topic;
 
-pub(crate) use topic::Named;
 #[cfg(feature = "control")]
 pub(crate) use topic::pattern as topic_pattern;
+pub(crate) use topic::{JOINERS, Named, is_unseen};
 pub use topic::{Topic, TopicError};
 
 /// Names one connection, for as long as the process runs.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
+use crate::printable;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -31,10 +32,10 @@ pub(crate) fn write_whole(to: impl AsFd, bytes: &[u8]) -> Result<(), (Errno, usi
     Ok(())
 }
 
-/// Prints to stdout; whether somebody reads it. That a reader has left (`| head -1`) is not a fault; [`lost`] tells of
+/// Prints lines to stdout, with what a terminal must not be given escaped; whether somebody reads it. That a reader has left (`| head -1`) is not a fault; [`lost`] tells of
 /// others.
 pub fn print(text: &str) -> bool {
-    match write_whole(io::stdout(), text.as_bytes()) {
+    match write_whole(io::stdout(), printable::lines(text).as_bytes()) {
         Ok(()) => true,
         Err((Errno::PIPE, _)) => false,
         Err((errno, _)) => {
@@ -49,7 +50,7 @@ pub fn lost() -> Option<io::Error> {
     LOST.get().map(|errno| (*errno).into())
 }
 
-/// Writes a line to stderr. If nobody reads it, there is nobody to be told.
+/// Writes a line, or more, to stderr, with what a terminal must not be given escaped. If nobody reads it, there is nobody to be told.
 pub fn complain(line: &str) {
-    let _ = write_whole(io::stderr(), format!("{line}\n").as_bytes());
+    let _ = write_whole(io::stderr(), format!("{}\n", printable::lines(line)).as_bytes());
 }

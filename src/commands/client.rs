@@ -12,6 +12,7 @@ use ureq::http::Uri;
 use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 
 use super::error::CommandError;
+use crate::printable;
 
 /// The port of the control address where none is given.
 const PORT: u16 = 8081;
@@ -25,6 +26,16 @@ const ANSWER_BYTES_MAX: u64 = 32 << 20;
 
 /// Idle connections are given up soon, before the server does and a call meets a closed one.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// Characters of a server's text that are shown at the most, and of one of its words.
+const DETAIL_CHARS_MAX: usize = 400;
+pub(super) const WORD_CHARS_MAX: usize = 64;
+
+/// Remedies where something else answers.
+pub(super) const CONTROL_ADDRESS: &str =
+    "give the server's control address with --control, 127.0.0.1:8081 unless it was started with another";
+const CLIENT_PORT: &str = "this is the port of its clients; give the control address with --control, 127.0.0.1:8081 \
+                           unless it was started with another";
 
 /// Tries of one call that the server is too busy for.
 pub(super) const TRIES: u32 = 10;
@@ -120,7 +131,8 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.detail, self.code)
+        let (detail, code) = (&self.detail, &self.code);
+        write!(f, "{} ({})", printable::line(detail, DETAIL_CHARS_MAX), printable::line(code, WORD_CHARS_MAX))
     }
 }
 
@@ -143,7 +155,11 @@ impl Answer {
 
     /// The error for an answer that corecast would not give.
     pub(super) fn foreign(&self) -> CommandError {
-        CommandError::Foreign { url: self.url.clone(), status: self.status }
+        // What the ports for clients say to a call like this.
+        let is_client_port =
+            ["/ says what there is", "this port speaks corecast's"].iter().any(|text| self.text.contains(text));
+        let meant = if is_client_port { CLIENT_PORT } else { CONTROL_ADDRESS };
+        CommandError::Foreign { url: self.url.clone(), status: self.status, meant }
     }
 }
 
@@ -279,6 +295,10 @@ impl Client {
         };
         // The outer text of an I/O error is `io: …`, which says nothing.
         let reason = if let Error::Io(error) = error { error.to_string() } else { error.to_string() };
+        let reason = printable::line(&reason, DETAIL_CHARS_MAX);
+        if matches!(error, Error::Protocol(_) | Error::Http(_)) {
+            return CommandError::NotHttp { url: url.to_owned(), meant: CONTROL_ADDRESS };
+        }
         if before_it_was_sent {
             CommandError::Unreachable { url: self.base.to_string(), reason }
         } else {

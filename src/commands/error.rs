@@ -68,14 +68,22 @@ pub enum CommandError {
         rest: String,
     },
     /// Something answers there, but not as corecast does.
-    #[error(
-        "{url} answered with HTTP {status}, but not as corecast does; is --control the control address of a server?"
-    )]
+    #[error("{url} answered with HTTP {status}, but not as corecast's control plane does: {meant}")]
     Foreign {
         /// Which call.
         url: String,
         /// Its status.
         status: u16,
+        /// What was probably meant.
+        meant: &'static str,
+    },
+    /// Something answers there, but not in HTTP.
+    #[error("what answers at {url} does not speak HTTP, so it is not corecast's control plane: {meant}")]
+    NotHttp {
+        /// Which call.
+        url: String,
+        /// What was probably meant.
+        meant: &'static str,
     },
     /// The messages can't be read.
     #[error("can't read messages from stdin: {0}")]

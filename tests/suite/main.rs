@@ -40,5 +40,6 @@ mod soak;
 mod sse;
 mod stacks;
 mod streams;
+mod terminal;
 mod vanished;
 mod websocket;

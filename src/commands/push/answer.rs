@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::commands::client::Problem;
+use crate::commands::client::{Problem, WORD_CHARS_MAX};
 use crate::commands::text::{grouped, micros};
+use crate::printable;
+
+/// Reasons that are shown at the most; the server has fewer.
+const REASONS_SHOWN: usize = 32;
 
 /// The answer to one message.
 #[derive(Debug, Deserialize)]
@@ -43,7 +47,8 @@ impl Receipt {
             .dropped
             .iter()
             .filter(|(_, count)| **count > 0)
-            .map(|(reason, count)| format!("{reason} {}", grouped(*count)))
+            .take(REASONS_SHOWN)
+            .map(|(reason, count)| format!("{} {}", printable::line(reason, WORD_CHARS_MAX), grouped(*count)))
             .collect();
         let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
         let times = match (self.first_write_us, self.last_write_us) {
@@ -53,7 +58,7 @@ impl Receipt {
         let shards = format!("{} shard{}", self.shards, if self.shards == 1 { "" } else { "s" });
         format!(
             "{}: {} matched on {shards} = {} written + {} queued + {} dropped{reasons}{times}",
-            self.id,
+            printable::line(&self.id, WORD_CHARS_MAX),
             grouped(self.matched),
             grouped(self.written),
             grouped(self.queued),

@@ -12,12 +12,13 @@ use serde::Serialize;
 
 use self::answer::Said;
 use self::lines::{Line, Lines};
-use super::client::{Client, ControlArgs, Pauses, Problem};
+use super::client::{Client, ControlArgs, Pauses, Problem, WORD_CHARS_MAX};
 use super::error::CommandError;
 use super::text::grouped;
 use crate::config::SlowConsumer;
 use crate::message::{ConnId, Target, Topic};
 use crate::output;
+use crate::printable;
 
 mod answer;
 mod lines;
@@ -263,9 +264,10 @@ impl Push<'_> {
     /// Shows the answer to one message. `text` is the answer as it came.
     fn show(&self, said: &Said, text: &str) {
         let line = match said {
-            _ if self.args.json => text.to_owned(),
+            // White space between its parts means nothing, and one answer is one line.
+            _ if self.args.json => text.replace(['\n', '\r', '\t'], " "),
             Said::Receipt(receipt) => receipt.line(),
-            Said::Accepted { id } => format!("published {id}"),
+            Said::Accepted { id } => format!("published {}", printable::line(id, WORD_CHARS_MAX)),
             Said::Problem(problem) => problem.to_string(),
         };
         super::print(&format!("{line}\n"));

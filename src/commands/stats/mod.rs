@@ -9,9 +9,10 @@ use ratatui::crossterm::terminal;
 use self::sample::{Rates, Sample, Topics};
 use self::screen::View;
 use self::watch::Watch;
-use super::client::{Client, ControlArgs};
+use super::client::{Client, ControlArgs, WORD_CHARS_MAX};
 use super::error::CommandError;
 use super::text::{micros, size};
+use crate::printable;
 
 mod sample;
 mod screen;
@@ -115,7 +116,7 @@ fn plain(sample: &Sample, rates: Option<&Rates>) -> String {
     let rate = |of: fn(&Rates) -> u64| rates.map_or_else(|| "-".into(), |rates| of(rates).to_string());
     format!(
         "{} connections={} ({}) in={}/s out={}/s delivered={}/s dropped={}/s queued={} p99={} resident={}",
-        stats.state,
+        printable::line(&stats.state, WORD_CHARS_MAX),
         stats.connections,
         shards.join("+"),
         rate(|rates| rates.messages_in),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::commands::client::Client;
+use crate::commands::client::{CONTROL_ADDRESS, Client};
 use crate::commands::error::CommandError;
 
 /// Topics that one look takes in at the most: one page.
@@ -118,7 +118,7 @@ impl Sample {
         let said: Value = client.get(path)?;
         match Stats::deserialize(&said) {
             Ok(stats) if !stats.state.is_empty() => Ok(Sample { stats, said }),
-            _ => Err(CommandError::Foreign { url: client.url(path), status: 200 }),
+            _ => Err(CommandError::Foreign { url: client.url(path), status: 200, meant: CONTROL_ADDRESS }),
         }
     }
 

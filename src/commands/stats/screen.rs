@@ -6,7 +6,9 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::sample::{Rates, Reasons, Stats, Topics};
+use crate::commands::client::WORD_CHARS_MAX;
 use crate::commands::text::{grouped, micros, size, uptime};
+use crate::printable;
 
 /// Columns of the names at the left.
 const NAME: usize = 13;
@@ -16,6 +18,9 @@ const WIDTH_MIN: usize = 72;
 
 /// Rows of topics that shards may not take.
 const TOPIC_ROWS: usize = 4;
+
+/// Reasons that are shown at the most; a server has fewer.
+const REASONS_SHOWN: usize = 32;
 
 const EIGHTHS: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -56,9 +61,9 @@ fn head(view: &View<'_>, width: usize) -> Vec<Line<'static>> {
     let totals = &stats.totals;
     let state = Style::new().fg(if stats.state == "running" { Color::Green } else { Color::Yellow });
     let mut title = Line::from(vec![
-        Span::styled(format!("corecast {}", stats.version), Modifier::BOLD),
+        Span::styled(format!("corecast {}", word(&stats.version)), Modifier::BOLD),
         Span::raw("  "),
-        Span::styled(stats.state.clone(), state),
+        Span::styled(word(&stats.state), state),
         Span::raw(format!("  up {}", uptime(Duration::try_from_secs_f64(stats.uptime_s).unwrap_or_default()))),
     ]);
     let gap = width.saturating_sub(title.width() + view.url.chars().count());
@@ -113,7 +118,9 @@ fn head(view: &View<'_>, width: usize) -> Vec<Line<'static>> {
     lines.push(reasons("dropped", &totals.dropped));
     lines.push(reasons("closed", &totals.closed));
     let mut trouble = Vec::new();
-    trouble.extend(nonzero(&totals.refused).map(|(reason, count)| format!("refused for {reason} {}", grouped(count))));
+    trouble.extend(
+        nonzero(&totals.refused).map(|(reason, count)| format!("refused for {} {}", word(reason), grouped(count))),
+    );
     if totals.accept_errors > 0 {
         trouble.push(format!("accept errors {}", grouped(totals.accept_errors)));
     }
@@ -124,6 +131,11 @@ fn head(view: &View<'_>, width: usize) -> Vec<Line<'static>> {
         lines.push(entry("trouble", trouble.join(" · ")));
     }
     lines
+}
+
+/// A word of the server's, as a terminal may have it.
+fn word(text: &str) -> String {
+    printable::line(text, WORD_CHARS_MAX)
 }
 
 /// The upper end of the bucket that a quantile is in; the last bucket has none.
@@ -142,11 +154,12 @@ fn entry(title: &str, text: String) -> Line<'static> {
 fn nonzero(reasons: &Reasons) -> impl Iterator<Item = (&str, u64)> {
     let mut found: Vec<_> = reasons.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
     found.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    found.into_iter().filter(|(_, count)| *count > 0)
+    found.into_iter().filter(|(_, count)| *count > 0).take(REASONS_SHOWN)
 }
 
 fn reasons(title: &str, reasons: &Reasons) -> Line<'static> {
-    let texts: Vec<_> = nonzero(reasons).map(|(reason, count)| format!("{reason} {}", grouped(count))).collect();
+    let texts: Vec<_> =
+        nonzero(reasons).map(|(reason, count)| format!("{} {}", word(reason), grouped(count))).collect();
     entry(title, if texts.is_empty() { "none".into() } else { texts.join(" · ") })
 }
 
@@ -251,7 +264,7 @@ fn topic_table(topics: Option<&Topics>, width: usize, rows: usize) -> Vec<Line<'
     let mut lines = vec![Line::styled(row(title, titles), Modifier::DIM)];
     for topic in topics.top.iter().take(rows) {
         let numbers = [topic.subscribers, topic.published, topic.delivered, topic.dropped].map(grouped);
-        lines.push(Line::raw(row(&topic.topic, numbers)));
+        lines.push(Line::raw(row(&printable::line(&topic.topic, name_width), numbers)));
     }
     lines
 }

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use memchr::memchr;
 
+use crate::printable;
+
 mod corecast;
 mod framing;
 mod mqtt;
@@ -253,16 +255,9 @@ pub(super) fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// A peer's text for a message to people: one line, of bounded length.
+/// A peer's text for a message to people: one line, of bounded length, that can't do anything to a terminal.
 pub(super) fn readable(text: &[u8]) -> String {
-    const BYTES_SHOWN: usize = 60;
-    let cut = text.len() > BYTES_SHOWN;
-    let shown = String::from_utf8_lossy(&text[..text.len().min(BYTES_SHOWN)]);
-    let mut shown: String = shown.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    if cut {
-        shown.push('…');
-    }
-    shown
+    printable::line_of_bytes(text, 60)
 }
 
 #[cfg(test)]
