@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::config::{Config, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, TOPIC_POLICIES_MAX, duration_to_text};
 use crate::handler::PublishError;
+use crate::handover::Offer;
 use crate::message::{CloseReason, ConnId, Publish, PublishId, Target, Topic};
 use crate::metrics::ShardMetrics;
 use crate::receipt::Published;
@@ -49,7 +50,21 @@ struct Inner {
     drain: Mutex<Drain>,
     /// Told when a drain is to begin sooner.
     changed: Condvar,
+    /// Where clients connect.
+    listen: Vec<SocketAddr>,
+    offers: Mutex<Offers>,
+    client_offers: Mutex<Vec<Offer>>,
     config: Arc<Config>,
+}
+
+/// What others may take over while the server drains.
+#[derive(Default)]
+struct Offers {
+    /// The control plane's addresses, each with what lets it go.
+    control: Vec<(SocketAddr, Box<dyn FnOnce() + Send>)>,
+    /// The addresses of clients that nobody has taken over.
+    clients: usize,
+    published: Vec<Offer>,
 }
 
 /// How far a drain is.
@@ -73,9 +88,56 @@ impl Inner {
     fn begin_drain(&self, drain: &mut Drain) {
         let Drain::Grace { over, .. } = std::mem::replace(drain, Drain::Begun) else { return };
         tracing::info!("draining: {} connections over {}", self.registry.open(), duration_to_text(over));
+        // From now on the clients' addresses are let go, and the offers of the control plane's stay.
+        self.offers().clients = 0;
+        self.client_offers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for shard in &self.shards {
             // A closed channel belongs to a shard that has ended.
             let _ = shard.drain.try_send(over);
+        }
+    }
+
+    fn offers(&self) -> MutexGuard<'_, Offers> {
+        self.offers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Offers the control plane's addresses to a new server.
+    fn offer_control(&self) {
+        let mut offers = self.offers();
+        for (addr, taken) in std::mem::take(&mut offers.control) {
+            match Offer::publish(addr, taken) {
+                Ok(offer) => offers.published.push(offer),
+                Err(error) => tracing::warn!(%error, "{addr} can't be offered to a new server"),
+            }
+        }
+    }
+
+    /// Offers the clients' addresses to a new server. When it has taken over all of them the grace is over.
+    fn offer_clients(self: &Arc<Self>) {
+        self.offers().clients = self.listen.len();
+        for addr in &self.listen {
+            let server = Arc::downgrade(self);
+            let taken = move || {
+                if let Some(server) = server.upgrade() {
+                    server.let_go();
+                }
+            };
+            match Offer::publish(*addr, taken) {
+                Ok(offer) => self.client_offers.lock().unwrap_or_else(PoisonError::into_inner).push(offer),
+                Err(error) => tracing::warn!(%error, "{addr} can't be offered to a new server"),
+            }
+        }
+    }
+
+    /// Notes that one of the clients' addresses has been taken over.
+    fn let_go(&self) {
+        let mut offers = self.offers();
+        offers.clients = offers.clients.saturating_sub(1);
+        let is_last = offers.clients == 0;
+        drop(offers);
+        if is_last {
+            tracing::info!("a new server has taken over; the grace is over");
+            self.begin_drain(&mut self.drain());
         }
     }
 
@@ -108,10 +170,28 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    pub(crate) fn new(shards: Vec<ShardEnd>, registry: Arc<Registry>, config: Arc<Config>) -> Self {
+    pub(crate) fn new(
+        shards: Vec<ShardEnd>,
+        registry: Arc<Registry>,
+        config: Arc<Config>,
+        listen: Vec<SocketAddr>,
+    ) -> Self {
         let (publishes, draining, drain) = (Mutex::default(), AtomicBool::new(false), Mutex::new(Drain::Not));
         let changed = Condvar::new();
-        ServerHandle { inner: Arc::new(Inner { shards, registry, publishes, draining, drain, changed, config }) }
+        ServerHandle {
+            inner: Arc::new(Inner {
+                shards,
+                registry,
+                publishes,
+                draining,
+                drain,
+                changed,
+                listen,
+                offers: Mutex::default(),
+                client_offers: Mutex::default(),
+                config,
+            }),
+        }
     }
 
     /// Sends `payload` to the subscribers of `topic`. It reaches all shards, or none.
@@ -240,7 +320,13 @@ impl ServerHandle {
         let mut drain = self.inner.drain();
         let until = Instant::now() + grace;
         match *drain {
-            Drain::Not => self.inner.draining.store(true, Ordering::Relaxed),
+            Drain::Not => {
+                self.inner.draining.store(true, Ordering::Relaxed);
+                self.inner.offer_control();
+                if !grace.is_zero() {
+                    self.inner.offer_clients();
+                }
+            }
             Drain::Grace { until: before, .. } if until < before => {}
             Drain::Grace { .. } | Drain::Begun => return,
         }
@@ -259,6 +345,15 @@ impl ServerHandle {
                 tracing::warn!(%error, "a thread to wait with can't be started; draining at once");
                 self.inner.begin_drain(&mut drain);
             }
+        }
+    }
+
+    /// Has `taken` called when a new server takes over an address of the control plane while this one drains.
+    #[cfg(feature = "control")]
+    pub(crate) fn offer(&self, addr: SocketAddr, taken: impl FnOnce() + Send + 'static) {
+        self.inner.offers().control.push((addr, Box::new(taken)));
+        if self.is_draining() {
+            self.inner.offer_control();
         }
     }
 

@@ -118,6 +118,7 @@ pub mod control;
 mod echo;
 mod handle;
 mod handler;
+mod handover;
 mod host;
 mod hub;
 mod json;

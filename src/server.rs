@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::config::{Config, ConfigError, Framing, Listen, POOL_ARENA_BYTES, RING_DEPTH, SHARDS_MAX};
 use crate::handle::{ServerHandle, ShardEnd};
 use crate::handler::Handler;
+use crate::handover;
 use crate::host::{self, HostError};
 use crate::metrics::ShardMetrics;
 use crate::registry::Registry;
@@ -112,6 +113,7 @@ impl Server {
         let max_connections = effective_max(&config, host::check(shards, !config.control.is_off())?, &mut warnings);
         let (sockets, listen) = listener::bind(&config, shards)?;
 
+        let addrs: Vec<SocketAddr> = listen.iter().map(|listen| listen.addr).collect();
         let config = Arc::new(config);
         let registry = Arc::new(Registry::new(shards, max_connections, &config));
         let mesh = MeshBuilder::full(shards, config.mesh_queue);
@@ -140,7 +142,7 @@ impl Server {
             threads.push(spawn(start, cpu, make.clone(), word, &mut warnings)?);
         }
         drop(events_to);
-        let handle = ServerHandle::new(ends, registry, config);
+        let handle = ServerHandle::new(ends, registry, config, addrs.clone());
         for _ in 0..shards {
             if let Ok(Event::Ended(ended)) = events.recv() {
                 handle.shutdown();
@@ -148,6 +150,7 @@ impl Server {
                 return Err(StartError::Shard { shard: ended.shard, reason });
             }
         }
+        handover::take(&addrs);
         Ok(Server { handle, threads, events, listen, warnings })
     }
 

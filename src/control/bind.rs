@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::control::ControlError;
+use crate::handover;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -51,13 +52,27 @@ fn at_once(addrs: &[SocketAddr]) -> Result<Vec<(TcpListener, SocketAddr)>, Contr
     Ok(listeners)
 }
 
-fn listen(addr: SocketAddr, is_one_of_several: bool) -> io::Result<TcpListener> {
+fn open(addr: SocketAddr, is_one_of_several: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         // Alone, `[::]` takes IPv4, too, whatever the machine's default is.
         socket.set_only_v6(is_one_of_several)?;
     }
     socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn listen(addr: SocketAddr, is_one_of_several: bool) -> io::Result<TcpListener> {
+    let is_free = || match open(addr, is_one_of_several)?.bind(&addr.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+        bound => bound.map(|()| true),
+    };
+    if addr.port() != 0 && !handover::may_bind(addr, is_free)? {
+        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+    }
+    let socket = open(addr, is_one_of_several)?;
+    // So that a server that drains, and the one that takes over from it, can share the port.
+    socket.set_reuse_port(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

@@ -42,7 +42,7 @@ struct Common {
 
 /// Serves until `stop` changes, and then for as long as requests in progress may take.
 pub(super) async fn serve(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, watch::Receiver<bool>)>,
     router: Router,
     limits: ControlLimits,
     mut stop: watch::Receiver<bool>,
@@ -54,8 +54,9 @@ pub(super) async fn serve(
         let _ = stop.wait_for(|stop| *stop).await;
     };
     let places = Places::new(limits.connections, limits.lobby);
-    let accepting =
-        listeners.into_iter().map(|listener| tokio::spawn(accept(listener, Arc::clone(&places), common.clone())));
+    let accepting = listeners
+        .into_iter()
+        .map(|(listener, gone)| tokio::spawn(accept(listener, gone, Arc::clone(&places), common.clone())));
     let accepting: Vec<_> = accepting.collect();
     drop(common);
     stopped.await;
@@ -63,9 +64,17 @@ pub(super) async fn serve(
     let _ = timeout(Duration::from_millis(CONTROL_STOP_MS), closed.recv()).await;
 }
 
-async fn accept(listener: TcpListener, places: Arc<Places>, common: Common) {
+async fn accept(listener: TcpListener, mut gone: watch::Receiver<bool>, places: Arc<Places>, common: Common) {
     loop {
-        match listener.accept().await {
+        let taken_over = async {
+            if gone.wait_for(|gone| *gone).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            // Those who have connected before are still served here.
+            futures_lite::future::poll_once(listener.accept()).await
+        };
+        let Some(accepted) = or(taken_over, async { Some(listener.accept().await) }).await else { return };
+        match accepted {
             Ok((stream, _)) => {
                 tokio::spawn(connection(stream, Arc::new(places.enter()), common.clone()));
                 // What it has sent already is looked at before a newcomer can drive it out.

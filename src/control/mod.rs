@@ -45,6 +45,7 @@ use crate::config::control::{
     EVENT_MS,
 };
 use crate::handle::ServerHandle;
+use crate::handover;
 use crate::host;
 
 pub use metrics::{METRICS, MetricInfo};
@@ -219,12 +220,25 @@ impl Bound {
             listeners.collect::<io::Result<Vec<_>>>().map_err(ControlError::Thread)?
         };
         let (stop, stopped) = watch::channel(false);
+        let (listeners, let_go): (Vec<_>, Vec<_>) = listeners
+            .into_iter()
+            .map(|listener| {
+                let (let_go, gone) = watch::channel(false);
+                ((listener, gone), let_go)
+            })
+            .unzip();
+        for (addr, let_go) in addrs.iter().zip(let_go) {
+            handle.offer(*addr, move || {
+                let_go.send_replace(true);
+            });
+        }
         let serve = move || {
             let api = api::Api::new(handle, token, limits, start, stopped.clone());
             let serve = listen::serve(listeners, api::router(api.clone()), limits, stopped);
             runtime.block_on(futures_lite::future::or(serve, history::record(api)));
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Thread)?;
+        handover::take(&addrs);
         Ok(Control { addrs, stop, thread })
     }
 

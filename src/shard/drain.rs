@@ -18,6 +18,7 @@ use crate::shard::table::Key;
 ///
 /// Closing a million clients at once would have them come back at once, to the servers that are left.
 pub(super) async fn run<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening], over: Duration) {
+    listeners.iter().for_each(|listening| listening.take_in_waiting(shard));
     shard.core.borrow_mut().draining = true;
     listeners.iter().for_each(Listening::stop);
     settle(shard, over.max(Duration::from_millis(LINGER_MS))).await;

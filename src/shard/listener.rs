@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::codec::Encoding;
 use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS, canonical};
 use crate::handler::{Context, Handler};
+use crate::handover;
 use crate::message::CloseReason;
 use crate::registry::Refusal;
 use crate::shard::core::Core;
@@ -59,6 +60,9 @@ pub enum BindError {
         source: io::Error,
     },
 }
+
+/// Clients of one listener that are taken in at the most when the shard begins to drain.
+const ACCEPTS_AT_END: usize = 65_536;
 
 /// One shard's listening sockets, each with its framing.
 pub(crate) type Sockets = Vec<(Framing, Socket)>;
@@ -133,12 +137,16 @@ fn socket(listen: Listen, config: &Config) -> Result<Socket, BindError> {
 }
 
 /// With SO_REUSEPORT, a second server of the same user would share the port in silence and take half of the
-/// clients. A bind without it shows whether somebody listens there.
+/// clients. A bind without it shows whether somebody listens there; then only a server that drains shares its port.
 fn refuse_if_in_use(listen: Listen, config: &Config) -> Result<(), BindError> {
     if listen.addr.port() == 0 {
         return Ok(());
     }
-    socket(listen, config)?.bind(&listen.addr.into()).map_err(named(listen, "binding"))
+    let is_free = || match socket(listen, config)?.bind(&listen.addr.into()).map_err(named(listen, "binding")) {
+        Err(BindError::InUse { .. }) => Ok(false),
+        bound => bound.map(|()| true),
+    };
+    if handover::may_bind(listen.addr, is_free)? { Ok(()) } else { Err(BindError::InUse { listen }) }
 }
 
 /// A listening socket with the options that its connections inherit.
@@ -218,6 +226,7 @@ pub(crate) struct Listening {
     _task: Task<()>,
     /// A second descriptor of the socket, to end it with: the task owns the first.
     socket: Socket,
+    framing: Framing,
 }
 
 /// Starts to accept.
@@ -229,10 +238,21 @@ pub(crate) fn listen<H: Handler>(shard: &Rc<Shard<H>>, framing: Framing, socket:
     socket.set_nonblocking(true).map_err(|error| format!("making a listener non-blocking failed: {error}"))?;
     let number = shard.core.borrow_mut().listeners.add();
     let accept = accept(Rc::clone(shard), socket, number, framing);
-    Ok(Listening { _task: glommio::spawn_local(guarded(Rc::clone(shard), accept)), socket: second })
+    Ok(Listening { _task: glommio::spawn_local(guarded(Rc::clone(shard), accept)), socket: second, framing })
 }
 
 impl Listening {
+    /// Takes in those who have connected before the shard drains.
+    pub(super) fn take_in_waiting<H: Handler>(&self, shard: &Shard<H>) {
+        // As many as a queue holds at the most; those who come meanwhile have come too late.
+        for _ in 0..ACCEPTS_AT_END {
+            let Ok((socket, peer)) = accept_one(&self.socket) else { break };
+            if let Err(refusal) = admit(shard, Client { socket, peer, framing: self.framing }) {
+                tracing::debug!("a connection was refused: {refusal}");
+            }
+        }
+    }
+
     /// Stops listening. The shard must be draining: then the task ends, too.
     pub(crate) fn stop(&self) {
         // A listening socket can always be shut down.

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use corecast::Framing;
+use corecast::{Config, Framing};
 use rustix::process::Signal;
 
-use crate::support::{Client, PLAIN, Program, wait_until};
+use crate::support::{Client, Fixture, PLAIN, Program, config, wait_until};
 
 /// Room for all that a test publishes, so that nothing is dropped on the way.
 const ROOMY: [&str; 6] = [
@@ -158,4 +158,67 @@ fn clients_that_never_close_their_side_do_not_keep_a_drain_from_ending() {
         client.expect("BYE drain");
         client.expect_end();
     }
+}
+
+/// Connects again and again until told to stop; how many connects were refused.
+fn connect_until(stop: &std::sync::atomic::AtomicBool, addr: std::net::SocketAddr) -> usize {
+    let mut refused = 0;
+    while !stop.load(Ordering::SeqCst) {
+        refused += usize::from(std::net::TcpStream::connect(addr).is_err());
+    }
+    refused
+}
+
+#[test]
+fn a_new_program_takes_over_from_one_that_drains_and_nobody_is_refused() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listen = format!("--listen=line={port}");
+    let flags = ["--shards=1", "--drain-grace=1h", "--drain-time=1h", &listen];
+    let mut programs = vec![Program::serve(flags)];
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let connects = scope.spawn(|| connect_until(&stop, port));
+        for generation in 0..3 {
+            let old = programs.last_mut().unwrap();
+            // Enough that the drain would take its hour.
+            let mut clients: Vec<_> = (0..8).map(|_| Client::connect(port, Framing::Line)).collect();
+            clients.iter_mut().for_each(Client::expect_nothing);
+            // While it does not drain, another one is refused.
+            let ended = Program::run(flags);
+            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+            assert!(ended.stderr.contains("the port is in use"), "{}", ended.stderr);
+            old.signal(Signal::TERM);
+            old.wait_for_line(0, |line| line.contains("not ready from now on"));
+            let new = Program::serve(flags);
+            assert!(new.log().contains("took over"), "generation {generation}: {}", new.log());
+            programs.push(new);
+        }
+        stop.store(true, Ordering::SeqCst);
+        assert_eq!(connects.join().unwrap(), 0, "connects that were refused");
+    });
+}
+
+#[test]
+fn a_server_whose_addresses_are_all_taken_over_lets_go_of_them_and_drains() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let hour = Duration::from_secs(3600);
+    let config = |addr: &str| Config {
+        listen: vec![format!("line={addr}:{port}").parse().unwrap()],
+        shards: Some(1),
+        drain_grace: hour,
+        ..config()
+    };
+    let old = Fixture::hub(config("127.0.0.1"));
+    let mut client = old.client(Framing::Line);
+    client.expect_nothing();
+    old.drain(Duration::ZERO);
+    client.expect_nothing();
+    // The new one listens on more than the old one did.
+    let new = Fixture::hub(config("0.0.0.0"));
+    client.expect("BYE drain");
+    drop(client);
+    let addr = ([127, 0, 0, 1], port).into();
+    let mut clients: Vec<_> = (0..8).map(|_| Client::connect(addr, Framing::Line)).collect();
+    clients.iter_mut().for_each(Client::expect_nothing);
+    assert_eq!((old.conn_count(), new.conn_count()), (0, 8));
 }

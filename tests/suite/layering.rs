@@ -13,7 +13,7 @@ fn level(module: &str) -> Option<u8> {
     Some(match module {
         _ if within(module, "config") => 0,
         _ if within(module, "message") => 0,
-        "json" | "printable" | "metrics" | "rate" | "receipt" | "sys" | "log" | "output" => 0,
+        "handover" | "json" | "printable" | "metrics" | "rate" | "receipt" | "sys" | "log" | "output" => 0,
         _ if within(module, HOST) => 0,
         "handler" => 1,
         _ if within(module, "codec") => 1,
