@@ -46,7 +46,7 @@ pub fn decode_websocket(mut bytes: &mut [u8]) -> usize {
     let (mut total, mut assembly): (usize, Option<Box<Assembly>>) = (0, None);
     while !bytes.is_empty() {
         let consumed = match websocket::decode(bytes, &mut assembly, MESSAGE_MAX) {
-            Ok(websocket::Decoded::Message { range, consumed }) => {
+            Ok(websocket::Decoded::Message { range, consumed, .. }) => {
                 total += range.len();
                 consumed
             }

@@ -1,15 +1,18 @@
 //! The simplest server: every message goes back to where it came from.
 
-use crate::handler::{Context, Handler};
+use crate::handler::{Context, Handler, SendError};
 
-/// Sends each message back, in the framing it came in.
+/// Sends each message back, in the framing it came in and of the kind it was. One that ends in a carriage return can't go
+/// back in the framing `line`; its connection is closed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
 
 impl Handler for Echo {
     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
-        // A shard reads a connection only while its outbox has room for the reply, so a refusal means that
-        // the connection is closing.
-        let _ = cx.send(message);
+        // A shard reads a connection only while its outbox has room for the reply, so any other refusal means that the
+        // connection is closing.
+        if let Err(SendError::CarriageReturn) = cx.send(message) {
+            cx.close();
+        }
     }
 }

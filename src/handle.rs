@@ -9,13 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_channel::{Sender, TrySendError};
-use bytes::Bytes;
 use thiserror::Error;
 
 use crate::config::{Config, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, TOPIC_POLICIES_MAX, duration_to_text};
 use crate::handler::PublishError;
 use crate::handover::Offer;
-use crate::message::{CloseReason, ConnId, Publish, PublishId, Target, Topic};
+use crate::message::{CloseReason, ConnId, Kind, Payload, Publish, PublishId, Target, Topic};
 use crate::metrics::ShardMetrics;
 use crate::receipt::Published;
 use crate::registry::Registry;
@@ -198,7 +197,7 @@ impl ServerHandle {
     ///
     /// # Errors
     /// The publish was refused and reaches nobody.
-    pub fn publish(&self, topic: &str, payload: impl Into<Bytes>) -> Result<Published, PublishError> {
+    pub fn publish(&self, topic: &str, payload: impl Into<Payload>) -> Result<Published, PublishError> {
         let topic = Topic::new(topic.as_bytes())?;
         self.publish_to(Target::Topic(topic), payload, None)
     }
@@ -207,7 +206,7 @@ impl ServerHandle {
     ///
     /// # Errors
     /// The broadcast was refused and reaches nobody.
-    pub fn broadcast(&self, payload: impl Into<Bytes>) -> Result<Published, PublishError> {
+    pub fn broadcast(&self, payload: impl Into<Payload>) -> Result<Published, PublishError> {
         self.publish_to(Target::All, payload, None)
     }
 
@@ -216,7 +215,7 @@ impl ServerHandle {
     ///
     /// # Errors
     /// The message was refused.
-    pub fn send(&self, id: ConnId, payload: impl Into<Bytes>) -> Result<Option<Published>, PublishError> {
+    pub fn send(&self, id: ConnId, payload: impl Into<Payload>) -> Result<Option<Published>, PublishError> {
         if self.inner.registry.get(id).is_none() {
             return Ok(None);
         }
@@ -246,10 +245,10 @@ impl ServerHandle {
     pub fn publish_to(
         &self,
         target: Target,
-        payload: impl Into<Bytes>,
+        payload: impl Into<Payload>,
         slow_consumer: Option<SlowConsumer>,
     ) -> Result<Published, PublishError> {
-        let payload = payload.into();
+        let (payload, kind) = payload.into().into_parts(Kind::Text);
         let max = self.inner.config.max_message;
         if payload.len() > max {
             return Err(PublishError::TooLarge { len: payload.len(), max });
@@ -274,7 +273,7 @@ impl ServerHandle {
         let id = PublishId::new(SHARDS_MAX as u16, publishes.sequence);
         let (receipt, answers) = async_channel::bounded(shards.len());
         let accepted = Instant::now();
-        let publish = Publish { id, target, payload, slow_consumer, accepted, receipt: Some(receipt) };
+        let publish = Publish { id, target, payload, kind, slow_consumer, accepted, receipt: Some(receipt) };
         for shard in shards {
             // A shard that has ended has no connections left to miss it.
             shard.hand_over(Command::Publish(publish.clone()));

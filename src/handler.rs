@@ -6,7 +6,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::config::Framing;
-use crate::message::{CloseReason, ConnId, Dialect, DropReason, PublishId, Target, Topic, TopicError};
+use crate::message::{CloseReason, ConnId, Dialect, DropReason, Kind, Payload, PublishId, Target, Topic, TopicError};
 
 /// The behaviour of a server. Each shard has an instance of its own and calls it on that shard's core alone.
 ///
@@ -36,19 +36,22 @@ pub trait Handler: 'static {
         let _ = (cx, reason);
     }
 
-    /// Writes the message that tells clients of a dialect of `event` and says whether there is one to send.
+    /// Writes the message that tells clients of a dialect of `event`, and says of what kind it is; `None`: there is none
+    /// to send.
     ///
     /// It is called once per publish, shard and encoding, not per client, so it depends on its arguments alone.
-    /// By default payloads go out as they are, and clients are not told of gaps, errors and the server's
+    /// By default payloads go out as they are, of their own kind, and clients are not told of gaps, errors and the server's
     /// farewell; a handler with a language of its own puts all of them into words.
-    fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> bool {
+    fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> Option<Kind> {
         let _ = dialect;
         match event {
-            Event::Publish { payload, .. } | Event::Broadcast { payload } | Event::Direct { payload } => {
+            Event::Publish { payload, kind, .. }
+            | Event::Broadcast { payload, kind }
+            | Event::Direct { payload, kind } => {
                 out.extend_from_slice(payload);
-                true
+                Some(kind)
             }
-            Event::Gap { .. } | Event::Error { .. } | Event::Bye { .. } => false,
+            Event::Gap { .. } | Event::Error { .. } | Event::Bye { .. } => None,
         }
     }
 }
@@ -62,16 +65,22 @@ pub enum Event<'a> {
         topic: &'a Topic,
         /// The message.
         payload: &'a [u8],
+        /// Its kind.
+        kind: Kind,
     },
     /// A message to everyone.
     Broadcast {
         /// The message.
         payload: &'a [u8],
+        /// Its kind.
+        kind: Kind,
     },
     /// A message to this one connection, from elsewhere.
     Direct {
         /// The message.
         payload: &'a [u8],
+        /// Its kind.
+        kind: Kind,
     },
     /// Messages did not reach this client.
     Gap {
@@ -98,7 +107,7 @@ pub enum Event<'a> {
 
 impl Event<'_> {
     /// What server-sent events call it; `None`: by no name of its own, as browsers call what has none `message`.
-    pub(crate) fn kind(&self) -> Option<&'static str> {
+    pub(crate) fn name(&self) -> Option<&'static str> {
         match self {
             Event::Publish { .. } | Event::Broadcast { .. } | Event::Direct { .. } => None,
             Event::Gap { .. } => Some("gap"),
@@ -128,6 +137,9 @@ pub enum SendError {
     /// The connection speaks the line framing and the message holds a line feed.
     #[error("the message holds a line feed, which the line framing can't carry")]
     LineFeed,
+    /// The connection speaks the line framing and the message ends in a carriage return.
+    #[error("the message ends in a carriage return, which the line framing takes for part of the line's end")]
+    CarriageReturn,
     /// The connection reads server-sent events and the message is not UTF-8.
     #[error("the message is not UTF-8, which server-sent events can't carry")]
     NotUtf8,
@@ -181,9 +193,9 @@ pub(crate) trait Actions {
     fn framing(&self) -> Framing;
     fn dialect(&self) -> Dialect;
     fn shard(&self) -> usize;
-    fn send(&mut self, message: &[u8]) -> Result<(), SendError>;
+    fn send(&mut self, kind: Kind, message: &[u8]) -> Result<(), SendError>;
     fn close(&mut self);
-    fn publish(&mut self, target: Target, payload: Bytes) -> Result<PublishId, PublishError>;
+    fn publish(&mut self, target: Target, kind: Kind, payload: Bytes) -> Result<PublishId, PublishError>;
     fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError>;
     fn unsubscribe(&mut self, topic: &str) -> bool;
     fn topics(&self) -> usize;
@@ -193,12 +205,14 @@ pub(crate) trait Actions {
 /// The connection a callback is about, and what can be done from there.
 pub struct Context<'a> {
     id: ConnId,
+    /// The kind of the message that came in.
+    kind: Kind,
     actions: &'a mut dyn Actions,
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(id: ConnId, actions: &'a mut dyn Actions) -> Self {
-        Context { id, actions }
+    pub(crate) fn new(id: ConnId, kind: Kind, actions: &'a mut dyn Actions) -> Self {
+        Context { id, kind, actions }
     }
 
     /// The connection's id.
@@ -221,19 +235,33 @@ impl<'a> Context<'a> {
         self.actions.dialect()
     }
 
+    /// The kind of the message that [`Handler::on_message`] is called with. Only WebSockets tell kinds apart; over the
+    /// other framings, and in the other callbacks, it is [`Kind::Text`].
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The number of the shard that holds the connection.
     pub fn shard(&self) -> usize {
         self.actions.shard()
     }
 
-    /// Sends a message to this connection. It is queued, and written together with what else waits when the
-    /// shard's current batch ends.
+    /// Sends a message to this connection, of the same [kind](Context::kind) as the one that came in. It is queued, and
+    /// written together with what else waits when the shard's current batch ends.
     ///
     /// # Errors
     /// [`SendError::QueueFull`] at once when the outbox is full and the socket is not writable; the message
     /// is then not sent. The other errors say what is wrong with the message or the connection.
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        self.actions.send(message)
+        self.send_as(self.kind, message)
+    }
+
+    /// Sends a message of this kind, as [`Context::send`] does.
+    ///
+    /// # Errors
+    /// As of [`Context::send`].
+    pub fn send_as(&mut self, kind: Kind, message: &[u8]) -> Result<(), SendError> {
+        self.actions.send(kind, message)
     }
 
     /// Closes this connection once what is queued has been written. Further calls do nothing.
@@ -242,21 +270,22 @@ impl<'a> Context<'a> {
     }
 
     /// Sends `payload` to the subscribers of `topic`, on all shards, each of which gets what
-    /// [`Handler::render`] makes of it. One publisher's messages arrive in the order of its publishes.
+    /// [`Handler::render`] makes of it. One publisher's messages arrive in the order of its publishes. A payload whose
+    /// kind is open is of the [kind](Context::kind) of the message that came in.
     ///
     /// # Errors
     /// The publish was refused and reaches nobody.
-    pub fn publish(&mut self, topic: &str, payload: impl Into<Bytes>) -> Result<PublishId, PublishError> {
+    pub fn publish(&mut self, topic: &str, payload: impl Into<Payload>) -> Result<PublishId, PublishError> {
         let topic = Topic::new(topic.as_bytes())?;
-        self.actions.publish(Target::Topic(topic), payload.into())
+        self.publish_to(Target::Topic(topic), payload.into())
     }
 
     /// Sends `payload` to every connection of the server.
     ///
     /// # Errors
     /// The broadcast was refused and reaches nobody.
-    pub fn broadcast(&mut self, payload: impl Into<Bytes>) -> Result<PublishId, PublishError> {
-        self.actions.publish(Target::All, payload.into())
+    pub fn broadcast(&mut self, payload: impl Into<Payload>) -> Result<PublishId, PublishError> {
+        self.publish_to(Target::All, payload.into())
     }
 
     /// Sends `payload` to another connection, on whichever shard it is. Whether that connection still exists
@@ -264,8 +293,13 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// The message was refused.
-    pub fn send_to(&mut self, id: ConnId, payload: impl Into<Bytes>) -> Result<PublishId, PublishError> {
-        self.actions.publish(Target::Conn(id), payload.into())
+    pub fn send_to(&mut self, id: ConnId, payload: impl Into<Payload>) -> Result<PublishId, PublishError> {
+        self.publish_to(Target::Conn(id), payload.into())
+    }
+
+    fn publish_to(&mut self, target: Target, payload: Payload) -> Result<PublishId, PublishError> {
+        let (bytes, kind) = payload.into_parts(self.kind);
+        self.actions.publish(target, kind, bytes)
     }
 
     /// Subscribes this connection to a topic; `false`: it was subscribed already.

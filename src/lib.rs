@@ -148,7 +148,7 @@ pub use handle::{ConnectionCursor, PolicyError, QueryError, ServerHandle, TopicI
 pub use handler::{Context, Event, Handler, PublishError, SendError, SubscribeError};
 pub use host::HostError;
 pub use hub::{ErrorCode, Hub};
-pub use message::{CloseReason, ConnId, Dialect, DropReason, PublishId, Target, Topic, TopicError};
+pub use message::{CloseReason, ConnId, Dialect, DropReason, Kind, Payload, PublishId, Target, Topic, TopicError};
 pub use metrics::{Counter, ShardMetrics, Spans};
 pub use receipt::{Published, Receipt};
 pub use report::Reporter;

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use crate::config::SlowConsumer;
 use crate::receipt::ReceiptSender;
 
+mod payload;
 mod topic;
 
+pub use payload::{Kind, Payload};
 #[cfg(feature = "control")]
 pub(crate) use topic::pattern as topic_pattern;
 pub(crate) use topic::{JOINERS, Named, is_unseen};
@@ -104,6 +106,8 @@ pub(crate) struct Publish {
     pub(crate) target: Target,
     /// What they shall get.
     pub(crate) payload: Bytes,
+    /// What kind it is of.
+    pub(crate) kind: Kind,
     /// Policy for slow consumers of this message, in place of the topic's or the server's.
     pub(crate) slow_consumer: Option<SlowConsumer>,
     /// When it was accepted.
@@ -201,6 +205,8 @@ reasons! {
         Superseded = "superseded",
         /// The payload holds a line feed, which the line framing can't carry.
         LineFeed = "line-feed",
+        /// The payload ends in a carriage return, which the line framing takes for part of the line's end.
+        CarriageReturn = "carriage-return",
         /// The payload is not UTF-8, which server-sent events can't carry.
         NotUtf8 = "not-utf8",
         /// In the form that the client reads, the message is larger than `queue_bytes_max`.

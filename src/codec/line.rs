@@ -1,4 +1,6 @@
 //! `line`: a message is the bytes up to LF; one CR before the LF is dropped; delivered with LF.
+//!
+//! A message with an LF in it can't be carried, and neither can one that ends in a CR: whoever reads it would drop that.
 
 use super::{DecodeError, Decoded, EncodeError};
 
@@ -26,6 +28,9 @@ pub(super) fn decode(bytes: &[u8], scanned: usize, message_max: usize) -> Result
 pub(super) fn encode(message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     if memchr::memchr(b'\n', message).is_some() {
         return Err(EncodeError::LineFeed);
+    }
+    if message.ends_with(b"\r") {
+        return Err(EncodeError::CarriageReturn);
     }
     out.reserve(message.len() + 1);
     out.extend_from_slice(message);

@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn each_line_end_of_a_message_begins_a_line_of_data() {
-        let label = Label { event: Some("gap"), id: Some(PublishId::new(0, 7)) };
+        let label = Label { event: Some("gap"), id: Some(PublishId::new(0, 7)), ..Label::default() };
         assert_eq!(encoded(label, b"a\nb"), "id: 7\nevent: gap\ndata: a\ndata: b\n\n");
         assert_eq!(encoded(Label::default(), b" a\r\nb\rc\n\n"), "data:  a\ndata: b\ndata: c\ndata: \ndata: \n\n");
         assert_eq!(encoded(Label::default(), b""), "data: \n\n");

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::message::CloseReason;
+use crate::message::{CloseReason, Kind};
 use mask::{Mask, unmask};
 
 /// Bits of a frame's first byte: the last frame of a message; bits that only an extension may set; the opcode.
@@ -41,7 +41,7 @@ pub(crate) const PING_FRAME: [u8; 2] = [FIN | PING, 0];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decoded {
     /// A message, unmasked, where it lies in the bytes.
-    Message { range: Range<usize>, consumed: usize },
+    Message { kind: Kind, range: Range<usize>, consumed: usize },
     /// A message is complete that the assembly holds.
     Assembled { consumed: usize },
     /// A ping, whose payload goes into the pong.
@@ -111,6 +111,11 @@ impl Assembly {
     /// Whether the next bytes are a frame's payload, and not the beginning of one.
     pub(crate) fn is_within_frame(&self) -> bool {
         self.frame.is_some()
+    }
+
+    /// Whether it is text or binary.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.checked.is_some() { Kind::Text } else { Kind::Binary }
     }
 
     /// Takes what has come in of the frame under way. `Ok(true)`: the message is complete.
@@ -231,7 +236,8 @@ pub(crate) fn decode(
             return Err(Violation::NotUtf8);
         }
         let consumed = header.bytes + header.payload;
-        return Ok(Decoded::Message { range: header.bytes..consumed, consumed });
+        let kind = if header.opcode == TEXT { Kind::Text } else { Kind::Binary };
+        return Ok(Decoded::Message { kind, range: header.bytes..consumed, consumed });
     }
     let under_way = assembly.get_or_insert_with(|| {
         let checked = (header.opcode == TEXT).then_some(0);
@@ -276,9 +282,10 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     Ok(Some(code))
 }
 
-/// Appends one frame with a whole message: a text frame if it is UTF-8, else a binary one.
-pub(super) fn encode(message: &[u8], out: &mut Vec<u8>) {
-    let opcode = if simdutf8::basic::from_utf8(message).is_ok() { TEXT } else { BINARY };
+/// Appends one frame with a whole message: of its kind, but a text that is not UTF-8 goes as binary.
+pub(super) fn encode(kind: Kind, message: &[u8], out: &mut Vec<u8>) {
+    let is_text = kind == Kind::Text && simdutf8::basic::from_utf8(message).is_ok();
+    let opcode = if is_text { TEXT } else { BINARY };
     frame(opcode, message, out);
 }
 

@@ -8,7 +8,6 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -21,7 +20,7 @@ use crate::control::problem::{Problem, ProblemCode};
 use crate::control::publish::{Accepted, PublishParams, receipt_of};
 use crate::control::query::Params;
 use crate::handler::PublishError;
-use crate::message::Target;
+use crate::message::{Payload, Target};
 use crate::receipt::Published;
 
 /// The media type of lines of JSON.
@@ -54,7 +53,7 @@ pub(super) struct Line {
     connection: Option<String>,
     /// The message, as text.
     payload: Option<String>,
-    /// The message, as base64.
+    /// The message, in base64: binary.
     payload_base64: Option<String>,
     /// Policy for slow consumers of this message.
     slow_consumer: Option<PolicyName>,
@@ -180,21 +179,23 @@ impl Line {
         }
     }
 
-    fn payload(&self, api: &Api) -> Result<Bytes, Problem> {
-        let payload: Bytes = match (&self.payload, &self.payload_base64) {
-            (Some(text), None) => text.clone().into(),
-            (None, Some(text)) => BASE64_STANDARD
-                .decode(text)
-                .map_err(|error| Problem::new(ProblemCode::BadBody, format!("payload_base64: {error}")))?
-                .into(),
+    fn payload(&self, api: &Api) -> Result<Payload, Problem> {
+        let payload = match (&self.payload, &self.payload_base64) {
+            (Some(text), None) => Payload::text(text.clone()),
+            (None, Some(text)) => Payload::binary(
+                BASE64_STANDARD
+                    .decode(text)
+                    .map_err(|error| Problem::new(ProblemCode::BadBody, format!("payload_base64: {error}")))?,
+            ),
             _ => {
                 let detail = "a line has one payload: \"payload\" (text) or \"payload_base64\"";
                 return Err(Problem::new(ProblemCode::BadBody, detail));
             }
         };
         let max = api.handle().config().max_message;
-        if payload.len() > max {
-            return Err(PublishError::TooLarge { len: payload.len(), max }.into());
+        let len = payload.bytes().len();
+        if len > max {
+            return Err(PublishError::TooLarge { len, max }.into());
         }
         Ok(payload)
     }

@@ -13,8 +13,10 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::config::control::CONTROL_BODIES_BYTES_MAX;
 use crate::control::api::Api;
+use crate::control::media_type;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::json;
+use crate::message::{Kind, Payload};
 
 /// Bytes that one permit of the budget stands for.
 const PERMIT_BYTES: usize = 1024;
@@ -28,16 +30,26 @@ pub(super) struct Held {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The payload of one message: any bytes up to `max_message`.
-pub(super) struct Payload(pub(super) Bytes);
+/// One message to publish: any bytes up to `max_message`, of the kind that `Content-Type` says.
+pub(super) struct Message(pub(super) Payload);
 
-impl FromRequest<Api> for Payload {
+impl FromRequest<Api> for Message {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let max = api.handle().config().max_message;
+        let kind = media_type::kind(request.headers());
         // From here on the shards' queues account for it.
-        Ok(Payload(read(request, api, max).await?.bytes))
+        let bytes = read(request, api, max).await?.bytes;
+        if kind == Some(Kind::Text) && simdutf8::basic::from_utf8(&bytes).is_err() {
+            let detail = "Content-Type says that the body is text, and it is not UTF-8; send it as UTF-8, or as it is with \
+                          Content-Type: application/octet-stream";
+            return Err(Problem::new(ProblemCode::BadBody, detail));
+        }
+        Ok(Message(match kind {
+            Some(kind) => Payload::of_kind(kind, bytes),
+            None => bytes.into(),
+        }))
     }
 }
 

@@ -19,6 +19,7 @@ mod health;
 mod history;
 mod lines;
 mod listen;
+mod media_type;
 mod metrics;
 mod openapi;
 mod places;

@@ -5,19 +5,18 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use bytes::Bytes;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::config::SlowConsumer;
 use crate::control::api::Api;
-use crate::control::body::{AnyBytes, Payload};
+use crate::control::body::{AnyBytes, Message};
 use crate::control::counts::Dropped;
 use crate::control::extract::{ConnectionId, Policy, TopicName};
 use crate::control::problem::Problem;
 use crate::control::query::{Flag, Parameters, Params, Query};
 use crate::control::topics::topic_name;
-use crate::message::{PublishId, Target};
+use crate::message::{Payload, PublishId, Target};
 use crate::receipt::{Published, Receipt};
 
 /// How to publish.
@@ -111,7 +110,9 @@ impl From<Receipt> for ReceiptBody {
 
 /// Publish to a topic
 ///
-/// The body is the message, any bytes. It is handed to every shard, or to none.
+/// The body is the message, any bytes. `Content-Type` says whether they are text (as `text/plain` and `application/json`
+/// do) or binary (as any other does); where it says neither, they are text if they are UTF-8. It is handed to every shard,
+/// or to none.
 #[utoipa::path(
     post,
     path = "/v1/topics/{topic}/messages",
@@ -132,7 +133,7 @@ pub(super) async fn publish_to_topic(
     TopicName(topic): TopicName,
     Params(params): Params<PublishParams>,
     policy: Policy,
-    Payload(payload): Payload,
+    Message(payload): Message,
 ) -> Result<Response, Problem> {
     publish(&api, Target::Topic(topic), payload, policy.slow_consumer(), params.receipt).await
 }
@@ -158,7 +159,7 @@ pub(super) async fn publish_to_named(
     State(api): State<Api>,
     Params(params): Params<NamedParams>,
     policy: Policy,
-    Payload(payload): Payload,
+    Message(payload): Message,
 ) -> Result<Response, Problem> {
     let topic = api.topic(&params.name)?;
     publish(&api, Target::Topic(topic), payload, policy.slow_consumer(), params.receipt).await
@@ -166,7 +167,9 @@ pub(super) async fn publish_to_named(
 
 /// Publish to everyone
 ///
-/// The body is the message, any bytes. It is handed to every shard, or to none.
+/// The body is the message, any bytes. `Content-Type` says whether they are text (as `text/plain` and `application/json`
+/// do) or binary (as any other does); where it says neither, they are text if they are UTF-8. It is handed to every shard,
+/// or to none.
 #[utoipa::path(
     post,
     path = "/v1/broadcast",
@@ -185,14 +188,15 @@ pub(super) async fn broadcast(
     State(api): State<Api>,
     Params(params): Params<PublishParams>,
     policy: Policy,
-    Payload(payload): Payload,
+    Message(payload): Message,
 ) -> Result<Response, Problem> {
     publish(&api, Target::All, payload, policy.slow_consumer(), params.receipt).await
 }
 
 /// Send to one connection
 ///
-/// The body is the message, any bytes.
+/// The body is the message, any bytes. `Content-Type` says whether they are text (as `text/plain` and `application/json`
+/// do) or binary (as any other does); where it says neither, they are text if they are UTF-8.
 #[utoipa::path(
     post,
     path = "/v1/connections/{id}/messages",
@@ -214,7 +218,7 @@ pub(super) async fn send_to_connection(
     ConnectionId(id): ConnectionId,
     Params(params): Params<PublishParams>,
     policy: Policy,
-    Payload(payload): Payload,
+    Message(payload): Message,
 ) -> Result<Response, Problem> {
     if api.handle().peer(id).is_none() {
         return Err(Problem::no_connection());
@@ -225,7 +229,7 @@ pub(super) async fn send_to_connection(
 async fn publish(
     api: &Api,
     target: Target,
-    payload: Bytes,
+    payload: Payload,
     policy: Option<SlowConsumer>,
     receipt: bool,
 ) -> Result<Response, Problem> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handler::Event;
 use crate::json;
-use crate::message::Topic;
+use crate::message::{Kind, Topic};
 
 use super::cause::{Cause, CommandId};
 use super::language::{Command, ErrorCode, Mistake, Reply};
@@ -175,10 +175,11 @@ enum Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
+    /// Text that is not UTF-8 is written as binary is.
+    fn of(bytes: &'a [u8], kind: Kind) -> Self {
         match simdutf8::basic::from_utf8(bytes) {
-            Ok(text) => Payload::Text(text),
-            Err(_) => Payload::Base64(BASE64_STANDARD.encode(bytes)),
+            Ok(text) if kind == Kind::Text => Payload::Text(text),
+            _ => Payload::Base64(BASE64_STANDARD.encode(bytes)),
         }
     }
 }
@@ -217,9 +218,13 @@ fn command(incoming: Incoming<'_>, topic_bytes_max: usize) -> Result<Command<'_>
         }
         Incoming::Pub { topic, payload, payload_base64, .. } => {
             Topic::check(topic.as_bytes(), topic_bytes_max)?;
-            Command::Publish { topic, payload: bytes(payload, payload_base64)? }
+            let (payload, kind) = bytes(payload, payload_base64)?;
+            Command::Publish { topic, payload, kind: Some(kind) }
         }
-        Incoming::Cast { payload, payload_base64, .. } => Command::Cast { payload: bytes(payload, payload_base64)? },
+        Incoming::Cast { payload, payload_base64, .. } => {
+            let (payload, kind) = bytes(payload, payload_base64)?;
+            Command::Cast { payload, kind: Some(kind) }
+        }
         Incoming::Ping { text, .. } => Command::Ping { text: text.map(into_bytes) },
         Incoming::Id { .. } => Command::Id,
     })
@@ -234,14 +239,16 @@ fn into_bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
     }
 }
 
-/// The payload, written in one of its two forms.
-fn bytes<'a>(text: Option<Cow<'a, str>>, base64: Option<Cow<'a, str>>) -> Result<Cow<'a, [u8]>, Mistake> {
+/// The payload, written in one of its two forms, which say what kind it is of.
+fn bytes<'a>(text: Option<Cow<'a, str>>, base64: Option<Cow<'a, str>>) -> Result<(Cow<'a, [u8]>, Kind), Mistake> {
     match (text, base64) {
-        (Some(text), None) => Ok(into_bytes(text)),
-        (None, Some(base64)) => BASE64_STANDARD.decode(base64.as_bytes()).map(Cow::Owned).map_err(|error| Mistake {
-            code: ErrorCode::BadJson,
-            text: format!("payload_base64 is not base64: {error}"),
-        }),
+        (Some(text), None) => Ok((into_bytes(text), Kind::Text)),
+        (None, Some(base64)) => match BASE64_STANDARD.decode(base64.as_bytes()) {
+            Ok(bytes) => Ok((bytes.into(), Kind::Binary)),
+            Err(error) => {
+                Err(Mistake { code: ErrorCode::BadJson, text: format!("payload_base64 is not base64: {error}") })
+            }
+        },
         (None, None) => {
             let text = "write a payload: a text as payload, or bytes as payload_base64";
             Err(Mistake { code: ErrorCode::MissingPayload, text: text.into() })
@@ -276,9 +283,11 @@ pub(super) fn reply(reply: &Reply<'_>, cause: &Cause<'_>, out: &mut Vec<u8>) {
 /// Puts an event into an object.
 pub(super) fn render(event: Event<'_>, out: &mut Vec<u8>) {
     let outgoing = match event {
-        Event::Publish { topic, payload } => Outgoing::Msg { topic: topic.as_str(), payload: Payload::of(payload) },
-        Event::Broadcast { payload } => Outgoing::All { payload: Payload::of(payload) },
-        Event::Direct { payload } => Outgoing::Direct { payload: Payload::of(payload) },
+        Event::Publish { topic, payload, kind } => {
+            Outgoing::Msg { topic: topic.as_str(), payload: Payload::of(payload, kind) }
+        }
+        Event::Broadcast { payload, kind } => Outgoing::All { payload: Payload::of(payload, kind) },
+        Event::Direct { payload, kind } => Outgoing::Direct { payload: Payload::of(payload, kind) },
         Event::Gap { topic, count, reason } => Outgoing::Gap { topic: topic_word(topic), count, reason: reason.name() },
         Event::Error { code, text } => Outgoing::Err { code, text, cause: Answer::of(&Cause::Command(None)) },
         Event::Bye { reason } => Outgoing::Bye { reason: reason.name() },
@@ -322,16 +331,15 @@ mod tests {
             panic!()
         };
         assert_eq!(topics, ["a", "bb"]);
-        let Ok(Command::Publish { topic, payload }) =
+        let Ok(Command::Publish { topic, payload, kind: Some(Kind::Text) }) =
             parse(br#"{"type":"pub","topic":"a","payload":"x\ny"}"#, 255).command
         else {
             panic!()
         };
         assert_eq!((&*topic, &*payload), ("a", &b"x\ny"[..]));
-        let Ok(Command::Cast { payload }) = parse(br#"{"payload_base64":"/w==","type":"cast"}"#, 255).command else {
-            panic!()
-        };
-        assert_eq!(*payload, [0xff]);
+        let binary = parse(br#"{"payload_base64":"eA==","type":"cast"}"#, 255).command;
+        let Ok(Command::Cast { payload, kind: Some(Kind::Binary) }) = binary else { panic!() };
+        assert_eq!(*payload, *b"x");
         let Ok(Command::Ping { text: Some(_) }) = parse(br#"{"type":"ping","text":"x"}"#, 255).command else {
             panic!()
         };
@@ -375,11 +383,14 @@ mod tests {
 
         let topic: Topic = "a".parse().unwrap();
         assert_eq!(
-            rendered(Event::Publish { topic: &topic, payload: b"say \"hi\"\n" }),
+            rendered(Event::Publish { topic: &topic, payload: b"say \"hi\"\n", kind: Kind::Text }),
             r#"{"type":"msg","topic":"a","payload":"say \"hi\"\n"}"#
         );
-        assert_eq!(rendered(Event::Broadcast { payload: b"\xff\0" }), r#"{"type":"all","payload_base64":"/wA="}"#);
-        assert_eq!(rendered(Event::Direct { payload: b"" }), r#"{"type":"self","payload":""}"#);
+        let all = |payload, kind| rendered(Event::Broadcast { payload, kind });
+        assert_eq!(all(b"\xff\0", Kind::Text), r#"{"type":"all","payload_base64":"/wA="}"#);
+        assert_eq!(all(b"x", Kind::Binary), r#"{"type":"all","payload_base64":"eA=="}"#);
+        assert_eq!(all(b"", Kind::Binary), r#"{"type":"all","payload_base64":""}"#);
+        assert_eq!(rendered(Event::Direct { payload: b"", kind: Kind::Text }), r#"{"type":"self","payload":""}"#);
         assert_eq!(
             rendered(Event::Gap { topic: None, count: 3, reason: DropReason::QueueFull }),
             r#"{"type":"gap","topic":"*","count":3,"reason":"queue-full"}"#
@@ -442,11 +453,18 @@ mod tests {
         }
 
         #[test]
-        fn any_payload_survives(payload in prop::collection::vec(any::<u8>(), 0..40)) {
-            let text = rendered(Event::Broadcast { payload: &payload });
+        fn any_payload_survives(
+            payload in prop::collection::vec(any::<u8>(), 0..40),
+            kind in prop::sample::select(vec![Kind::Text, Kind::Binary]),
+        ) {
+            let text = rendered(Event::Broadcast { payload: &payload, kind });
             let back = text.replacen("\"all\"", "\"cast\"", 1);
-            let Ok(Command::Cast { payload: read }) = parse(back.as_bytes(), 255).command else { panic!("{back}") };
+            let Ok(Command::Cast { payload: read, kind: read_kind }) = parse(back.as_bytes(), 255).command else {
+                panic!("{back}")
+            };
             prop_assert_eq!(&*read, &*payload);
+            let is_text = kind == Kind::Text && std::str::from_utf8(&payload).is_ok();
+            prop_assert_eq!(read_kind, Some(if is_text { Kind::Text } else { Kind::Binary }));
         }
     }
 }

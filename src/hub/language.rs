@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 use std::io::Write as _;
 
-use crate::handler::Event;
-use crate::message::{ConnId, PublishId, Topic, TopicError};
+use crate::handler::{Event, SendError};
+use crate::message::{ConnId, Kind, PublishId, Topic, TopicError};
 
 use super::{hints, topic_word};
 
@@ -20,10 +20,10 @@ pub(super) enum Command<'a> {
     Subscribe(Vec<Cow<'a, str>>),
     /// `UNSUB topic…`
     Unsubscribe(Vec<Cow<'a, str>>),
-    /// `PUB topic payload`
-    Publish { topic: Cow<'a, str>, payload: Cow<'a, [u8]> },
+    /// `PUB topic payload`; the kind is that of the message, unless it is said.
+    Publish { topic: Cow<'a, str>, payload: Cow<'a, [u8]>, kind: Option<Kind> },
     /// `CAST payload`
-    Cast { payload: Cow<'a, [u8]> },
+    Cast { payload: Cow<'a, [u8]>, kind: Option<Kind> },
     /// `PING [text]`
     Ping { text: Option<Cow<'a, [u8]>> },
     /// `ID`
@@ -87,6 +87,8 @@ error_codes! {
     TooManyTopics = "too-many-topics",
     /// Clients may not publish on this server.
     PublishForbidden = "publish-forbidden",
+    /// The answer can't be sent in the connection's framing: `line` has no form for a text that ends in a carriage return.
+    Unsendable = "unsendable",
     /// A queue of publishes is full; the message was not published, try again later.
     Busy = "busy",
     /// The server has no memory for more subscriptions; nothing was subscribed, try again later.
@@ -113,6 +115,10 @@ pub(super) struct Mistake {
 impl Mistake {
     fn new(code: ErrorCode, text: impl Into<String>) -> Self {
         Mistake { code, text: text.into() }
+    }
+
+    pub(super) fn unsendable(error: &SendError) -> Self {
+        Mistake::new(ErrorCode::Unsendable, format!("the answer can't be sent: {error}"))
     }
 
     pub(super) fn publish_forbidden() -> Self {
@@ -159,10 +165,10 @@ pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Result<Command<'_
         }
         let topic = Topic::check(topic, topic_bytes_max)?;
         let payload = payload.ok_or_else(|| Mistake::new(ErrorCode::MissingPayload, "write PUB topic payload"))?;
-        Ok(Command::Publish { topic: topic.into(), payload: payload.into() })
+        Ok(Command::Publish { topic: topic.into(), payload: payload.into(), kind: None })
     } else if is("CAST") {
         let payload = rest.ok_or_else(|| Mistake::new(ErrorCode::MissingPayload, "write CAST payload"))?;
-        Ok(Command::Cast { payload: payload.into() })
+        Ok(Command::Cast { payload: payload.into(), kind: None })
     } else if is("PING") {
         Ok(Command::Ping { text: rest.map(Cow::Borrowed) })
     } else if is("ID") {
@@ -223,27 +229,31 @@ fn error(out: &mut Vec<u8>, code: &str, text: &str) {
     put(out, format_args!("ERR {code} {text}"));
 }
 
-/// Puts an event into words: `MSG`, `ALL`, `SELF`, `GAP`, `ERR` or `BYE`.
-pub(super) fn render(event: Event<'_>, out: &mut Vec<u8>) {
+/// Puts an event into words: `MSG`, `ALL`, `SELF`, `GAP`, `ERR` or `BYE`. With a payload they are of its kind.
+pub(super) fn render(event: Event<'_>, out: &mut Vec<u8>) -> Kind {
     match event {
-        Event::Publish { topic, payload } => {
+        Event::Publish { topic, payload, kind } => {
             out.extend_from_slice(b"MSG ");
             out.extend_from_slice(topic.as_str().as_bytes());
             out.push(b' ');
             out.extend_from_slice(payload);
+            return kind;
         }
-        Event::Broadcast { payload } => {
+        Event::Broadcast { payload, kind } => {
             out.extend_from_slice(b"ALL ");
             out.extend_from_slice(payload);
+            return kind;
         }
-        Event::Direct { payload } => {
+        Event::Direct { payload, kind } => {
             out.extend_from_slice(b"SELF ");
             out.extend_from_slice(payload);
+            return kind;
         }
         Event::Gap { topic, count, reason } => put(out, format_args!("GAP {} {count} {reason}", topic_word(topic))),
         Event::Error { code, text } => error(out, code, text),
         Event::Bye { reason } => put(out, format_args!("BYE {reason}")),
     }
+    Kind::Text
 }
 
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
@@ -263,10 +273,12 @@ mod tests {
     fn commands_are_read_in_any_case() {
         let Ok(Command::Subscribe(topics)) = parse(b"sub news sport/f1", 255) else { panic!() };
         assert_eq!(topics, ["news", "sport/f1"]);
-        let Ok(Command::Publish { topic, payload }) = parse(b"PUB news  two  spaces ", 255) else { panic!() };
+        let Ok(Command::Publish { topic, payload, .. }) = parse(b"PUB news  two  spaces ", 255) else { panic!() };
         assert_eq!((&*topic, &*payload), ("news", &b" two  spaces "[..]));
         let Ok(Command::Publish { payload: Cow::Borrowed(b""), .. }) = parse(b"PUB news ", 255) else { panic!() };
-        let Ok(Command::Cast { payload: Cow::Borrowed(b"x y") }) = parse(b"CAST x y", 255) else { panic!() };
+        let Ok(Command::Cast { payload: Cow::Borrowed(b"x y"), kind: None }) = parse(b"CAST x y", 255) else {
+            panic!()
+        };
         let Ok(Command::Ping { text: None }) = parse(b"PING", 255) else { panic!() };
         let Ok(Command::Ping { text: Some(Cow::Borrowed(b"")) }) = parse(b"PING ", 255) else { panic!() };
         let Ok(Command::Id) = parse(b"Id", 255) else { panic!() };
@@ -309,7 +321,7 @@ mod tests {
             let Ok(Command::Publish { payload, .. }) = parse(&message, 255) else { panic!("{end:?}") };
             assert_eq!(*payload, *with_end("x"), "a payload stays as it was sent");
             let message = with_end("CAST x");
-            let Ok(Command::Cast { payload }) = parse(&message, 255) else { panic!("{end:?}") };
+            let Ok(Command::Cast { payload, .. }) = parse(&message, 255) else { panic!("{end:?}") };
             assert_eq!(*payload, *with_end("x"));
             let message = with_end("PING x");
             let Ok(Command::Ping { text: Some(text) }) = parse(&message, 255) else { panic!("{end:?}") };

@@ -11,8 +11,8 @@ mod language;
 use std::borrow::Cow;
 
 use crate::config::Config;
-use crate::handler::{Context, Event, Handler, PublishError, SubscribeError};
-use crate::message::{Dialect, Topic};
+use crate::handler::{Context, Event, Handler, PublishError, SendError, SubscribeError};
+use crate::message::{Dialect, Kind, Payload, Topic};
 
 use cause::Cause;
 use json::Parsed;
@@ -40,15 +40,16 @@ impl Hub {
         }
     }
 
-    /// Does what a command asks for, and puts the answer into `out`.
+    /// Does what a command asks for, puts the answer into `out`, and says of what kind it is.
     fn run(
         &self,
         cx: &mut Context<'_>,
         command: Command<'_>,
         cause: &Cause<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<(), Mistake> {
+    ) -> Result<Kind, Mistake> {
         let dialect = cx.dialect();
+        let mut kind = Kind::Text;
         match command {
             Command::Subscribe(topics) => {
                 self.subscribe(cx, &topics)?;
@@ -60,20 +61,28 @@ impl Hub {
                 }
                 write_reply(dialect, &Reply::Topics { verb: "UNSUB", topics: &topics }, cause, out);
             }
-            Command::Publish { topic, payload } => {
+            Command::Publish { topic, payload, kind } => {
                 self.check_publishing()?;
-                let id = cx.publish(&topic, payload.into_owned())?;
+                let payload = Payload::of_kind(kind.unwrap_or(cx.kind()), payload.into_owned());
+                let id = cx.publish(&topic, payload)?;
                 write_reply(dialect, &Reply::Published { verb: "PUB", id }, cause, out);
             }
-            Command::Cast { payload } => {
+            Command::Cast { payload, kind } => {
                 self.check_publishing()?;
-                let id = cx.broadcast(payload.into_owned())?;
+                let payload = Payload::of_kind(kind.unwrap_or(cx.kind()), payload.into_owned());
+                let id = cx.broadcast(payload)?;
                 write_reply(dialect, &Reply::Published { verb: "CAST", id }, cause, out);
             }
-            Command::Ping { text } => write_reply(dialect, &Reply::Pong { text: text.as_deref() }, cause, out),
+            Command::Ping { text } => {
+                // It goes back as it came; an object is text in any case.
+                if dialect == Dialect::Text {
+                    kind = cx.kind();
+                }
+                write_reply(dialect, &Reply::Pong { text: text.as_deref() }, cause, out);
+            }
             Command::Id => write_reply(dialect, &Reply::Id { id: cx.id() }, cause, out),
         }
-        Ok(())
+        Ok(kind)
     }
 
     /// Subscribes to all of the topics, or to none.
@@ -102,13 +111,20 @@ impl Hub {
     fn answer(&mut self, cx: &mut Context<'_>, command: Result<Command<'_>, Mistake>, cause: &Cause<'_>) {
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
-        if let Err(mistake) = command.and_then(|command| self.run(cx, command, cause, &mut reply)) {
+        // A shard reads a connection only while its outbox has room for the reply, so any other refusal means that the
+        // connection is closing.
+        let answer = command.and_then(|command| {
+            let kind = self.run(cx, command, cause, &mut reply)?;
+            match cx.send_as(kind, &reply) {
+                Err(error @ SendError::CarriageReturn) => Err(Mistake::unsendable(&error)),
+                _ => Ok(()),
+            }
+        });
+        if let Err(mistake) = answer {
             reply.clear();
             write_reply(cx.dialect(), &Reply::Error(&mistake), cause, &mut reply);
+            let _ = cx.send_as(Kind::Text, &reply);
         }
-        // A shard reads a connection only while its outbox has room for the reply, so a refusal means that
-        // the connection is closing.
-        let _ = cx.send(&reply);
         self.reply = reply;
     }
 
@@ -144,12 +160,14 @@ impl Handler for Hub {
         }
     }
 
-    fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> bool {
-        match dialect {
+    fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> Option<Kind> {
+        Some(match dialect {
             Dialect::Text => language::render(event, out),
-            Dialect::Json | Dialect::Sse => json::render(event, out),
-        }
-        true
+            Dialect::Json | Dialect::Sse => {
+                json::render(event, out);
+                Kind::Text
+            }
+        })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::config::{
     Config, FRAME_OVERHEAD_BYTES_MAX, LANGUAGE_OVERHEAD_BYTES_MAX, LINGER_MS, OVERDUE_TURNS_MAX, SlowConsumer, TICK_MS,
 };
 use crate::handler::Event;
-use crate::message::{CloseReason, ConnId, Dialect};
+use crate::message::{CloseReason, ConnId, Dialect, Kind};
 use crate::metrics::ShardMetrics;
 use crate::rate::{Micros, Rate};
 use crate::registry::{Registry, Row};
@@ -41,7 +41,7 @@ use crate::shard::trim::Trim;
 use crate::sys;
 
 /// Puts an event into the bytes of a message; see [`crate::handler::Handler::render`].
-pub(crate) type Render = fn(Event<'_>, Dialect, &mut Vec<u8>) -> bool;
+pub(crate) type Render = fn(Event<'_>, Dialect, &mut Vec<u8>) -> Option<Kind>;
 
 /// The settings that the data path looks at, in the units it uses.
 #[derive(Clone, Copy)]

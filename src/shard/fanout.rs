@@ -240,18 +240,17 @@ impl Message {
         if let Some(rendered) = &self.frames[encoding as usize] {
             return rendered.clone();
         }
-        let payload = &self.publish.payload;
+        let Publish { payload, kind, .. } = &self.publish;
+        let kind = *kind;
         let event = match &self.publish.target {
-            Target::All => Event::Broadcast { payload },
-            Target::Topic(topic) => Event::Publish { topic, payload },
-            Target::Conn(_) => Event::Direct { payload },
+            Target::All => Event::Broadcast { payload, kind },
+            Target::Topic(topic) => Event::Publish { topic, payload, kind },
+            Target::Conn(_) => Event::Direct { payload, kind },
         };
         let (mut message, mut bytes) = (Vec::new(), Vec::new());
-        let rendered = if !(core.render)(event, encoding.dialect(), &mut message) {
-            Rendered::Silent
-        } else {
+        let rendered = if let Some(kind) = (core.render)(event, encoding.dialect(), &mut message) {
             core.metrics.encoded.add(1);
-            let label = Label { event: event.kind(), id: Some(self.publish.id) };
+            let label = Label { event: event.name(), id: Some(self.publish.id), kind };
             match codec::encode(encoding, label, &message, &mut bytes) {
                 Ok(()) if bytes.len() > core.limits.bytes() => Rendered::Unfit(DropReason::FrameTooLarge),
                 Ok(()) => {
@@ -260,6 +259,8 @@ impl Message {
                 }
                 Err(error) => Rendered::Unfit(error.into()),
             }
+        } else {
+            Rendered::Silent
         };
         self.frames[encoding as usize].insert(rendered).clone()
     }

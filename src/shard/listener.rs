@@ -19,7 +19,7 @@ use crate::codec::Encoding;
 use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS, canonical};
 use crate::handler::{Context, Handler};
 use crate::handover;
-use crate::message::CloseReason;
+use crate::message::{CloseReason, Kind};
 use crate::registry::Refusal;
 use crate::shard::core::Core;
 use crate::shard::mailbox::Client;
@@ -367,7 +367,7 @@ pub(super) fn take_in<H: Handler>(shard: &Shard<H>, client: Client) -> Result<()
     })?;
     if encoding.is_some() {
         let mut scope = Scope { core, key, id };
-        shard.handler.borrow_mut().on_connect(&mut Context::new(id, &mut scope));
+        shard.handler.borrow_mut().on_connect(&mut Context::new(id, Kind::Text, &mut scope));
     }
     core.flush_dirty();
     Ok(())

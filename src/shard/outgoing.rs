@@ -9,7 +9,7 @@ use rustix::net::SendFlags;
 use crate::codec::{self, EncodeError, Encoding, Label};
 use crate::config::{FANOUT_SLICE, FRAME_OVERHEAD_BYTES_MAX, SlowConsumer};
 use crate::handler::{Event, SendError};
-use crate::message::{CloseReason, DropReason, Topic};
+use crate::message::{CloseReason, DropReason, Kind, Topic};
 use crate::metrics::ShardMetrics;
 use crate::shard::core::Core;
 use crate::shard::holdings::Holdings;
@@ -77,7 +77,7 @@ impl Core {
     }
 
     /// Queues a reply; [`Context::send`](crate::handler::Context::send) says how it behaves.
-    pub(super) fn reply(&mut self, key: Key, message: &[u8]) -> Result<(), SendError> {
+    pub(super) fn reply(&mut self, key: Key, kind: Kind, message: &[u8]) -> Result<(), SendError> {
         let connection = self.table.get(key).filter(|connection| connection.closing.is_none());
         let encoding = connection.and_then(|connection| connection.encoding).ok_or(SendError::Closed)?;
         if message.len() + FRAME_OVERHEAD_BYTES_MAX > self.limits.bytes() {
@@ -87,8 +87,10 @@ impl Core {
             return Err(SendError::QueueFull);
         }
         let mut bytes = Vec::new();
-        codec::encode(encoding, Label::default(), message, &mut bytes).map_err(|error| match error {
+        let label = Label { kind, ..Label::default() };
+        codec::encode(encoding, label, message, &mut bytes).map_err(|error| match error {
             EncodeError::LineFeed => SendError::LineFeed,
+            EncodeError::CarriageReturn => SendError::CarriageReturn,
             EncodeError::NotUtf8 => SendError::NotUtf8,
         })?;
         self.push_reply(key, bytes);
@@ -120,10 +122,9 @@ impl Core {
     pub(super) fn notice_in(&mut self, encoding: Encoding, key: Key, event: Event<'_>) {
         let mut bytes = Vec::new();
         self.scratch.clear();
-        let label = Label { event: event.kind(), id: None };
-        if (self.render)(event, encoding.dialect(), &mut self.scratch)
-            && codec::encode(encoding, label, &self.scratch, &mut bytes).is_ok()
-        {
+        let Some(kind) = (self.render)(event, encoding.dialect(), &mut self.scratch) else { return };
+        let label = Label { event: event.name(), id: None, kind };
+        if codec::encode(encoding, label, &self.scratch, &mut bytes).is_ok() {
             self.push_reply(key, bytes);
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::handler::PublishError;
-use crate::message::{CloseReason, DropReason, Publish, PublishId, Target};
+use crate::message::{CloseReason, DropReason, Kind, Publish, PublishId, Target};
 use crate::receipt::{ReceiptSender, ShardReceipt};
 use crate::shard::core::Core;
 use crate::shard::mailbox::{Delivery, Job, Recipients, ShardMsg};
@@ -13,13 +13,14 @@ use crate::shard::table::Key;
 
 impl Core {
     /// Accepts a publish of one of this shard's clients for all shards, or refuses it whole.
-    pub(super) fn publish(&mut self, target: Target, payload: Bytes) -> Result<PublishId, PublishError> {
+    pub(super) fn publish(&mut self, target: Target, kind: Kind, payload: Bytes) -> Result<PublishId, PublishError> {
         if payload.len() > self.settings.message_max {
             return Err(PublishError::TooLarge { len: payload.len(), max: self.settings.message_max });
         }
         self.publish_sequence += 1;
         let id = PublishId::new(self.index as u16, self.publish_sequence);
-        let publish = Publish { id, target, payload, slow_consumer: None, accepted: Instant::now(), receipt: None };
+        let accepted = Instant::now();
+        let publish = Publish { id, target, payload, kind, slow_consumer: None, accepted, receipt: None };
         let peers = self.mesh.peers();
         match &publish.target {
             Target::Conn(to) => match self.registry.get(*to).map(|row| row.shard()) {

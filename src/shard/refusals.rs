@@ -163,8 +163,8 @@ impl Core {
     fn write_bye(&mut self, encoding: Encoding, reason: CloseReason, out: &mut Vec<u8>) {
         self.scratch.clear();
         let event = Event::Bye { reason };
-        let label = Label { event: event.kind(), id: None };
-        if (self.render)(event, encoding.dialect(), &mut self.scratch) {
+        if let Some(kind) = (self.render)(event, encoding.dialect(), &mut self.scratch) {
+            let label = Label { event: event.name(), id: None, kind };
             // What can't be framed is not said.
             let _ = codec::encode(encoding, label, &self.scratch, out);
         }

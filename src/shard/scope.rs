@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::codec::Encoding;
 use crate::config::Framing;
 use crate::handler::{Actions, PublishError, SendError, SubscribeError};
-use crate::message::{CloseReason, ConnId, Dialect, PublishId, Target, Topic};
+use crate::message::{CloseReason, ConnId, Dialect, Kind, PublishId, Target, Topic};
 use crate::shard::core::Core;
 use crate::shard::table::Key;
 
@@ -43,16 +43,16 @@ impl Actions for Scope<'_> {
         self.core.index
     }
 
-    fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        self.core.reply(self.key, message)
+    fn send(&mut self, kind: Kind, message: &[u8]) -> Result<(), SendError> {
+        self.core.reply(self.key, kind, message)
     }
 
     fn close(&mut self) {
         self.core.close(self.key, CloseReason::Handler);
     }
 
-    fn publish(&mut self, target: Target, payload: Bytes) -> Result<PublishId, PublishError> {
-        self.core.publish(target, payload)
+    fn publish(&mut self, target: Target, kind: Kind, payload: Bytes) -> Result<PublishId, PublishError> {
+        self.core.publish(target, kind, payload)
     }
 
     fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {

@@ -13,7 +13,7 @@ use crate::codec::websocket::{self, Assembly};
 use crate::codec::{self, Decoded, Encoding};
 use crate::config::{LINGER_BYTES_MAX, MESSAGES_PER_TURN, READS_PER_TURN};
 use crate::handler::{Context, Event, Handler};
-use crate::message::CloseReason;
+use crate::message::{CloseReason, Kind};
 use crate::rate::Rate;
 use crate::shard::Shard;
 use crate::shard::connection::{Connection, Held, spread};
@@ -54,7 +54,7 @@ pub(super) fn take<H: Handler>(shard: &Shard<H>, key: Key) {
             // The handler has not heard of a connection whose request opened nothing.
             if connection.encoding.is_some() {
                 let mut scope = Scope { core, key, id };
-                shard.handler.borrow_mut().on_close(&mut Context::new(id, &mut scope), reason);
+                shard.handler.borrow_mut().on_close(&mut Context::new(id, Kind::Text, &mut scope), reason);
             }
             core.remove(key);
         }
@@ -310,7 +310,7 @@ impl<H: Handler> Turn<'_, H> {
                 used.bytes += consumed;
                 used.scanned = 0;
                 self.count_rate();
-                self.handle(message);
+                self.handle(Kind::Text, message);
                 true
             }
             Ok(Decoded::Incomplete { frame_bytes }) => {
@@ -376,14 +376,14 @@ impl<H: Handler> Turn<'_, H> {
             self.count_rate();
         }
         match decoded {
-            Decoded::Message { range, consumed } => {
+            Decoded::Message { kind, range, consumed } => {
                 used.bytes += consumed;
-                self.handle(&rest[range]);
+                self.handle(kind, &rest[range]);
             }
             Decoded::Assembled { consumed } => {
                 used.bytes += consumed;
                 if let Some(whole) = assembly.take() {
-                    self.handle(whole.message());
+                    self.handle(whole.kind(), whole.message());
                 }
             }
             Decoded::Ping { range, consumed } => {
@@ -447,7 +447,7 @@ impl<H: Handler> Turn<'_, H> {
                 self.core.push_reply(self.key, response);
                 self.core.schedule(self.key);
                 let mut scope = Scope { core: self.core, key: self.key, id };
-                let cx = &mut Context::new(id, &mut scope);
+                let cx = &mut Context::new(id, Kind::Text, &mut scope);
                 let handler = &mut *self.handler.borrow_mut();
                 handler.on_connect(cx);
                 if !topics.is_empty() {
@@ -459,14 +459,14 @@ impl<H: Handler> Turn<'_, H> {
     }
 
     /// Hands a message to the handler.
-    fn handle(&mut self, message: &[u8]) {
+    fn handle(&mut self, kind: Kind, message: &[u8]) {
         let now = self.core.wheel.now();
         let Some(connection) = self.connection() else { return };
         connection.last_message = now;
         let id = connection.id;
         self.core.metrics.messages_in.add(1);
         let mut scope = Scope { core: self.core, key: self.key, id };
-        self.handler.borrow_mut().on_message(&mut Context::new(id, &mut scope), message);
+        self.handler.borrow_mut().on_message(&mut Context::new(id, kind, &mut scope), message);
     }
 
     /// Tells the client what is wrong with its bytes, and closes the connection.

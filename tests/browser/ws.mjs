@@ -32,13 +32,16 @@ assert.equal((await once(text, 'pong'))[0].toString(), 'between');
 text.send('NG fragments', { fin: true });
 assert.equal(await text.next(), 'PONG fragments');
 text.send(Buffer.from('PING bytes'));
-assert.equal(await text.next(), 'PONG bytes');
+assert.deepEqual(await text.next(), Buffer.from('PONG bytes'));
 
 const json = await open(url, ['corecast.v1.json']);
 assert.equal(json.protocol, 'corecast.v1.json');
 json.send(JSON.stringify({ type: 'pub', topic: 'a', payload_base64: '/w==' }));
 assert.equal(JSON.parse(await json.next()).verb, 'PUB');
 assert.deepEqual(await text.next(), Buffer.from('MSG a \xff', 'latin1'));
+json.send(JSON.stringify({ type: 'pub', topic: 'a', payload_base64: '' }));
+assert.equal(JSON.parse(await json.next()).verb, 'PUB');
+assert.deepEqual(await text.next(), Buffer.from('MSG a '));
 
 text.close(1000, 'done');
 const [code, reason] = await once(text, 'close');

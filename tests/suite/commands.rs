@@ -1,7 +1,9 @@
 //! The commands that speak to a running server: `push` and `stats`.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -11,6 +13,7 @@ use std::thread::JoinHandle;
 use corecast::Framing;
 use serde_json::Value;
 
+use crate::support::http::{BINARY, HttpClient, TEXT};
 use crate::support::{Client, DEADLINE, Program};
 
 /// The program with a command and the server's address. Nothing of the environment changes what it does.
@@ -232,6 +235,31 @@ fn answering(answers: &'static [(&'static str, &'static str)]) -> (String, JoinH
 }
 
 const BUSY: &str = r#"{"code":"busy","detail":"a queue is full","status":503}"#;
+
+#[test]
+fn a_push_says_whether_it_is_text() {
+    let (program, control) = serve(&["--listen", "http=127.0.0.1:0"]);
+    let mut client = HttpClient::websocket(program.addr(Framing::Http), "/ws?topic=t", "");
+    client.recv();
+    for (flags, payload, opcode) in [
+        (&[][..], &b"text"[..], TEXT),
+        (&["--binary"], b"text", BINARY),
+        (&[], b"", TEXT),
+        (&["--binary"], b"", BINARY),
+        (&[], b"\xff", BINARY),
+    ] {
+        let message = [b"MSG t ", payload].concat();
+        let mut push = corecast(&control, &["push", "t"]);
+        assert_ended(&push.arg(OsStr::from_bytes(payload)).args(flags).output().unwrap(), 0, "");
+        assert_eq!(client.recv_frame(), (opcode, message.clone()), "{flags:?}");
+        let words = [&["push", "t"], flags].concat();
+        assert_ended(&run_with(&control, &words, &[payload, b"\n"].concat()), 0, "");
+        assert_eq!(client.recv_frame(), (opcode, message), "{flags:?}, a line of stdin");
+    }
+    // A last line without its end has nothing to drop.
+    assert_ended(&run_with(&control, &["push", "t"], b"a\r\nb\r"), 0, "");
+    assert_eq!([client.recv(), client.recv()], ["MSG t a", "MSG t b\r"]);
+}
 
 #[test]
 fn a_busy_server_is_asked_again() {

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use corecast::Framing;
 use rustix::process::Signal;
 
+use crate::support::http::{HttpClient, TEXT};
 use crate::support::{Program, can_browse};
 
 /// A topic that would run a script, were its name ever taken for markup.
@@ -73,12 +74,13 @@ fn a_message_published_on_the_page_reaches_its_subscriber_and_shows_its_receipt(
     if !can_browse() {
         return;
     }
-    let (program, url) = serve(&[]);
-    let mut subscriber = program.client(Framing::Line);
-    assert_eq!(subscriber.ask(format!("SUB {NASTY_TOPIC}")), format!("OK SUB {NASTY_TOPIC}"));
+    let (program, url) = serve(&["--listen", "http=127.0.0.1:0"]);
+    let mut subscriber = HttpClient::websocket(program.addr(Framing::Http), "/ws", "");
+    assert_eq!(subscriber.ask(&format!("SUB {NASTY_TOPIC}")), format!("OK SUB {NASTY_TOPIC}"));
     Script::start(&["dashboard.mjs", "publish", &url, NASTY_TOPIC, "grüße <b>alle</b>"]).succeed();
-    subscriber.expect(&format!("MSG {NASTY_TOPIC} grüße <b>alle</b>"));
-    subscriber.expect_nothing();
+    // As text, which what is typed into a page is.
+    assert_eq!(subscriber.recv_frame(), (TEXT, format!("MSG {NASTY_TOPIC} grüße <b>alle</b>").into_bytes()));
+    assert_eq!(subscriber.ask("PING"), "PONG");
 }
 
 #[test]

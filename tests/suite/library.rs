@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use corecast::{
-    CloseReason, Config, ConfigError, ConnId, Context, Dialect, DropReason, Event, Framing, Handler, PublishError,
-    SendError, Server, StartError, SubscribeError,
+    CloseReason, Config, ConfigError, ConnId, Context, Dialect, DropReason, Event, Framing, Handler, Kind,
+    PublishError, SendError, Server, StartError, SubscribeError,
 };
 
 use crate::support::{Client, DEADLINE, Fixture, PLAIN, config, everywhere, wait_until};
@@ -127,15 +127,15 @@ impl Handler for Greeter {
         self.0.lock().unwrap().push(format!("{} {reason}", cx.id()));
     }
 
-    fn render(event: Event<'_>, _: Dialect, out: &mut Vec<u8>) -> bool {
+    fn render(event: Event<'_>, _: Dialect, out: &mut Vec<u8>) -> Option<Kind> {
         match event {
-            Event::Publish { topic, payload } => {
+            Event::Publish { topic, payload, kind } => {
                 out.extend_from_slice(topic.as_str().as_bytes());
                 out.push(b'=');
                 out.extend_from_slice(payload);
-                true
+                Some(kind)
             }
-            _ => false,
+            _ => None,
         }
     }
 }
@@ -220,7 +220,7 @@ struct Misfit(Journal<Result<(), SendError>>);
 impl Handler for Misfit {
     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
         let big = vec![b'x'; 100_000];
-        let results = [cx.send(b"a\nb"), cx.send(&big), cx.send(message)];
+        let results = [cx.send(b"a\nb"), cx.send(b"cr\r"), cx.send(&big), cx.send(message)];
         self.0.lock().unwrap().extend(results);
     }
 }
@@ -234,12 +234,13 @@ fn messages_that_a_connection_cannot_carry_are_refused_to_the_handler() {
     });
     let too_large = Err(SendError::TooLarge { len: 100_000, max: 65_536 });
     server.client(Framing::Line).ask("x");
-    assert_eq!(noted(&journal), [Err(SendError::LineFeed), too_large, Ok(())]);
+    assert_eq!(noted(&journal), [Err(SendError::LineFeed), Err(SendError::CarriageReturn), too_large, Ok(())]);
     let mut client = server.client(Framing::Length);
     client.send("y");
     client.expect("a\nb");
+    client.expect("cr\r");
     client.expect("y");
-    assert_eq!(noted(&journal)[3..], [Ok(()), too_large, Ok(())]);
+    assert_eq!(noted(&journal)[4..], [Ok(()), Ok(()), too_large, Ok(())]);
 }
 
 /// A handler that leaves the words to the defaults.

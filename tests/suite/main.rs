@@ -20,6 +20,7 @@ mod drain;
 mod foreign;
 mod framing;
 mod full;
+mod kinds;
 mod language;
 mod layering;
 mod library;

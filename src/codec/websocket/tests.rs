@@ -30,7 +30,7 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, message_max: usize) -> V
         held.extend_from_slice(piece);
         while !held.is_empty() {
             let (what, consumed) = match decode(&mut held, &mut assembly, message_max) {
-                Ok(Decoded::Message { range, consumed }) => (message(&held[range]), consumed),
+                Ok(Decoded::Message { range, consumed, .. }) => (message(&held[range]), consumed),
                 Ok(Decoded::Assembled { consumed }) => {
                     (message(assembly.take().expect("a message is complete").message()), consumed)
                 }
@@ -337,18 +337,21 @@ fn each_close_reason_has_a_code_that_may_be_sent_and_its_name() {
 }
 
 #[test]
-fn what_is_sent_is_text_where_it_is_utf8_in_the_shortest_header() {
-    for (message, header) in [
-        (&b""[..], &[0x81, 0][..]),
-        ("é".as_bytes(), &[0x81, 2]),
-        (b"\xff", &[0x82, 1]),
-        (&[b'x'; 125], &[0x81, 125]),
-        (&[b'x'; 126], &[0x81, 126, 0, 126]),
-        (&[b'x'; 65_535], &[0x81, 126, 0xff, 0xff]),
-        (&[b'x'; 65_536], &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+fn what_is_sent_has_its_kind_and_the_shortest_header() {
+    for (kind, message, header) in [
+        (Kind::Text, &b""[..], &[0x81, 0][..]),
+        (Kind::Text, "é".as_bytes(), &[0x81, 2]),
+        (Kind::Text, b"\xff", &[0x82, 1]),
+        (Kind::Binary, b"", &[0x82, 0]),
+        (Kind::Binary, "é".as_bytes(), &[0x82, 2]),
+        (Kind::Binary, b"\xff", &[0x82, 1]),
+        (Kind::Text, &[b'x'; 125], &[0x81, 125]),
+        (Kind::Text, &[b'x'; 126], &[0x81, 126, 0, 126]),
+        (Kind::Text, &[b'x'; 65_535], &[0x81, 126, 0xff, 0xff]),
+        (Kind::Binary, &[b'x'; 65_536], &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
     ] {
         let mut out = Vec::new();
-        encode(message, &mut out);
+        encode(kind, message, &mut out);
         assert_eq!(out, [header, message].concat());
     }
     assert_eq!(pong(b"ab"), [0x8a, 2, b'a', b'b']);

@@ -61,8 +61,9 @@ impl<R: Read> Lines<R> {
             self.searched = self.held.len();
             if self.ended {
                 if !self.held.is_empty() {
-                    batch.push(self.line(0, self.held.len()));
-                    self.held.clear();
+                    // What has no LF has no CR before it either: all of it is the message.
+                    self.number += 1;
+                    batch.push(Line { number: self.number, bytes: std::mem::take(&mut self.held) });
                     self.searched = 0;
                 }
                 return Ok(batch);
@@ -139,6 +140,7 @@ mod tests {
     #[test]
     fn the_last_line_may_lack_its_end_and_one_cr_goes() {
         assert_eq!(batches(&[b"a\r\nb\r\r\n", b"c"]), [vec!["a", "b\r"], vec!["c"]]);
+        assert_eq!(batches(&[b"a\r\nb\r"]), [vec!["a"], vec!["b\r"]]);
         assert!(batches(&[]).is_empty());
     }
 

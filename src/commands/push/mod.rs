@@ -56,6 +56,9 @@ pub struct PushArgs {
     /// Send to the connection with this id
     #[arg(long, value_name = "ID")]
     connection: Option<ConnId>,
+    /// The message is binary, even where it happens to be UTF-8
+    #[arg(long)]
+    binary: bool,
     /// Wait until every shard has gone through the recipients, and tell what became of the message
     #[arg(long)]
     receipt: bool,
@@ -125,7 +128,7 @@ struct BatchLine<'a> {
     connection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a str>,
-    /// Where the payload is not UTF-8.
+    /// Where the payload is binary.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,7 +164,9 @@ impl Push<'_> {
             }
             Target::Conn(id) => format!("/v1/connections/{id}/messages{receipt}"),
         };
-        let mut headers = vec![("Content-Type", "application/octet-stream")];
+        let is_text = !self.args.binary && std::str::from_utf8(payload).is_ok();
+        let media_type = if is_text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+        let mut headers = vec![("Content-Type", media_type)];
         headers.extend(self.args.slow_consumer.map(|policy| (POLICY_HEADER, policy.name())));
         let answer = self.client.post(&path, &headers, payload)?;
         match answer.json()? {
@@ -239,7 +244,7 @@ impl Push<'_> {
     fn body(&self, lines: &[Line]) -> Vec<u8> {
         let mut body = Vec::new();
         for line in lines {
-            let text = std::str::from_utf8(&line.bytes).ok();
+            let text = std::str::from_utf8(&line.bytes).ok().filter(|_| !self.args.binary);
             let json = BatchLine {
                 topic: if let Target::Topic(topic) = &self.target { Some(topic.as_str()) } else { None },
                 broadcast: (self.target == Target::All).then_some(true),

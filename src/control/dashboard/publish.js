@@ -119,7 +119,7 @@ export class PublishBox {
       return;
     }
     const policy = this.#policy.value;
-    const request = { method: 'POST', body: this.#payload.value, headers: { 'Content-Type': 'application/octet-stream', ...(policy && { 'Corecast-Slow-Consumer': policy }) } };
+    const request = { method: 'POST', body: this.#payload.value, headers: { 'Content-Type': 'text/plain; charset=utf-8', ...(policy && { 'Corecast-Slow-Consumer': policy }) } };
     this.#send.disabled = true;
     this.#result.setAttribute('aria-busy', 'true');
     try {

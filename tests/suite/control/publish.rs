@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use corecast::control::ControlLimits;
-use corecast::{Config, Context, DropReason, Framing, Handler, SlowConsumer};
+use corecast::{Config, Context, DropReason, Framing, Handler, Kind, SlowConsumer};
 use serde_json::{Value, json};
 
 use super::{Plane, config};
+use crate::support::http::{BINARY, HttpClient, TEXT};
 use crate::support::{Fixture, everywhere, wait_until};
 
 #[test]
@@ -135,6 +136,61 @@ fn a_topic_may_be_named_in_the_query_whatever_its_name() {
         assert_eq!(http.post(&format!("/v1/topic/messages{bad}"), "x").status, 400, "{bad}");
         assert_eq!(http.get(&format!("/v1/topic{bad}")).status, 400, "{bad}");
     }
+}
+
+#[test]
+fn the_content_type_says_whether_a_message_is_text() {
+    let plane = Plane::hub();
+    let mut words = HttpClient::websocket(plane.server.addr(Framing::Http), "/ws?topic=a", "");
+    let mut objects = HttpClient::websocket(plane.server.addr(Framing::Http), "/ws?topic=a", "corecast.v1.json");
+    words.recv();
+    objects.recv();
+    let mut http = plane.http();
+    let cases: [(&[&str], Option<Kind>); 9] = [
+        (&["Content-Type: text/plain"], Some(Kind::Text)),
+        (&["Content-Type: application/json; charset=utf-8"], Some(Kind::Text)),
+        (&["Content-Type: application/vnd.x+json"], Some(Kind::Text)),
+        (&["Content-Type: application/octet-stream"], Some(Kind::Binary)),
+        (&["Content-Type: application/protobuf"], Some(Kind::Binary)),
+        (&["Content-Type: image/png"], Some(Kind::Binary)),
+        // What curl sends by itself, and nothing.
+        (&["Content-Type: application/x-www-form-urlencoded"], None),
+        (&["Content-Type: "], None),
+        (&[], None),
+    ];
+    for (headers, said) in cases {
+        for payload in [&b"text"[..], b"", b"\xff"] {
+            let is_utf8 = std::str::from_utf8(payload).is_ok();
+            let answer = http.send("POST", "/v1/topics/a/messages", headers, payload);
+            if said == Some(Kind::Text) && !is_utf8 {
+                answer.is_problem(400, "bad-body");
+                continue;
+            }
+            assert_eq!(answer.status, 202, "{headers:?}");
+            let is_text = is_utf8 && said != Some(Kind::Binary);
+            let message = [b"MSG a ", payload].concat();
+            assert_eq!(words.recv_frame(), (if is_text { TEXT } else { BINARY }, message), "{headers:?}");
+            let field = if is_text { "\"payload\":" } else { "\"payload_base64\":" };
+            let object = objects.recv();
+            assert!(object.contains(field), "{headers:?}: {object}");
+        }
+    }
+    let binary = ["Content-Type: application/octet-stream"];
+    assert_eq!(http.send("POST", "/v1/broadcast", &binary, b"x").status, 202);
+    assert_eq!(words.recv_frame(), (BINARY, b"ALL x".to_vec()));
+    let id = words.ask("ID").split_off(3);
+    assert_eq!(http.send("POST", &format!("/v1/connections/{id}/messages"), &binary, b"x").status, 202);
+    assert_eq!(words.recv_frame(), (BINARY, b"SELF x".to_vec()));
+    let lines = "\u{feff}{\"topic\":\"a\",\"payload\":\"x\"}\r\n{\"topic\":\"a\",\"payload_base64\":\"eA==\"}\n\
+                 {\"topic\":\"a\",\"payload\":\"\\ud83d\"}\n{\"topic\":\"a,b\",\"payload\":\"x\"}\n";
+    let answer = http.send("POST", "/v1/batch", &["Content-Type: application/x-ndjson"], lines.as_bytes());
+    let answers = String::from_utf8(answer.body).unwrap();
+    let answers: Vec<_> = answers.lines().collect();
+    assert!(answers[0].contains("\"id\"") && answers[1].contains("\"id\""), "{answers:?}");
+    assert!(answers[2].contains("bad-body") && answers[2].contains("half of a surrogate pair"), "{answers:?}");
+    assert!(answers[3].contains("bad-topic") && answers[3].contains("comma"), "{answers:?}");
+    assert_eq!(words.recv_frame(), (TEXT, b"MSG a x".to_vec()));
+    assert_eq!(words.recv_frame(), (BINARY, b"MSG a x".to_vec()));
 }
 
 #[test]
