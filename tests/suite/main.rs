@@ -2,6 +2,7 @@
 
 mod support;
 
+mod autobahn;
 mod balance;
 mod buffers;
 mod clients;
