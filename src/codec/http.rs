@@ -3,27 +3,21 @@
 //! A request opens a WebSocket (RFC 6455, section 4.2) or a stream of server-sent events, or it gets an answer after
 //! which the connection is closed.
 
-use std::fmt::Write as _;
+mod answer;
+mod cors;
+mod fields;
+mod query;
+mod upgrade;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use httparse::{Header, Status};
-use percent_encoding::percent_decode;
-use sha1::{Digest, Sha1};
 
+use self::answer::{Refusal, TEXT, answer};
+use self::fields::single;
 use super::{Encoding, sse};
 use crate::config::{
-    Config, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, Origins, RETRY_AFTER_S, SSE_RETRY_MS, Standing, is_authority,
-    is_same_authority,
+    Config, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, Origins, RETRY_AFTER_S, SSE_RETRY_MS, is_authority, is_same_authority,
 };
-use crate::message::{CloseReason, Topic};
-
-/// What a client may ask to speak inside a WebSocket, by the names that go over the wire.
-const SUBPROTOCOLS: [(&str, Encoding); 2] =
-    [("corecast.v1", Encoding::WebSocket), ("corecast.v1.json", Encoding::WebSocketJson)];
-
-/// Appended to a client's key before it is hashed (RFC 6455, section 1.3).
-const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+use crate::message::CloseReason;
 
 const HELP: &str = "\
 corecast, a push server.
@@ -36,8 +30,6 @@ Inside a WebSocket, SUB topic subscribes, UNSUB topic ends it, PING proves that 
 
 const DEMO_PAGE: &str = include_str!("../../deploy/web/demo.html");
 const CLIENT_MODULE: &str = include_str!("../../deploy/web/corecast.js");
-
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What the operator's settings say about requests.
 pub(crate) struct Site {
@@ -242,44 +234,7 @@ impl<'a> Request<'a> {
             return Ok(());
         }
         let text = format!("only {allowed} is understood here");
-        Err(Refusal { field: Some(("Allow", allowed)), ..Refusal::new(405, text) })
-    }
-
-    /// Who the page is that sent the request, if one did.
-    fn standing(&self, site: &Site) -> Option<Standing> {
-        self.origin.map(|origin| site.origins.standing(origin, self.host, None))
-    }
-
-    fn check_origin(&self, site: &Site) -> Result<(), Refusal> {
-        match self.standing(site) {
-            Some(standing) if !standing.is_allowed() => {
-                let text = "pages of this origin may not connect; the server allows it with --allow-origin";
-                Err(Refusal::new(403, text))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The headers that let a page of another origin read the answer, if it may.
-    fn cors(&self, site: &Site) -> String {
-        let vary = if site.origins.is_any_alone() { "" } else { "Vary: Origin\r\n" };
-        match (self.standing(site), self.origin) {
-            (Some(Standing::Listed | Standing::Own), Some(origin)) if !site.origins.is_any_alone() => {
-                format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n{vary}")
-            }
-            (Some(Standing::Any | Standing::Own), Some(_)) => format!("Access-Control-Allow-Origin: *\r\n{vary}"),
-            _ => vary.into(),
-        }
-    }
-
-    fn preflight(&self, site: &Site) -> Outcome {
-        let cors = self.cors(site);
-        let head = format!(
-            "HTTP/1.1 204 No Content\r\n{cors}Access-Control-Allow-Methods: GET\r\n\
-             Access-Control-Allow-Headers: Cache-Control, Last-Event-ID\r\nAccess-Control-Max-Age: 86400\r\n\
-             Connection: close\r\n\r\n"
-        );
-        Outcome::Answer(head.into_bytes())
+        Err(Refusal::new(405, text).with_field("Allow", allowed))
     }
 
     fn page(&self, site: &Site, kind: &str, body: &str) -> Result<Outcome, Refusal> {
@@ -300,78 +255,6 @@ impl<'a> Request<'a> {
         sse::retry(&mut response, least + seed % spread);
         Ok(Outcome::Open { encoding: Encoding::Sse, topics, response, consumed })
     }
-
-    fn open_websocket(&self, site: &Site, consumed: usize) -> Result<Outcome, Refusal> {
-        let upgrade = |text: &str, field| Err(Refusal { field: Some(field), ..Refusal::new(426, text) });
-        if self.minor == 0 {
-            return Err(Refusal::new(400, "a WebSocket needs HTTP/1.1"));
-        }
-        if !has_token(self.fields, "Upgrade", "websocket") || !has_token(self.fields, "Connection", "upgrade") {
-            let text = "this is the address of a WebSocket: send `Upgrade: websocket` and `Connection: Upgrade`";
-            return upgrade(text, ("Upgrade", "websocket"));
-        }
-        if single(self.fields, "Sec-WebSocket-Version")? != Some("13") {
-            return upgrade("this server speaks version 13 of WebSocket", ("Sec-WebSocket-Version", "13"));
-        }
-        let key = single(self.fields, "Sec-WebSocket-Key")?.unwrap_or_default();
-        if BASE64_STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
-            let (name, encoding) = self.subprotocol()?;
-            let topics = self.topics(site)?;
-            let mut response = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Accept: {}\r\n",
-                accept_of(key)
-            );
-            if let Some(name) = name {
-                let _ = write!(response, "Sec-WebSocket-Protocol: {name}\r\n");
-            }
-            response.push_str("\r\n");
-            return Ok(Outcome::Open { encoding, topics, response: response.into_bytes(), consumed });
-        }
-        Err(Refusal::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"))
-    }
-
-    /// The first of the client's subprotocols that is known here. A client that names none speaks text.
-    fn subprotocol(&self) -> Result<(Option<&'static str>, Encoding), Refusal> {
-        let mut offered = tokens(self.fields, "Sec-WebSocket-Protocol").peekable();
-        if offered.peek().is_none() {
-            return Ok((None, Encoding::WebSocket));
-        }
-        let known = |offer: &str| SUBPROTOCOLS.into_iter().find(|(name, _)| *name == offer);
-        match offered.find_map(known) {
-            Some((name, encoding)) => Ok((Some(name), encoding)),
-            None => Err(Refusal::new(400, "the subprotocols spoken here are corecast.v1 and corecast.v1.json")),
-        }
-    }
-
-    /// The values of `topic` in the query, each once.
-    fn topics(&self, site: &Site) -> Result<Vec<String>, Refusal> {
-        let mut topics: Vec<String> = Vec::new();
-        for pair in self.query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if name != "topic" {
-                continue;
-            }
-            // In a query a plus stands for a space, which no topic has; a plus itself is written %2B.
-            let value = value.replace('+', " ");
-            let topic: Vec<u8> = percent_decode(value.as_bytes()).collect();
-            let topic = Topic::check(&topic, site.topic_bytes_max)
-                .map_err(|error| Refusal::new(400, format!("a topic in the URL can't be used: {error}")))?;
-            if !topics.iter().any(|known| known == topic) {
-                topics.push(topic.to_owned());
-            }
-        }
-        if topics.len() > site.topics_max {
-            return Err(Refusal::new(400, format!("a connection may subscribe to at most {} topics", site.topics_max)));
-        }
-        Ok(topics)
-    }
-}
-
-/// What is hashed out of a client's key (RFC 6455, section 4.2.2).
-fn accept_of(key: &str) -> String {
-    let hash = Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize();
-    BASE64_STANDARD.encode(hash)
 }
 
 /// The scheme and the authority of a target in absolute form (RFC 9112, section 3.2.2), which others don't have, and the
@@ -389,97 +272,6 @@ fn split_target(target: &str) -> (Option<(&'static str, &str)>, &str) {
         Some(at) => (Some((scheme, &rest[..at])), "/"),
         None => (Some((scheme, rest)), "/"),
     }
-}
-
-fn values<'a>(fields: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
-    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
-}
-
-/// The value of a field that may be there once at the most.
-fn single<'a>(fields: &'a [Header<'a>], name: &'static str) -> Result<Option<&'a str>, Refusal> {
-    let mut values = values(fields, name);
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Refusal::new(400, format!("the {name} header is there twice")));
-    }
-    let value = std::str::from_utf8(value).map_err(|_| Refusal::new(400, format!("the {name} header is not text")))?;
-    Ok(Some(value.trim_ascii()))
-}
-
-/// The values of a field that is a list, over all its occurrences.
-fn tokens<'a>(fields: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a str> {
-    let texts = values(fields, name).filter_map(|value| std::str::from_utf8(value).ok());
-    texts.flat_map(|text| text.split(',')).map(str::trim_ascii).filter(|token| !token.is_empty())
-}
-
-fn has_token(fields: &[Header<'_>], name: &str, token: &str) -> bool {
-    tokens(fields, name).any(|value| value.eq_ignore_ascii_case(token))
-}
-
-/// Why a request is not carried out, in words for whoever sent it.
-#[derive(Debug)]
-struct Refusal {
-    status: u16,
-    text: String,
-    /// A header that says what would be right.
-    field: Option<(&'static str, &'static str)>,
-}
-
-impl Refusal {
-    fn new(status: u16, text: impl Into<String>) -> Self {
-        Refusal { status, text: text.into(), field: None }
-    }
-
-    fn answer(self, cors: &str, bodiless: bool) -> Outcome {
-        let body = format!("{}\n", self.text);
-        Outcome::Answer(answer(self.status, TEXT, self.field, cors, &body, bodiless))
-    }
-}
-
-impl From<Refusal> for Outcome {
-    fn from(refusal: Refusal) -> Self {
-        refusal.answer("", false)
-    }
-}
-
-fn answer(
-    status: u16,
-    kind: &str,
-    field: Option<(&'static str, &'static str)>,
-    cors: &str,
-    body: &str,
-    bodiless: bool,
-) -> Vec<u8> {
-    let phrase = match status {
-        200 => "OK",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        426 => "Upgrade Required",
-        431 => "Request Header Fields Too Large",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "Error",
-    };
-    let mut head = format!("HTTP/1.1 {status} {phrase}\r\n");
-    if let Some((name, value)) = field {
-        let _ = write!(head, "{name}: {value}\r\n");
-    }
-    // An upgrade that is asked for is named in Connection too (RFC 9110, section 7.8).
-    let connection = if status == 426 { "close, Upgrade" } else { "close" };
-    let _ = write!(
-        head,
-        "Content-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-         {cors}Connection: {connection}\r\n\r\n",
-        body.len()
-    );
-    if !bodiless {
-        head.push_str(body);
-    }
-    head.into_bytes()
 }
 
 #[cfg(test)]
