@@ -74,9 +74,9 @@ impl Default for Requests {
 impl Requests {
     /// Answers a request that opens a WebSocket or an event stream; the bytes it took, 0 if it does not.
     pub fn open(&self, request: &[u8]) -> usize {
-        match http::respond(request, 0, &self.0, 0) {
+        match http::respond(request, 0, &self.0, 0, false) {
             Outcome::Open { consumed, .. } => consumed,
-            Outcome::Incomplete | Outcome::Answer(_) => 0,
+            Outcome::Incomplete | Outcome::Answer(_) | Outcome::Foreign { .. } => 0,
         }
     }
 }

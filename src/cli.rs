@@ -153,6 +153,10 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
     head_timeout: Option<Duration>,
+    /// Bytes of an HTTP request's head (request line, cookies and all) at the most
+    #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_bytes_max: Option<usize>,
     /// A silent WebSocket is pinged, and an idle event stream gets a comment, after so long; 0: never
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]

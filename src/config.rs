@@ -110,11 +110,14 @@ pub(crate) const LANGUAGE_OVERHEAD_BYTES_MAX: usize = TOPIC_BYTES_MAX + 16;
 /// Pings are spread over the last part of their interval: one in so many.
 pub(crate) const PING_SPREAD: u32 = 4;
 
-/// Bytes of an HTTP request's head at the most.
-pub(crate) const HEAD_BYTES_MAX: usize = 8 * KIB;
-
 /// Fields of an HTTP request's head at the most.
-pub(crate) const HEAD_FIELDS_MAX: usize = 64;
+pub(crate) const HEAD_FIELDS_MAX: usize = 256;
+
+/// Bytes of empty lines that may come before a request at the most.
+pub(crate) const HEAD_EMPTY_BYTES_MAX: usize = 16;
+
+/// Bytes of the names of the fields that a page is allowed to send, of which it asks for some itself.
+pub(crate) const PREFLIGHT_FIELDS_BYTES_MAX: usize = KIB;
 
 /// Milliseconds that a reader of server-sent events waits before it connects again: at the least, and how much longer
 /// at the most. A random part keeps those that lose a server together from coming back together.
@@ -210,7 +213,10 @@ pub(crate) const REFUSAL_MS: u64 = 1_000;
 pub(crate) const REFUSAL_LOOK_MS: u64 = 20;
 
 /// Bytes that are read of one of them: a request's head, and what follows it.
-pub(crate) const REFUSAL_BYTES_MAX: usize = HEAD_BYTES_MAX + 64 * KIB;
+pub(crate) const REFUSAL_BYTES_MAX: usize = REFUSAL_HEAD_BYTES_MAX + 64 * KIB;
+
+/// Bytes of a refused client's request that are waited for, until it is answered whatever it wants.
+pub(crate) const REFUSAL_HEAD_BYTES_MAX: usize = 32 * KIB;
 
 /// Seconds after which a client that was answered with status 503 shall come back: at the least, and how many more at the
 /// most. A random part keeps those that are refused together from coming back together.
@@ -269,7 +275,7 @@ pub(crate) mod control {
     pub(crate) const CONTROL_LOBBY_MAX: usize = 64;
 
     /// Bytes of the head of one request to the control plane.
-    pub(crate) const CONTROL_HEAD_BYTES_MAX: usize = 16 * super::KIB;
+    pub(crate) const CONTROL_HEAD_BYTES_MAX: usize = 64 * super::KIB;
 
     /// Milliseconds in which a request's head must be complete, counted from the end of the request before.
     pub(crate) const CONTROL_HEAD_MS: u64 = 30_000;
@@ -384,6 +390,9 @@ pub struct Config {
     /// An HTTP connection whose request is not complete for so long is closed.
     #[serde(with = "duration_text")]
     pub head_timeout: Duration,
+    /// Bytes of an HTTP request's head at the most.
+    #[serde(with = "bytes_text")]
+    pub head_bytes_max: usize,
     /// A silent WebSocket is pinged, and an idle event stream gets a comment, after so long; zero: never. Where the
     /// read timeout is shorter than two of it, half of the read timeout counts.
     #[serde(with = "duration_text")]
@@ -457,6 +466,7 @@ impl Default for Config {
             read_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
+            head_bytes_max: 32 * KIB,
             ping_every: Duration::from_secs(25),
             allow_origin: Vec::new(),
             host: Vec::new(),
@@ -600,6 +610,7 @@ impl Config {
         time("read_timeout", self.read_timeout, SECOND / 2, DAY, true)?;
         time("write_timeout", self.write_timeout, SECOND / 2, DAY, true)?;
         time("head_timeout", self.head_timeout, SECOND / 2, DAY, false)?;
+        bytes("head_bytes_max", self.head_bytes_max, KIB, 1024 * KIB)?;
         time("ping_every", self.ping_every, SECOND / 2, DAY, true)?;
         time("keepalive", self.keepalive, SECOND, DAY / 4, true)?;
         if let Some(size) = self.so_rcvbuf {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,7 +44,6 @@ struct Inner {
     /// Held while something is handed to the shards, so that nobody takes the last place in a queue that another has
     /// looked at.
     publishes: Mutex<Outside>,
-    draining: AtomicBool,
     drain: Mutex<Drain>,
     /// Told when a drain is to begin sooner.
     changed: Condvar,
@@ -175,14 +173,13 @@ impl ServerHandle {
         config: Arc<Config>,
         listen: Vec<SocketAddr>,
     ) -> Self {
-        let (publishes, draining, drain) = (Mutex::default(), AtomicBool::new(false), Mutex::new(Drain::Not));
+        let (publishes, drain) = (Mutex::default(), Mutex::new(Drain::Not));
         let changed = Condvar::new();
         ServerHandle {
             inner: Arc::new(Inner {
                 shards,
                 registry,
                 publishes,
-                draining,
                 drain,
                 changed,
                 listen,
@@ -320,7 +317,7 @@ impl ServerHandle {
         let until = Instant::now() + grace;
         match *drain {
             Drain::Not => {
-                self.inner.draining.store(true, Ordering::Relaxed);
+                self.inner.registry.note_draining();
                 self.inner.offer_control();
                 if !grace.is_zero() {
                     self.inner.offer_clients();
@@ -363,7 +360,7 @@ impl ServerHandle {
 
     /// Whether the server has been asked to drain.
     pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Relaxed)
+        self.inner.registry.is_draining()
     }
 
     /// The settings that the server was started with.

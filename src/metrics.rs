@@ -94,6 +94,8 @@ pub struct ShardMetrics {
     pub refused_memory: Counter,
     /// Connections refused because the server was draining.
     pub refused_draining: Counter,
+    /// Requests by pages that may not connect (`allow_origin`, `host`).
+    pub pages_refused: Counter,
     /// Times that a client was read more slowly since it sent more than `message_rate`.
     pub throttled: Counter,
     /// `accept` calls that failed for want of fds or memory.

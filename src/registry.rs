@@ -5,7 +5,7 @@
 //! all shards, so that `max_connections` holds exactly.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sharded_slab::{Config as SlabConfig, DefaultConfig, Slab};
@@ -74,6 +74,9 @@ pub(crate) struct Registry {
     accepts: Option<SharedBucket>,
     /// Refused clients that linger.
     refusals: AtomicUsize,
+    /// Whether the server has been told to drain: new clients should go elsewhere, though those that come are taken in
+    /// until the grace is over.
+    draining: AtomicBool,
     started: Instant,
 }
 
@@ -105,6 +108,7 @@ impl Registry {
             resident_max: (config.max_memory > 0).then_some(config.max_memory as u64),
             accepts: Rate::new(config.accept_rate).map(SharedBucket::new),
             refusals: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             started: Instant::now(),
         }
     }
@@ -143,6 +147,16 @@ impl Registry {
     /// Gives it back.
     pub(crate) fn give_refusal_place(&self) {
         self.refusals.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Notes that the server has been told to drain.
+    pub(crate) fn note_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server has been told to drain, be it that its grace goes on.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// How long to wait before the next connection is accepted, if there are too many at once.

@@ -9,13 +9,17 @@ mod fields;
 mod query;
 mod upgrade;
 
+use std::mem::MaybeUninit;
+
 use httparse::{Header, Status};
 
 use self::answer::{Refusal, TEXT, answer};
 use self::fields::single;
+use self::query::Query;
 use super::{Encoding, sse};
 use crate::config::{
-    Config, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, Origins, RETRY_AFTER_S, SSE_RETRY_MS, is_authority, is_same_authority,
+    Config, HEAD_EMPTY_BYTES_MAX, HEAD_FIELDS_MAX, Origins, RETRY_AFTER_S, SSE_RETRY_MS, bytes_to_text, is_authority,
+    is_same_authority,
 };
 use crate::message::CloseReason;
 
@@ -24,16 +28,28 @@ corecast, a push server.
 
   /ws?topic=a&topic=b    a WebSocket; subprotocols corecast.v1 (text) and corecast.v1.json
   /sse?topic=a&topic=b   server-sent events, as for EventSource
+  /sse?all               those that are sent to everyone
+  /readyz, /healthz      whether the server takes clients, and whether it lives
 
 Inside a WebSocket, SUB topic subscribes, UNSUB topic ends it, PING proves that both sides live.
 ";
 
-const DEMO_PAGE: &str = include_str!("../../deploy/web/demo.html");
-const CLIENT_MODULE: &str = include_str!("../../deploy/web/corecast.js");
+/// The demo page and its files: path, type and content.
+const DEMO: [(&str, &str, &str); 4] = [
+    ("/demo", "text/html; charset=utf-8", include_str!("../../deploy/web/demo.html")),
+    ("/demo.css", "text/css; charset=utf-8", include_str!("../../deploy/web/demo.css")),
+    ("/demo.js", "text/javascript; charset=utf-8", include_str!("../../deploy/web/demo.js")),
+    ("/corecast.js", "text/javascript; charset=utf-8", include_str!("../../deploy/web/corecast.js")),
+];
+
+/// The demo page loads nothing from elsewhere and is not shown inside other pages.
+const DEMO_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the operator's settings say about requests.
 pub(crate) struct Site {
     origins: Origins,
+    head_bytes_max: usize,
     topics_max: usize,
     topic_bytes_max: usize,
     demo: bool,
@@ -43,6 +59,7 @@ impl Site {
     pub(crate) fn new(config: &Config) -> Self {
         Site {
             origins: Origins::new(&config.allow_origin, &config.host),
+            head_bytes_max: config.head_bytes_max,
             topics_max: config.topics_per_connection_max,
             topic_bytes_max: config.topic_bytes_max,
             demo: config.demo,
@@ -66,46 +83,56 @@ pub(crate) enum Outcome {
     },
     /// The request is answered, and the connection has served its purpose.
     Answer(Vec<u8>),
+    /// As `Answer`, to a page that may not connect. The text tells the operator what it was, and what would let it in.
+    Foreign { answer: Vec<u8>, text: String },
 }
 
 /// Reads the request that begins `bytes`, of which `scanned` are known to hold no end of a head. `seed` spreads the
-/// moments at which clients connect again.
-pub(crate) fn respond(bytes: &[u8], scanned: usize, site: &Site, seed: u64) -> Outcome {
+/// moments at which clients connect again; `draining`: checks of the server's health are told that it takes no clients.
+pub(crate) fn respond(bytes: &[u8], scanned: usize, site: &Site, seed: u64, draining: bool) -> Outcome {
+    let empty = bytes.iter().take(HEAD_EMPTY_BYTES_MAX + 1).take_while(|byte| is_line_end(**byte)).count();
+    if empty > HEAD_EMPTY_BYTES_MAX {
+        return Refusal::new(400, "the request begins with too many empty lines").answer("", false);
+    }
     // A head that trickles in is not read anew with each byte, but what is no HTTP at all is found out at once.
     let is_first_look = scanned == 0;
-    if !is_first_look && bytes.len() <= HEAD_BYTES_MAX && !has_end(bytes, scanned) {
+    let is_too_large = bytes.len() > site.head_bytes_max;
+    if !is_first_look && !is_too_large && !has_end(bytes, scanned.max(empty)) {
         return Outcome::Incomplete;
     }
-    let too_large = || Refusal::new(431, format!("a request's head has at most {HEAD_BYTES_MAX} bytes")).into();
-    let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
-    let mut head = httparse::Request::new(&mut fields);
-    let consumed = match head.parse(bytes) {
-        Ok(Status::Complete(consumed)) if consumed > HEAD_BYTES_MAX => return too_large(),
+    let too_large = || {
+        let most = bytes_to_text(site.head_bytes_max);
+        Refusal::new(431, format!("a request's head has at most {most} (head_bytes_max)")).answer("", false)
+    };
+    let mut fields = [const { MaybeUninit::uninit() }; HEAD_FIELDS_MAX];
+    let mut head = httparse::Request::new(&mut []);
+    let consumed = match head.parse_with_uninit_headers(bytes, &mut fields) {
+        Ok(Status::Complete(consumed)) if consumed > site.head_bytes_max => return too_large(),
         Ok(Status::Complete(consumed)) => consumed,
-        Ok(Status::Partial) if bytes.len() > HEAD_BYTES_MAX => return too_large(),
+        Ok(Status::Partial) if is_too_large => return too_large(),
         Ok(Status::Partial) => return Outcome::Incomplete,
-        Err(error) => return refuse_head(bytes, error).into(),
+        Err(error) => return refuse_head(bytes, error).answer("", false),
     };
     let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
-        return Refusal::new(400, "the request line is not complete").into();
+        return Refusal::new(400, "the request line is not complete").answer("", false);
     };
     match Request::new(method, target, minor, head.headers) {
-        Ok(request) => request.route(site, seed, consumed).unwrap_or_else(|refusal| {
+        Ok(request) => request.route(site, seed, draining, consumed).unwrap_or_else(|refusal| {
             let cors = request.cors(site);
             refusal.answer(&cors, request.method == "HEAD")
         }),
-        Err(refusal) => refusal.into(),
+        Err(refusal) => refusal.answer("", method == "HEAD"),
     }
 }
 
 /// The answer to a client that did not complete its request in time.
 pub(crate) fn timed_out() -> Vec<u8> {
-    refused(408, "the request did not come in whole in time")
+    Refusal::new(408, "the request did not come in whole in time").bytes("", false)
 }
 
 /// The answer to a client that came to the wrong port.
 pub(crate) fn bad_request(text: &str) -> Vec<u8> {
-    refused(400, text)
+    Refusal::new(400, text).bytes("", false)
 }
 
 /// The answer to a client that the server has no room for, whose request begins with `head`. `seed` spreads the moments at
@@ -119,23 +146,20 @@ pub(crate) fn unavailable(reason: CloseReason, head: &[u8], seed: u64) -> Vec<u8
     };
     let body = format!("{reason}: {text}; try again in {seconds} seconds\n");
     let field = format!("Retry-After: {seconds}\r\n");
-    answer(503, TEXT, None, &field, &body, head.starts_with(b"HEAD "))
+    answer(503, TEXT, &[], &field, &body, head.starts_with(b"HEAD "))
 }
 
-fn refused(status: u16, text: &str) -> Vec<u8> {
-    match Refusal::new(status, text).into() {
-        Outcome::Answer(bytes) => bytes,
-        Outcome::Incomplete | Outcome::Open { .. } => unreachable!("a refusal is an answer"),
-    }
+fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
 }
 
-/// Whether an empty line ends a head. Lines may end with LF alone (RFC 9112, section 2.2).
+/// Whether an empty line ends a head behind the first `scanned` bytes, or the three before them. Lines may end with LF
+/// alone (RFC 9112, section 2.2).
 fn has_end(bytes: &[u8], scanned: usize) -> bool {
-    // Empty lines before the request line are passed over, and don't end it.
-    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
-    let from = scanned.saturating_sub(3).max(begin);
-    memchr::memchr_iter(b'\n', bytes.get(from..).unwrap_or_default()).any(|at| {
-        let line = &bytes[from + at + 1..];
+    let from = scanned.saturating_sub(3);
+    let rest = bytes.get(from..).unwrap_or_default();
+    memchr::memchr_iter(b'\n', rest).any(|at| {
+        let line = &rest[at + 1..];
         line.starts_with(b"\n") || line.starts_with(b"\r\n")
     })
 }
@@ -159,6 +183,8 @@ fn refuse_head(bytes: &[u8], error: httparse::Error) -> Refusal {
 /// What the server makes of a request's head.
 struct Request<'a> {
     method: &'a str,
+    /// The scheme of a target in absolute form.
+    target_scheme: Option<&'static str>,
     path: &'a str,
     query: &'a str,
     minor: u8,
@@ -188,35 +214,54 @@ impl<'a> Request<'a> {
         // A fragment is not sent by a client that knows the rules; it names nothing here.
         let query = query.split('#').next().unwrap_or_default();
         let host = absolute.map(|(_, authority)| authority).or(host);
-        Ok(Request { method, path, query, minor, host, origin: single(fields, "Origin")?, fields })
+        let target_scheme = absolute.map(|(scheme, _)| scheme);
+        let origin = single(fields, "Origin")?;
+        Ok(Request { method, target_scheme, path, query, minor, host, origin, fields })
     }
 
-    fn route(&self, site: &Site, seed: u64, consumed: usize) -> Result<Outcome, Refusal> {
-        let outcome = self.carry_out(site, seed, consumed)?;
+    fn route(&self, site: &Site, seed: u64, draining: bool, consumed: usize) -> Result<Outcome, Refusal> {
+        let outcome = self.carry_out(site, seed, draining, consumed)?;
         self.check_body()?;
         Ok(outcome)
     }
 
-    fn carry_out(&self, site: &Site, seed: u64, consumed: usize) -> Result<Outcome, Refusal> {
-        match self.path {
-            "/ws" => {
-                self.allow_methods("GET")?;
+    fn carry_out(&self, site: &Site, seed: u64, draining: bool, consumed: usize) -> Result<Outcome, Refusal> {
+        let file = DEMO.iter().find(|(path, ..)| *path == self.path);
+        let allowed = match self.path {
+            "/ws" => "GET, OPTIONS",
+            "/sse" | "/" | "/healthz" | "/readyz" => "GET, HEAD, OPTIONS",
+            // The server as a whole (RFC 9110, section 9.3.7).
+            "*" => "OPTIONS",
+            _ if file.is_some() && site.demo => "GET, HEAD, OPTIONS",
+            _ if file.is_some() => return Err(Refusal::new(404, "the demo page is switched off; --demo serves it")),
+            _ => return Err(Refusal::new(404, "there is nothing here; / says what there is")),
+        };
+        self.allow_methods(allowed)?;
+        // Balancers check with any of these, by GET, HEAD or OPTIONS.
+        if draining && matches!(self.path, "/" | "*" | "/readyz") {
+            return Err(Refusal::new(503, "draining"));
+        }
+        if self.method == "OPTIONS" {
+            return self.options(site, allowed);
+        }
+        match (self.path, file) {
+            ("/ws", _) => {
                 self.check_origin(site)?;
                 self.open_websocket(site, consumed)
             }
-            "/sse" => {
+            ("/sse", _) => {
                 self.check_origin(site)?;
-                if self.method == "OPTIONS" {
-                    return Ok(self.preflight(site));
-                }
-                self.allow_methods("GET, OPTIONS")?;
+                self.check_silent_browser(site)?;
                 self.open_sse(site, seed, consumed)
             }
-            "/" => self.page(site, TEXT, HELP),
-            "/demo" if site.demo => self.page(site, "text/html; charset=utf-8", DEMO_PAGE),
-            "/corecast.js" if site.demo => self.page(site, "text/javascript; charset=utf-8", CLIENT_MODULE),
-            "/demo" | "/corecast.js" => Err(Refusal::new(404, "the demo page is switched off; --demo serves it")),
-            _ => Err(Refusal::new(404, "there is nothing here; / says what there is")),
+            ("/readyz", _) => Ok(self.page(site, TEXT, &[], "ready\n")),
+            ("/healthz", _) => Ok(self.page(site, TEXT, &[], "ok\n")),
+            // The policy is the page's. The module goes wherever it is imported, into workers, too.
+            ("/demo", Some((_, kind, content))) => {
+                Ok(self.page(site, kind, &[("Content-Security-Policy", DEMO_POLICY)], content))
+            }
+            (_, Some((_, kind, content))) => Ok(self.page(site, kind, &[], content)),
+            _ => Ok(self.page(site, TEXT, &[], HELP)),
         }
     }
 
@@ -237,20 +282,28 @@ impl<'a> Request<'a> {
         Err(Refusal::new(405, text).with_field("Allow", allowed))
     }
 
-    fn page(&self, site: &Site, kind: &str, body: &str) -> Result<Outcome, Refusal> {
-        self.allow_methods("GET, HEAD")?;
-        Ok(Outcome::Answer(answer(200, kind, None, &self.cors(site), body, self.method == "HEAD")))
+    fn page(&self, site: &Site, kind: &str, fields: &[(&str, &str)], body: &str) -> Outcome {
+        Outcome::Answer(answer(200, kind, fields, &self.cors(site), body, self.method == "HEAD"))
     }
 
     fn open_sse(&self, site: &Site, seed: u64, consumed: usize) -> Result<Outcome, Refusal> {
-        let topics = self.topics(site)?;
-        // The stream ends with the connection. `X-Accel-Buffering` keeps nginx from holding events back.
+        let Query { topics, all } = Query::read(self.query, site)?;
+        if topics.is_empty() && !all {
+            let text = "an event stream needs a topic, as in /sse?topic=news or /sse?topic=news&topic=sport; \
+                        /sse?all has what is sent to everyone alone";
+            return Err(Refusal::new(400, text));
+        }
+        // The stream ends with the connection. Proxies may neither compress it, since then they gather events until
+        // there is enough to compress, nor hold it back, which `X-Accel-Buffering` tells nginx.
         let mut response = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
-             X-Accel-Buffering: no\r\n{}Connection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-store, no-transform\r\n\
+             X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n{}Connection: close\r\n\r\n",
             self.cors(site)
         )
         .into_bytes();
+        if self.method == "HEAD" {
+            return Ok(Outcome::Answer(response));
+        }
         let (least, spread) = SSE_RETRY_MS;
         sse::retry(&mut response, least + seed % spread);
         Ok(Outcome::Open { encoding: Encoding::Sse, topics, response, consumed })

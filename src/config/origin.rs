@@ -335,10 +335,14 @@ impl Origins {
 
     /// Whether a Host header names this server for certain: an address, `localhost`, or a name that is listed. Any
     /// other may be a name that a stranger had lead here.
-    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "the control plane asks"))]
     pub(crate) fn is_own_host(&self, host: &str) -> bool {
         Authority::read(host)
             .is_some_and(|own| is_always_own(&own.host) || self.names.iter().any(|name| name.0.matches(&own.host)))
+    }
+
+    /// Whether any page may connect.
+    pub(crate) fn is_any(&self) -> bool {
+        self.any
     }
 
     /// Whether all pages get the same answer, so that caches need not tell them apart.

@@ -99,6 +99,9 @@ metrics! {
     "corecast_closes_total"
         "Connections closed, by reason."
         Source::Reasons(closes),
+    "corecast_pages_refused_total"
+        "Requests of pages that may not connect, by allow_origin and host."
+        Source::Counter(|shard| shard.pages_refused.get()),
     "corecast_throttles_total"
         "Times that a client was read more slowly since it sent more than message_rate."
         Source::Counter(|shard| shard.throttled.get()),

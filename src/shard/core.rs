@@ -26,7 +26,7 @@ use crate::registry::{Registry, Row};
 use crate::shard::buffers::Pool;
 use crate::shard::connection::{Connection, Due, Polls, spread};
 use crate::shard::holdings::Holdings;
-use crate::shard::listener::Listeners;
+use crate::shard::listener::{Limited, Listeners};
 use crate::shard::mailbox::{Mesh, PublishQueue};
 use crate::shard::outbox::{Limits, Outbox};
 use crate::shard::proof::Proofs;
@@ -131,6 +131,8 @@ pub(crate) struct Core {
     /// Where messages are rendered before they are framed.
     pub(super) scratch: Vec<u8>,
     pub(super) publish_sequence: u64,
+    /// Log lines about pages that may not connect.
+    foreign_pages: Limited,
     started: Instant,
     /// Whether new connections are turned away.
     pub(crate) draining: bool,
@@ -178,10 +180,19 @@ impl Core {
             spare: Vec::new(),
             scratch: Vec::new(),
             publish_sequence: 0,
+            foreign_pages: Limited::default(),
             started: Instant::now(),
             draining: false,
             draining_peers: 0,
         })
+    }
+
+    /// Counts a page that may not connect, and says so in the log: browsers don't show its people why.
+    pub(super) fn note_foreign_page(&mut self, text: &str) {
+        self.metrics.pages_refused.add(1);
+        if let Some(count) = self.foreign_pages.another() {
+            tracing::warn!(count, "pages refused: {text}");
+        }
     }
 
     // ---- Connections come and go ----

@@ -375,14 +375,14 @@ pub(super) fn take_in<H: Handler>(shard: &Shard<H>, client: Client) -> Result<()
 
 /// Lets one log line through at a time, and says how many were held back with it.
 #[derive(Default)]
-struct Limited {
+pub(super) struct Limited {
     since: Option<Instant>,
     count: u64,
 }
 
 impl Limited {
     /// Counts one more; the count to log now, or `None` if it is too early for the next line.
-    fn another(&mut self) -> Option<u64> {
+    pub(super) fn another(&mut self) -> Option<u64> {
         self.count += 1;
         let pause = Duration::from_millis(REFUSAL_LOG_MS);
         if self.since.is_some_and(|since| since.elapsed() < pause) {

@@ -16,7 +16,7 @@ use rustix::net::{RecvFlags, Shutdown};
 
 use crate::codec::http::{self, Outcome};
 use crate::codec::{self, Encoding, Label, websocket};
-use crate::config::{HEAD_BYTES_MAX, REFUSAL_BYTES_MAX, REFUSAL_LOOK_MS, REFUSAL_MS};
+use crate::config::{REFUSAL_BYTES_MAX, REFUSAL_HEAD_BYTES_MAX, REFUSAL_LOOK_MS, REFUSAL_MS};
 use crate::handler::{Event, Handler};
 use crate::message::{CloseReason, ConnId};
 use crate::shard::Shard;
@@ -145,8 +145,8 @@ impl Core {
     /// Answers a request once it has come in whole.
     fn answer_head(&mut self, refused: &mut Refused) {
         let site = Rc::clone(&self.site);
-        let answer = match http::respond(&refused.head, 0, &site, refused.seed) {
-            Outcome::Incomplete if refused.head.len() <= HEAD_BYTES_MAX => return,
+        let answer = match http::respond(&refused.head, 0, &site, refused.seed, false) {
+            Outcome::Incomplete if refused.head.len() <= REFUSAL_HEAD_BYTES_MAX => return,
             // A page is told the status of no handshake, but the code of a close.
             Outcome::Open { encoding, mut response, .. } if encoding.is_websocket() => {
                 self.write_bye(encoding, refused.reason, &mut response);

@@ -424,12 +424,18 @@ impl<H: Handler> Turn<'_, H> {
             return false;
         }
         let site = Rc::clone(&self.core.site);
-        match http::respond(&bytes[used.bytes..], used.scanned, &site, spread(id)) {
+        match http::respond(&bytes[used.bytes..], used.scanned, &site, spread(id), self.core.registry.is_draining()) {
             Outcome::Incomplete => {
                 used.scanned = bytes.len() - used.bytes;
                 false
             }
             Outcome::Answer(answer) => {
+                self.core.push_reply(self.key, answer);
+                self.core.close(self.key, CloseReason::Answered);
+                false
+            }
+            Outcome::Foreign { answer, text } => {
+                self.core.note_foreign_page(&text);
                 self.core.push_reply(self.key, answer);
                 self.core.close(self.key, CloseReason::Answered);
                 false

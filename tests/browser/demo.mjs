@@ -36,7 +36,8 @@ await withPage(async (page, complaints) => {
     await page.screenshot({ path: join(process.env.CORECAST_SCREENSHOTS, `${name}.png`) });
   };
 
-  await page.goto(process.argv[2]);
+  const response = await page.goto(process.argv[2]);
+  assert.match(response.headers()['content-security-policy'], /^default-src 'none'; script-src 'self';/);
   await isIn('open');
   await page.locator('#subscribe [name=topic]').fill('news');
   await page.locator('#subscribe button').click();

@@ -51,12 +51,13 @@ async def answers(session, address):
         ("GET", "/nothing", 404),
         ("DELETE", "/sse", 405),
         ("GET", "/sse?topic=", 400),
+        ("GET", "/sse", 400),
         ("GET", "/demo", 404),
     ]:
         async with session.request(method, f"http://{address}{path}") as answer:
             assert answer.status == status, (method, path, answer.status)
             assert method == "HEAD" or len(await answer.text()) > 10
-    async with session.get(f"http://{address}/sse", headers={"Origin": "http://evil.example"}) as answer:
+    async with session.get(f"http://{address}/sse?all", headers={"Origin": "http://evil.example"}) as answer:
         assert answer.status == 403, answer.status
 
 

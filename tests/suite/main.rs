@@ -36,6 +36,7 @@ mod peers;
 mod ramp;
 mod rates;
 mod readme;
+mod requests;
 mod slow;
 #[cfg(feature = "control")]
 mod soak;

@@ -71,7 +71,7 @@ fn gaps_and_the_farewell_are_events_of_their_own() {
 fn whatever_follows_the_request_ends_the_stream() {
     let server = Fixture::hub(config());
     let mut client = HttpClient::connect(server.addr(Framing::Http));
-    client.send("GET /sse HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.send("GET /sse?all HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(client.recv_head().starts_with("HTTP/1.1 200 "));
     assert!(client.recv_block().starts_with("retry: "));
     assert_eq!(client.recv_event().data, r#"{"type":"bye","reason":"protocol-error"}"#);

@@ -104,7 +104,7 @@ fn topics_in_the_url_are_subscribed_to_at_once() {
     assert_eq!(client.recv(), "MSG été x");
     for (target, said) in [
         ("/ws?topic=a%20b", "no white space"),
-        ("/ws?topic=news,sport", "?topic=a&topic=b"),
+        ("/ws?topic=news,sport", "?topic=news&topic=sport"),
         ("/ws?topic=a&topic=%E2%80%AEb", "U+202E"),
     ] {
         let mut bad = HttpClient::connect(server.addr(Framing::Http));
@@ -339,7 +339,7 @@ fn a_head_must_come_in_time() {
 fn requests_of_all_sorts_are_answered_and_closed() {
     let server = Fixture::hub(config());
     let junk = "\0\u{7f}junk GET / HTTP/1.1\r\n\r\n".repeat(100);
-    let long = "x".repeat(9000);
+    let long = "x".repeat(33_000);
     let requests = [
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 200),
         ("GET / HTTP/1.0\r\n\r\n".to_owned(), 200),

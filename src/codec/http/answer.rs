@@ -13,11 +13,18 @@ pub(super) struct Refusal {
     text: String,
     /// A header that says what would be right.
     field: Option<(&'static str, &'static str)>,
+    /// Whether a page may not connect. Browsers don't show why, so the operator is told.
+    is_foreign: bool,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<String>) -> Self {
-        Refusal { status, text: text.into(), field: None }
+        Refusal { status, text: text.into(), field: None, is_foreign: false }
+    }
+
+    /// A page may not connect.
+    pub(super) fn foreign(text: String) -> Self {
+        Refusal { is_foreign: true, ..Refusal::new(403, text) }
     }
 
     /// Adds a header that says what would be right.
@@ -26,21 +33,20 @@ impl Refusal {
     }
 
     pub(super) fn answer(self, cors: &str, bodiless: bool) -> Outcome {
-        let body = format!("{}\n", self.text);
-        Outcome::Answer(answer(self.status, TEXT, self.field, cors, &body, bodiless))
+        let answer = self.bytes(cors, bodiless);
+        if self.is_foreign { Outcome::Foreign { answer, text: self.text } } else { Outcome::Answer(answer) }
     }
-}
 
-impl From<Refusal> for Outcome {
-    fn from(refusal: Refusal) -> Self {
-        refusal.answer("", false)
+    /// The answer as it goes over the wire.
+    pub(super) fn bytes(&self, cors: &str, bodiless: bool) -> Vec<u8> {
+        answer(self.status, TEXT, self.field.as_slice(), cors, &format!("{}\n", self.text), bodiless)
     }
 }
 
 pub(super) fn answer(
     status: u16,
     kind: &str,
-    field: Option<(&'static str, &'static str)>,
+    fields: &[(&str, &str)],
     cors: &str,
     body: &str,
     bodiless: bool,
@@ -60,7 +66,7 @@ pub(super) fn answer(
         _ => "Error",
     };
     let mut head = format!("HTTP/1.1 {status} {phrase}\r\n");
-    if let Some((name, value)) = field {
+    for (name, value) in fields {
         let _ = write!(head, "{name}: {value}\r\n");
     }
     // An upgrade that is asked for is named in Connection too (RFC 9110, section 7.8).

@@ -1,44 +1,157 @@
 //! Which pages may connect, and what their browsers are told.
 
+use std::fmt::Write as _;
+
 use super::answer::Refusal;
+use super::fields::{tokens, values};
 use super::{Outcome, Request, Site};
-use crate::config::Standing;
+use crate::config::{PREFLIGHT_FIELDS_BYTES_MAX, Standing};
+
+/// Bytes of a page's origin, or of a name, that an answer and the log repeat at the most.
+const QUOTED_BYTES_MAX: usize = 200;
+
+/// Fields that libraries for event streams send, whatever a preflight asks for.
+const FIELDS_ALLOWED: &str = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With";
 
 impl Request<'_> {
-    /// Who the page is that sent the request, if one did.
+    /// Who the page is that sent the request, if one did and says so.
     fn standing(&self, site: &Site) -> Option<Standing> {
-        self.origin.map(|origin| site.origins.standing(origin, self.host, None))
+        self.origin.map(|origin| site.origins.standing(origin, self.host, self.scheme()))
     }
 
+    /// The scheme that the client used, where a proxy that ended TLS says so, or the target. No page can make a browser
+    /// say it: other sites' pages would need a preflight's leave.
+    fn scheme(&self) -> Option<&str> {
+        let told = tokens(self.fields, "X-Forwarded-Proto").next();
+        let told = told.or_else(|| {
+            let nearest = tokens(self.fields, "Forwarded").next()?;
+            let pairs = nearest.split(';').filter_map(|pair| pair.split_once('='));
+            let proto = pairs.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("proto"));
+            proto.map(|(_, value)| value.trim().trim_matches('"'))
+        });
+        let told = told.or(self.target_scheme)?;
+        // A WebSocket's own schemes are those of the web with another name.
+        Some(match () {
+            () if told.eq_ignore_ascii_case("ws") => "http",
+            () if told.eq_ignore_ascii_case("wss") => "https",
+            () => told,
+        })
+    }
+
+    /// Refuses pages that may not connect.
     pub(super) fn check_origin(&self, site: &Site) -> Result<(), Refusal> {
-        match self.standing(site) {
-            Some(standing) if !standing.is_allowed() => {
-                let text = "pages of this origin may not connect; the server allows it with --allow-origin";
-                Err(Refusal::new(403, text))
+        let Some(origin) = self.origin else { return Ok(()) };
+        let page = quoted(origin);
+        let why = match site.origins.standing(origin, self.host, self.scheme()) {
+            standing if standing.is_allowed() => return Ok(()),
+            Standing::UnknownName => {
+                let name = self.host_name();
+                format!(
+                    "the page is of {page}, and so is the address, but the server does not know that the name is its \
+                     own: anybody can have a name lead here. Start it with --host {name}, or with --allow-origin {page}"
+                )
+            }
+            Standing::OtherScheme => format!(
+                "the page is of {page}, and the request came by another scheme; have the proxy that ends TLS send \
+                 X-Forwarded-Proto, or start the server with --allow-origin {page}"
+            ),
+            _ => {
+                format!("pages of {page} may not connect; if they should, start the server with --allow-origin {page}")
+            }
+        };
+        Err(Refusal::foreign(why))
+    }
+
+    /// Refuses a browser that says no origin: it leaves it out when it loads what a page of another site shows or
+    /// embeds, and when a page asks the site that it came from. That site's name may be a stranger's that leads here.
+    pub(super) fn check_silent_browser(&self, site: &Site) -> Result<(), Refusal> {
+        if self.origin.is_some() || site.origins.is_any() {
+            return Ok(());
+        }
+        let site_told = values(self.fields, "Sec-Fetch-Site").next();
+        if values(self.fields, "Sec-Fetch-Site").any(|value| value.trim_ascii().eq_ignore_ascii_case(b"cross-site")) {
+            let text = "a page of another site sent this without its origin; an EventSource of that page sends it";
+            return Err(Refusal::foreign(text.into()));
+        }
+        // Every browser names a language. So do a few other clients, and of them some, and no browser, say the mode
+        // without the site; pages can't set either.
+        let is_browser = site_told.is_some()
+            || values(self.fields, "Accept-Language").next().is_some()
+                && values(self.fields, "Sec-Fetch-Mode").next().is_none();
+        match self.host {
+            Some(host) if is_browser && !host.is_empty() && !site.origins.is_own_host(host) => {
+                let name = self.host_name();
+                let text = format!(
+                    "the server does not know that {name} is a name of its own, and anybody can have a name lead here; \
+                     start it with --host {name}"
+                );
+                Err(Refusal::foreign(text))
             }
             _ => Ok(()),
         }
     }
 
+    /// The name in the Host header, without the port.
+    fn host_name(&self) -> String {
+        let host = self.host.unwrap_or_default();
+        quoted(host.rsplit_once(':').map_or(host, |(name, _)| name))
+    }
+
     /// The headers that let a page of another origin read the answer, if it may.
     pub(super) fn cors(&self, site: &Site) -> String {
-        let vary = if site.origins.is_any_alone() { "" } else { "Vary: Origin\r\n" };
+        // The answer is the same for all only where nobody is listed beside `*`.
+        if site.origins.is_any_alone() {
+            return self.origin.map_or("", |_| "Access-Control-Allow-Origin: *\r\n").into();
+        }
         match (self.standing(site), self.origin) {
-            (Some(Standing::Listed | Standing::Own), Some(origin)) if !site.origins.is_any_alone() => {
-                format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n{vary}")
-            }
-            (Some(Standing::Any | Standing::Own), Some(_)) => format!("Access-Control-Allow-Origin: *\r\n{vary}"),
-            _ => vary.into(),
+            (Some(Standing::Listed | Standing::Own), Some(origin)) => format!(
+                "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
+            ),
+            (Some(Standing::Any), _) => "Access-Control-Allow-Origin: *\r\nVary: Origin\r\n".into(),
+            _ => "Vary: Origin\r\n".into(),
         }
     }
 
-    pub(super) fn preflight(&self, site: &Site) -> Outcome {
-        let cors = self.cors(site);
-        let head = format!(
-            "HTTP/1.1 204 No Content\r\n{cors}Access-Control-Allow-Methods: GET\r\n\
-             Access-Control-Allow-Headers: Cache-Control, Last-Event-ID\r\nAccess-Control-Max-Age: 86400\r\n\
-             Connection: close\r\n\r\n"
-        );
-        Outcome::Answer(head.into_bytes())
+    /// The answer to OPTIONS: what is understood under a path, and, for a browser that asks on behalf of a page, what
+    /// the page may send.
+    pub(super) fn options(&self, site: &Site, allowed: &'static str) -> Result<Outcome, Refusal> {
+        let mut head = format!("HTTP/1.1 204 No Content\r\nAllow: {allowed}\r\nX-Content-Type-Options: nosniff\r\n");
+        self.check_origin(site)?;
+        head.push_str(&self.cors(site));
+        if self.origin.is_some() {
+            let _ = write!(
+                head,
+                "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Allow-Headers: {}\r\nAccess-Control-Max-Age: 86400\r\n",
+                self.fields_allowed()
+            );
+            if values(self.fields, "Access-Control-Request-Private-Network").next().is_some() {
+                head.push_str("Access-Control-Allow-Private-Network: true\r\n");
+            }
+        }
+        head.push_str("Connection: close\r\n\r\n");
+        Ok(Outcome::Answer(head.into_bytes()))
     }
+
+    /// The fields that a page may send: the usual ones, and what it asks for, since none of them does anything here.
+    fn fields_allowed(&self) -> String {
+        let mut allowed = FIELDS_ALLOWED.to_owned();
+        for name in tokens(self.fields, "Access-Control-Request-Headers") {
+            let is_known = allowed.split(", ").any(|known| known.eq_ignore_ascii_case(name));
+            if !is_known && is_field_name(name) && allowed.len() + name.len() <= PREFLIGHT_FIELDS_BYTES_MAX {
+                allowed.push_str(", ");
+                allowed.push_str(name);
+            }
+        }
+        allowed
+    }
+}
+
+/// Whether a text is the name of a field (RFC 9110, section 5.6.2).
+fn is_field_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+/// A client's text, in part and in ASCII.
+pub(super) fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED_BYTES_MAX).flat_map(char::escape_default).collect()
 }
