@@ -1,5 +1,7 @@
 //! The command line: typed flags, laid over the config file, resolved to a [`Config`].
 
+pub mod hints;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

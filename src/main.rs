@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use corecast::cli::{Cli, Command};
+use corecast::cli::{Cli, Command, hints};
 use corecast::commands::doctor;
 #[cfg(feature = "control")]
 use corecast::commands::{CommandError, push, stats};
@@ -20,7 +20,8 @@ const FAULT: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let command = match Cli::try_parse() {
+    let arguments = || std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let command = match Cli::try_parse().map_err(|error| hints::add(error, arguments())) {
         Ok(cli) => cli.command,
         Err(error) if error.use_stderr() => {
             // It quotes what was typed, or what a script was given to pass on.

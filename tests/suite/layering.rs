@@ -33,7 +33,7 @@ fn level(module: &str) -> Option<u8> {
         "handle" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
         "bench" | "cli" | "main" | "plane" | "serve" | "signals" | "lib" => 5,
-        _ if within(module, "load") || within(module, "commands") => 5,
+        _ if within(module, "load") || within(module, "commands") || within(module, "cli") => 5,
         _ => return None,
     })
 }
