@@ -88,7 +88,8 @@ fn head(view: &View<'_>, width: usize) -> Vec<Line<'static>> {
     ]));
 
     let each = stats.bytes_per_connection.map(|bytes| format!(", {} a connection", size(bytes))).unwrap_or_default();
-    lines.push(entry("memory", format!("{}{each}", size(stats.resident_bytes))));
+    let buffers = format!("; {} of {} in buffers", size(totals.held_bytes), size(stats.buffers_max));
+    lines.push(entry("memory", format!("{}{each}{buffers}", size(stats.resident_bytes))));
     lines.extend(rate_lines(view.rates, width));
     if !view.history.is_empty() {
         lines.push(history_line(view.history, width));

@@ -178,7 +178,7 @@ mod tests {
     fn sample(seconds: f64, delivered: u64, shards: usize) -> Sample {
         let counts = |connections: u64| {
             json!({"connections": connections, "accepted": 12_000, "delivered": delivered, "stalls": 1,
-                "stall_ms_max": 73, "queued_messages": 12, "queued_bytes": 123_456, "closed": {"drain": 0, "reset": 3},
+                "stall_ms_max": 73, "queued_messages": 12, "queued_bytes": 123_456, "held_bytes": 3 << 20, "closed": {"drain": 0, "reset": 3},
                 "dropped": {"queue-full": 40, "closed": 4, "line-feed": 0}})
         };
         let shards: Vec<_> = (0..shards)
@@ -189,7 +189,7 @@ mod tests {
             })
             .collect();
         let said = json!({"state": "running", "version": "0.1.0", "uptime_s": seconds, "connections": 9_999,
-            "max_connections": 19_904, "resident_bytes": 30 << 20, "bytes_per_connection": 936, "totals": counts(9_999),
+            "max_connections": 19_904, "buffers_max": 64 << 20, "resident_bytes": 30 << 20, "bytes_per_connection": 936, "totals": counts(9_999),
             "shards": shards, "time_to_last_us": {"count": 1_234, "p50": 256, "p99": null}});
         Sample { stats: serde_json::from_value(said.clone()).unwrap(), said }
     }
@@ -222,7 +222,7 @@ mod tests {
             "http://127.0.0.1:8081\n",
             "9,999 of 19,904",
             " 50%\n",
-            "30.0 MiB, 936 B a connection",
+            "30.0 MiB, 936 B a connection; 3.0 MiB of 64.0 MiB in buffers\n",
             "249,000",
             "peak 249,000/s",
             "p50 ≤ 256 µs, p99 over 4 s, of 1,234 since the start",
