@@ -96,6 +96,8 @@
 //! - One publisher's messages reach each subscriber in the order they were published, on whichever shards they are.
 //! - A message that is not delivered is counted under a [`DropReason`], and the client is told of it if the handler
 //!   puts [`Event::Gap`] into words.
+//! - Text and binary are [`Kind`]s, which a message keeps on its way: what came over a WebSocket as binary is sent back,
+//!   and published, as binary, unless the handler says otherwise.
 //! - A handler that panics ends its shard; [`Server::wait`] then stops the others and says so.
 //!
 //! # Logging
