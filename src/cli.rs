@@ -16,7 +16,8 @@ use crate::commands::push::PushArgs;
 #[cfg(feature = "control")]
 use crate::commands::stats::StatsArgs;
 use crate::config::{
-    Config, ConfigError, ControlAddr, Cpus, HostName, Listen, Origin, SlowConsumer, bytes_from_text, duration_from_text,
+    Config, ConfigError, ControlAddr, Cpus, HostName, Listen, Origin, Pin, SlowConsumer, bytes_from_text,
+    duration_from_text,
 };
 use crate::load::LoadCommand;
 
@@ -107,6 +108,10 @@ pub struct Settings {
     #[arg(long, value_name = "LIST")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     cpus: Option<Cpus>,
+    /// Whether shards are pinned: auto (each to a CPU of its own, the least used ones, unless a quota forbids) or off
+    #[arg(long, value_name = "HOW")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
+    pin: Option<Pin>,
     /// Connections at the most, over all shards
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,7 @@ pub use origin::{HostName, Origin};
 pub(crate) use origin::{Origins, Standing, is_authority, is_same_authority};
 pub use text::{bytes_from_text, bytes_to_text, duration_from_text, duration_to_text};
 use text::{bytes_option, bytes_text, duration_text, text_list, text_option, text_value};
-pub use values::{ControlAddr, Cpus, Framing, Listen, SlowConsumer};
+pub use values::{ControlAddr, Cpus, Framing, Listen, Pin, SlowConsumer};
 pub(crate) use values::{canonical, covers};
 
 // ---- Bounds that are not settings -------------------------------------------------------------
@@ -131,6 +131,12 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * KIB;
 
 /// Bytes of a topic's name that no setting may exceed.
 pub(crate) const TOPIC_BYTES_MAX: usize = 255;
+
+/// Milliseconds between two looks at how busy the CPUs are, where shards are fewer than they.
+pub(crate) const CPU_LOOK_MS: u64 = 50;
+
+/// Threads of this machine that are looked at for those which are pinned to a CPU.
+pub(crate) const CPU_LOOK_THREADS_MAX: usize = 16_384;
 
 /// Milliseconds that a shard may be late for its tick before that counts as a stall: something kept its core, or its
 /// tasks, busy for so long that all of its clients waited.
@@ -356,6 +362,8 @@ pub struct Config {
     /// CPUs to pin the shards to; `None`: those the process may use.
     #[serde(with = "text_option", skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Cpus>,
+    /// Whether shards are pinned to CPUs where `cpus` names none.
+    pub pin: Pin,
     /// Connections at the most, over all shards.
     pub max_connections: usize,
     /// Bytes of resident memory above which new connections are refused; zero: no limit.
@@ -454,6 +462,7 @@ impl Default for Config {
             ],
             shards: None,
             cpus: None,
+            pin: Pin::Auto,
             max_connections: 1_000_000,
             max_memory: 0,
             buffers_max: 0,
@@ -580,6 +589,13 @@ impl Config {
                     "cpus names {} CPUs, and each shard takes one; leave one of the two out",
                     cpus.0.len()
                 ),
+            });
+        }
+        if let (Some(cpus), Pin::Off) = (&self.cpus, self.pin) {
+            return Err(ConfigError {
+                field: "pin",
+                value: self.pin.to_string(),
+                allowed: format!("cpus pins the shards to CPUs {cpus}; leave one of the two out"),
             });
         }
         range("max_connections", self.max_connections, 1, 16_000_000)?;

@@ -132,6 +132,7 @@ mod message;
 mod metrics;
 #[doc(hidden)]
 pub mod output;
+mod placement;
 mod printable;
 mod rate;
 mod receipt;
@@ -140,9 +141,11 @@ mod report;
 mod server;
 mod shard;
 mod sys;
+#[cfg(feature = "control")]
+mod token;
 
 pub use config::{
-    Config, ConfigError, ControlAddr, Cpus, Framing, HostName, Listen, Origin, QUERY_PAGE_MAX, SHARDS_MAX,
+    Config, ConfigError, ControlAddr, Cpus, Framing, HostName, Listen, Origin, Pin, QUERY_PAGE_MAX, SHARDS_MAX,
     SlowConsumer, bytes_from_text, bytes_to_text, duration_from_text, duration_to_text,
 };
 pub use echo::Echo;
@@ -152,8 +155,9 @@ pub use host::HostError;
 pub use hub::{ErrorCode, Hub};
 pub use message::{CloseReason, ConnId, Dialect, DropReason, Kind, Payload, PublishId, Target, Topic, TopicError};
 pub use metrics::{Counter, ShardMetrics, Spans};
+pub use placement::Placement;
 pub use receipt::{Published, Receipt};
 pub use report::Reporter;
-pub use server::{RunError, Server, StartError};
+pub use server::{Outlook, RunError, Server, StartError};
 pub use shard::listener::BindError;
 pub use shard::query::ConnectionInfo;

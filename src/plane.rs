@@ -23,7 +23,16 @@ mod with_control {
         /// Takes what it needs of the host, before a server is started in vain.
         pub(crate) fn bind(config: &Config) -> Result<Self, Failure> {
             let bound = ControlOptions::of(config).map(|options| Control::bind(&options)).transpose();
-            bound.map(Plane).map_err(failure)
+            let bound = bound.map_err(failure)?;
+            bound.iter().flat_map(Bound::warnings).for_each(|warning| tracing::warn!("{warning}"));
+            Ok(Plane(bound))
+        }
+
+        /// Looks whether one could be started, and takes nothing.
+        pub(crate) fn check(config: &Config) -> Result<(), Failure> {
+            let warnings = ControlOptions::of(config).map_or(Ok(Vec::new()), |options| options.check());
+            warnings.map_err(failure)?.iter().for_each(|warning| tracing::warn!("{warning}"));
+            Ok(())
         }
 
         pub(crate) fn start(self, handle: &ServerHandle) -> Result<Running, Failure> {
@@ -73,6 +82,10 @@ mod without_control {
                 );
             }
             Ok(Plane)
+        }
+
+        pub(crate) fn check(config: &Config) -> Result<(), Failure> {
+            Plane::bind(config).map(drop)
         }
 
         pub(crate) fn start(self, _: &ServerHandle) -> Result<Running, Failure> {

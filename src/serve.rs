@@ -28,25 +28,16 @@ fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
     let signals = Taken::take().map_err(|error| (FAULT, format!("can't take signals: {error}")))?;
     start_log(args)?;
     let config = args.settings.resolve(args.config.as_deref()).map_err(|error| (USAGE, error.to_string()))?;
-    if args.check {
-        let settings = toml::to_string(&config).map_err(|error| (FAULT, error.to_string()))?;
-        let buffers = whole_mib(Server::buffers_max(&config));
-        output::print(&format!("{settings}# in force on this host: buffers_max = \"{buffers}\"\n"));
-    }
-    let plane = Plane::bind(&config)?;
-    let server = start_server(args.app, &config).map_err(|error| {
-        let code = if matches!(error, StartError::Config(_)) { USAGE } else { FAULT };
-        (code, error.to_string())
-    })?;
-    for warning in server.warnings() {
-        tracing::warn!("{warning}");
-    }
     for (origin, caution) in config.allow_origin.iter().filter_map(|origin| Some((origin, origin.caution()?))) {
         tracing::warn!("allow_origin {origin}: {caution}");
     }
     if args.check {
-        server.handle().shutdown();
-        return server.wait().map(|()| ExitCode::SUCCESS).map_err(|error| (FAULT, error.to_string()));
+        return check(&config);
+    }
+    let plane = Plane::bind(&config)?;
+    let server = start_server(args.app, &config).map_err(failure)?;
+    for warning in server.warnings() {
+        tracing::warn!("{warning}");
     }
     let control = plane.start(&server.handle())?;
     announce(&server, &control, args.app);
@@ -59,6 +50,30 @@ fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
     ended.map_err(|error| (FAULT, error.to_string()))?;
     tracing::info!("drained");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the settings in force, and tells what this host grants to a server with them. Takes and starts nothing, so that
+/// a running server is not in its way.
+fn check(config: &Config) -> Result<ExitCode, (u8, String)> {
+    let settings = toml::to_string(config).map_err(|error| (FAULT, error.to_string()))?;
+    let buffers = whole_mib(Server::buffers_max(config));
+    output::print(&format!("{settings}# in force on this host: buffers_max = \"{buffers}\"\n"));
+    Plane::check(config)?;
+    let outlook = Server::check(config).map_err(failure)?;
+    for warning in &outlook.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(
+        "settings and host are fine: {} shards, {}, up to {} connections; whether the ports are free was not checked",
+        outlook.placement.cpus().len(),
+        outlook.placement,
+        outlook.max_connections,
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failure(error: StartError) -> (u8, String) {
+    (if matches!(error, StartError::Config(_)) { USAGE } else { FAULT }, error.to_string())
 }
 
 fn start_log(args: &ServeArgs) -> Result<(), (u8, String)> {
@@ -84,12 +99,13 @@ fn announce(server: &Server, control: &Running, app: App) {
     let listen: Vec<_> = server.listen().iter().map(ToString::to_string).collect();
     let handle = server.handle();
     tracing::info!(
-        "ready: {} on {}, {} shards, up to {} connections, up to {} in buffers, control plane {}",
+        "ready: {} on {}, {} shards, up to {} connections, up to {} in buffers, {}, control plane {}",
         if app == App::Hub { "hub" } else { "echo" },
         listen.join(" "),
         handle.stats().len(),
         handle.max_connections(),
         whole_mib(handle.buffers_max()),
+        server.placement(),
         control.place().map_or("off".into(), |place| format!("on http://{place}")),
     );
 }

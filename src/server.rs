@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use glommio::channels::channel_mesh::MeshBuilder;
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 use thiserror::Error;
 
-use crate::config::{Config, ConfigError, Framing, Listen, POOL_ARENA_BYTES, RING_DEPTH, SHARDS_MAX};
+use crate::config::{Config, ConfigError, Framing, Listen, POOL_ARENA_BYTES, RING_DEPTH};
 use crate::handle::{ServerHandle, ShardEnd};
 use crate::handler::Handler;
 use crate::handover;
 use crate::host::{self, HostError};
 use crate::metrics::ShardMetrics;
+use crate::placement::{self, Placement};
 use crate::registry::Registry;
 use crate::shard::listener::{self, BindError};
 use crate::shard::{self, Start};
@@ -59,7 +60,19 @@ pub struct Server {
     threads: Vec<Thread>,
     events: mpsc::Receiver<Event>,
     listen: Vec<Listen>,
-    warnings: Vec<String>,
+    outlook: Outlook,
+}
+
+/// What a host grants to a server with certain settings.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outlook {
+    /// The CPU of each shard.
+    pub placement: Placement,
+    /// Connections that may be open at a time.
+    pub max_connections: usize,
+    /// What the host grants less of than the settings ask for, in sentences for the operator.
+    pub warnings: Vec<String>,
 }
 
 type Thread = ExecutorJoinHandle<()>;
@@ -105,22 +118,20 @@ impl Server {
         H: Handler,
         M: Fn(usize) -> H + Clone + Send + 'static,
     {
-        config.validate()?;
+        let outlook = look(&config)?;
         let config = Config { buffers_max: Server::buffers_max(&config), ..config };
-        let mut warnings = Vec::new();
-        let cpus = place_shards(&config, &mut warnings)?;
+        let cpus = outlook.placement.cpus();
         let shards = cpus.len();
-        let max_connections = effective_max(&config, host::check(shards, !config.control.is_off())?, &mut warnings);
         let (sockets, listen) = listener::bind(&config, shards)?;
 
         let addrs: Vec<SocketAddr> = listen.iter().map(|listen| listen.addr).collect();
         let config = Arc::new(config);
-        let registry = Arc::new(Registry::new(shards, max_connections, &config));
+        let registry = Arc::new(Registry::new(shards, outlook.max_connections, &config));
         let mesh = MeshBuilder::full(shards, config.mesh_queue);
         let (events_to, events) = mpsc::channel();
         let mut ends = Vec::new();
         let mut threads = Vec::new();
-        for (index, (sockets, cpu)) in sockets.into_iter().zip(cpus).enumerate() {
+        for (index, (sockets, cpu)) in sockets.into_iter().zip(cpus.iter().copied()).enumerate() {
             let (commands_to, commands) = async_channel::bounded(config.control_queue);
             let (drain_to, drain) = async_channel::bounded(1);
             let metrics = Arc::new(ShardMetrics::default());
@@ -139,7 +150,7 @@ impl Server {
                 ended: Some(Ended { shard: index, result: Err("its thread panicked".into()) }),
                 events: events_to.clone(),
             };
-            threads.push(spawn(start, cpu, make.clone(), word, &mut warnings)?);
+            threads.push(spawn(start, cpu, make.clone(), word)?);
         }
         drop(events_to);
         let handle = ServerHandle::new(ends, registry, config, addrs.clone());
@@ -151,7 +162,7 @@ impl Server {
             }
         }
         handover::take(&addrs);
-        Ok(Server { handle, threads, events, listen, warnings })
+        Ok(Server { handle, threads, events, listen, outlook })
     }
 
     /// Bytes that all connections together may hold on this host: `buffers_max`, or what stands for it where it is not set.
@@ -176,7 +187,28 @@ impl Server {
 
     /// What the host grants less of than the settings ask for, in sentences for the operator.
     pub fn warnings(&self) -> &[String] {
-        &self.warnings
+        &self.outlook.warnings
+    }
+
+    /// The CPU of each shard.
+    pub fn placement(&self) -> &Placement {
+        &self.outlook.placement
+    }
+
+    /// Looks whether a server with these settings could start on this host, and starts and takes nothing: no port, no
+    /// executor. A running server is not in its way. The limit on open files of this process is raised, as for a start.
+    ///
+    /// Whether the ports are free is not looked at.
+    ///
+    /// # Errors
+    /// A setting or the host is at fault, or an address is not this machine's.
+    pub fn check(config: &Config) -> Result<Outlook, StartError> {
+        let mut outlook = look(config)?;
+        for listen in listener::wanted(config) {
+            host::check_address(listen.addr).map_err(|source| BindError::new(listen, "binding", source))?;
+            outlook.warnings.extend(host::check_port(listen.addr));
+        }
+        Ok(outlook)
     }
 
     /// Waits until the server has drained, which somebody must ask of a handle.
@@ -205,32 +237,19 @@ impl Server {
     }
 }
 
-/// The CPU of each shard; `None`: it floats.
-fn place_shards(config: &Config, warnings: &mut Vec<String>) -> Result<Vec<Option<usize>>, ConfigError> {
-    let allowed = host::allowed_cpus();
-    if let Some(cpus) = &config.cpus {
-        if let Some(cpu) = cpus.0.iter().find(|cpu| !allowed.contains(cpu)) {
-            let allowed: Vec<_> = allowed.iter().map(usize::to_string).collect();
-            return Err(ConfigError {
-                field: "cpus",
-                value: cpus.to_string(),
-                allowed: format!("CPU {cpu} is none that this process may use: {}", allowed.join(",")),
-            });
-        }
-        return Ok(cpus.0.iter().copied().map(Some).collect());
-    }
-    let shards = config.shards.unwrap_or_else(|| allowed.len().min(host::parallelism()).clamp(1, SHARDS_MAX));
-    if shards > allowed.len() {
-        warnings.push(format!(
-            "{shards} shards run on {} CPUs and are not pinned; a shard per CPU is fastest",
-            allowed.len()
-        ));
-        return Ok(vec![None; shards]);
-    }
-    Ok(allowed.into_iter().take(shards).map(Some).collect())
+/// Checks settings and host.
+fn look(config: &Config) -> Result<Outlook, StartError> {
+    config.validate()?;
+    let mut warnings = Vec::new();
+    let mut placement = placement::place(config, &mut warnings)?;
+    placement.try_out(try_pin, &mut warnings);
+    let (fds, refusal) = host::check(placement.cpus().len(), !config.control.is_off())?;
+    warnings.extend(refusal);
+    let max_connections = effective_max(config, &fds, &mut warnings);
+    Ok(Outlook { placement, max_connections, warnings })
 }
 
-fn effective_max(config: &Config, fds: host::Fds, warnings: &mut Vec<String>) -> usize {
+fn effective_max(config: &Config, fds: &host::Fds, warnings: &mut Vec<String>) -> usize {
     if fds.connections < config.max_connections {
         warnings.push(format!(
             "max_connections is {} but the limit on open files ({}) leaves room for {}, which is the limit now; \
@@ -241,27 +260,15 @@ fn effective_max(config: &Config, fds: host::Fds, warnings: &mut Vec<String>) ->
     config.max_connections.min(fds.connections)
 }
 
-/// Starts the executor of one shard, pinned if that is possible.
-fn spawn<H, M>(
-    start: Start,
-    cpu: Option<usize>,
-    make: M,
-    mut word: LastWord,
-    warnings: &mut Vec<String>,
-) -> Result<Thread, StartError>
+/// Starts the executor of one shard, on its CPU if it has one.
+fn spawn<H, M>(start: Start, cpu: Option<usize>, make: M, mut word: LastWord) -> Result<Thread, StartError>
 where
     H: Handler,
     M: Fn(usize) -> H + Send + 'static,
 {
     let index = start.index;
     let failed = |error: glommio::GlommioError<()>| StartError::Shard { shard: index, reason: error.to_string() };
-    let mut placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
-    if let Some(cpu) = cpu
-        && let Err(reason) = try_pin(cpu)
-    {
-        warnings.push(format!("shard {index} can't be pinned to CPU {cpu} ({reason}); it runs unpinned"));
-        placement = Placement::Unbound;
-    }
+    let placement = cpu.map_or(glommio::Placement::Unbound, glommio::Placement::Fixed);
     LocalExecutorBuilder::new(placement)
         .name(&format!("shard-{index}"))
         .io_memory(POOL_ARENA_BYTES)
@@ -289,7 +296,7 @@ where
 
 /// Whether a thread of this process may be pinned to a CPU, tried on a thread of its own.
 fn try_pin(cpu: usize) -> Result<(), String> {
-    Placement::Fixed(cpu).generate_cpu_set().map_err(|error| error.to_string())?;
+    glommio::Placement::Fixed(cpu).generate_cpu_set().map_err(|error| error.to_string())?;
     let pin = move || {
         let mut set = rustix::thread::CpuSet::new();
         set.set(cpu);

@@ -12,7 +12,7 @@ use ureq::http::Uri;
 use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 
 use super::error::CommandError;
-use crate::printable;
+use crate::{output, printable, token};
 
 /// The port of the control address where none is given.
 const PORT: u16 = 8081;
@@ -178,11 +178,10 @@ impl Client {
     pub(super) fn new(args: &ControlArgs) -> Result<Self, CommandError> {
         let authorization = match &args.token_file {
             Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| CommandError::ReadToken { path: path.clone(), source })?;
-                let token = text.trim();
-                if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-                    return Err(CommandError::BadToken { path: path.clone() });
+                let (token, exposure) =
+                    token::load(path).map_err(|source| CommandError::Token { path: path.clone(), source })?;
+                if let Some(exposure) = exposure {
+                    output::complain(&format!("corecast: {exposure}"));
                 }
                 Some(format!("Bearer {token}"))
             }

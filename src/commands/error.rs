@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::client::Problem;
+use crate::token::TokenError;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -14,19 +15,13 @@ pub enum CommandError {
     /// Flags don't go together, or a value can't be used.
     #[error("{0}")]
     Flags(String),
-    /// The token can't be read.
-    #[error("can't read the token file {path}: {source}", path = path.display())]
-    ReadToken {
+    /// The token can't be had.
+    #[error("the token file {path}: {source}", path = path.display())]
+    Token {
         /// The file.
         path: PathBuf,
-        /// The system's word.
-        source: io::Error,
-    },
-    /// The file holds nothing that could be a token.
-    #[error("the token file {path} must hold one line of printable ASCII, the token", path = path.display())]
-    BadToken {
-        /// The file.
-        path: PathBuf,
+        /// What is wrong with it.
+        source: TokenError,
     },
     /// Nobody answers at the control address.
     #[error(
@@ -113,6 +108,6 @@ impl CommandError {
 
     /// Whether the command line is at fault, rather than the server.
     pub fn is_usage(&self) -> bool {
-        matches!(self, CommandError::Flags(_) | CommandError::ReadToken { .. } | CommandError::BadToken { .. })
+        matches!(self, CommandError::Flags(_) | CommandError::Token { .. })
     }
 }

@@ -66,6 +66,30 @@ impl SlowConsumer {
     }
 }
 
+/// Whether shards are pinned to CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pin {
+    /// Each to a CPU of its own, where there are enough and no quota: all that there are, or those that are used least.
+    #[default]
+    Auto,
+    /// The kernel moves them as it likes.
+    Off,
+}
+
+impl Pin {
+    /// Every way.
+    pub const ALL: [Pin; 2] = [Pin::Auto, Pin::Off];
+
+    /// The name used in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pin::Auto => "auto",
+            Pin::Off => "off",
+        }
+    }
+}
+
 macro_rules! from_name {
     ($type:ty, $what:literal) => {
         impl fmt::Display for $type {
@@ -88,6 +112,7 @@ macro_rules! from_name {
 }
 
 from_name!(Framing, "framing");
+from_name!(Pin, "way to pin shards");
 from_name!(SlowConsumer, "slow-consumer policy");
 
 /// One address to listen on and the framing spoken there, written `framing=address:port`.

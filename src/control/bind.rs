@@ -80,6 +80,6 @@ fn listen(addr: SocketAddr, is_one_of_several: bool) -> io::Result<TcpListener> 
 }
 
 /// Whether the machine does not have the address, or its whole family.
-fn is_absent(error: &io::Error) -> bool {
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }

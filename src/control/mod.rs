@@ -52,7 +52,8 @@ use crate::host;
 pub use metrics::{METRICS, MetricInfo};
 pub use problem::ProblemCode;
 use token::Token;
-pub use token::TokenError;
+
+pub use crate::token::TokenError;
 
 /// Where the control plane listens, and what calls must show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +109,38 @@ impl ControlOptions {
         let addrs = config.control.0.clone();
         (!addrs.is_empty()).then(|| ControlOptions { addrs, token_file, limits: ControlLimits::default() })
     }
+
+    /// Looks whether a control plane could be started, and takes nothing: whether the addresses are this machine's, and
+    /// whether the token can be had. Whether the port is free is not looked at. Returns what is not as safe as it could
+    /// be, in sentences for the operator.
+    ///
+    /// # Errors
+    /// The token can't be had, or an address is not this machine's.
+    pub fn check(&self) -> Result<Vec<String>, ControlError> {
+        let (_, mut warnings) = self.token()?;
+        for (index, &addr) in self.addrs.iter().enumerate() {
+            match host::check_address(addr) {
+                Ok(()) => warnings.extend(host::check_port(addr)),
+                Err(source) if index > 0 && bind::is_absent(&source) => {}
+                Err(source) => return Err(ControlError::Bind { addr, source }),
+            }
+        }
+        Ok(warnings)
+    }
+
+    /// The token, if there is one, and what is not as safe with it as it could be.
+    fn token(&self) -> Result<(Option<Token>, Vec<String>), ControlError> {
+        let open = self.addrs.iter().find(|addr| !addr.ip().is_loopback());
+        match (&self.token_file, open) {
+            (Some(path), _) => {
+                let failed = |source| ControlError::Token { path: path.clone(), source };
+                let (token, exposure) = Token::load(path).map_err(failed)?;
+                Ok((Some(token), exposure.into_iter().collect()))
+            }
+            (None, None) => Ok((None, Vec::new())),
+            (None, Some(&addr)) => Err(ControlError::Open { addr }),
+        }
+    }
 }
 
 /// Why the control plane did not start.
@@ -148,6 +181,7 @@ pub struct Bound {
     listeners: Vec<TcpListener>,
     addrs: Vec<SocketAddr>,
     token: Option<Token>,
+    warnings: Vec<String>,
     limits: ControlLimits,
 }
 
@@ -172,18 +206,11 @@ impl Control {
     /// # Errors
     /// The token or the address can't be had.
     pub fn bind(options: &ControlOptions) -> Result<Bound, ControlError> {
-        let open = options.addrs.iter().find(|addr| !addr.ip().is_loopback());
-        let token = match &options.token_file {
-            Some(path) => Some(Token::load(path).map_err(|source| ControlError::Token { path: path.clone(), source })?),
-            None => match open {
-                Some(addr) => return Err(ControlError::Open { addr: *addr }),
-                None => None,
-            },
-        };
+        let (token, warnings) = options.token()?;
         let listeners = bind::all(&options.addrs)?;
         let addrs = listeners.iter().map(|(_, addr)| *addr).collect();
         let listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
-        Ok(Bound { listeners, addrs, token, limits: options.limits })
+        Ok(Bound { listeners, addrs, token, warnings, limits: options.limits })
     }
 
     /// The first address it listens on, with the port that the kernel chose for port 0.
@@ -211,7 +238,7 @@ impl Bound {
     /// # Errors
     /// The thread can't be started.
     pub fn start(self, handle: ServerHandle) -> Result<Control, ControlError> {
-        let Bound { listeners, addrs, token, limits } = self;
+        let Bound { listeners, addrs, token, limits, .. } = self;
         let start = stats::Start { at: Instant::now(), resident_bytes: host::resident_bytes().unwrap_or(0) };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
@@ -246,5 +273,10 @@ impl Bound {
     /// The first address it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addrs[0]
+    }
+
+    /// What is not as safe as it could be, in sentences for the operator.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }

@@ -22,16 +22,19 @@ pub enum LoadError {
     },
     /// The process may not open a descriptor for each connection.
     #[error(
-        "{connections} connections need {needed} file descriptors, but this process may open {limit}; \
-         raise the limit (`ulimit -n {needed}`, or run deploy/tune.sh and log in again), or give more --processes or fewer --connections"
+        "{connections} connections need {needed} file descriptors, but this process may open {limit}{}; \
+         raise the limit (`ulimit -n {needed}`, or run deploy/tune.sh and log in again), or give more --processes or fewer --connections",
+        .refusal.as_deref().map(|refusal| format!(": {refusal}")).unwrap_or_default()
     )]
     TooFewFds {
         /// Connections of one process.
         connections: usize,
         /// Descriptors they need, with what the process needs itself.
         needed: u64,
-        /// The hard limit.
+        /// What they may be raised to.
         limit: u64,
+        /// Why that is not the hard limit.
+        refusal: Option<String>,
     },
     /// The source addresses have too few ports for the connections.
     #[error(

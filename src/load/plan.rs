@@ -6,8 +6,6 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use super::churn::ChurnPlan;
 use super::connect::CONNECT_TIMEOUT;
 use super::dialect::Dialect;
@@ -18,6 +16,7 @@ use super::turns::PERIOD;
 use super::usage::ServerProcess;
 use super::{LoadArgs, LoadCommand, LoadError, SourceIps};
 use crate::config::TOPIC_BYTES_MAX;
+use crate::host;
 use crate::message::Topic;
 
 /// File descriptors that the process needs besides connections.
@@ -351,15 +350,9 @@ impl Plan {
     fn raise_fd_limit(&self) -> Result<(), LoadError> {
         let connections = self.connections.div_ceil(self.processes);
         let needed = connections as u64 + FDS_RESERVED + self.threads as u64 * FDS_PER_THREAD;
-        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-        // `None` stands for no limit.
-        if let Some(limit) = maximum.filter(|&limit| limit < needed) {
-            return Err(LoadError::TooFewFds { connections, needed, limit });
-        }
-        if current.is_some_and(|current| current < needed) {
-            setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-                .map_err(std::io::Error::from)
-                .map_err(LoadError::system("raise the limit of open files"))?;
+        let raised = host::raise_fds().map_err(std::io::Error::other).map_err(LoadError::system("read limits"))?;
+        if raised.limit < needed {
+            return Err(LoadError::TooFewFds { connections, needed, limit: raised.limit, refusal: raised.refusal });
         }
         Ok(())
     }
@@ -485,7 +478,8 @@ mod tests {
 
     #[test]
     fn more_connections_than_descriptors_or_ports_are_refused_with_the_remedy() {
-        if let Some(limit) = getrlimit(Resource::Nofile).maximum.filter(|&limit| limit < u64::from(STAMP_IDS) - 1) {
+        let limit = host::raise_fds().unwrap().limit;
+        if limit < u64::from(STAMP_IDS) - 1 {
             let error = plan(&format!("idle --connections {limit}")).unwrap_err();
             assert!(error.is_usage());
             let text = error.to_string();

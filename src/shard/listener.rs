@@ -72,7 +72,7 @@ pub(crate) type Sockets = Vec<(Framing, Socket)>;
 pub(crate) fn bind(config: &Config, shards: usize) -> Result<(Vec<Sockets>, Vec<Listen>), BindError> {
     let mut sockets: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
-    let wanted: Vec<Listen> = config.listen.iter().filter_map(|listen| present(*listen, config)).collect();
+    let wanted: Vec<Listen> = wanted(config).collect();
     // First of all, since they may share a port among themselves.
     for listen in &wanted {
         refuse_if_in_use(*listen, config)?;
@@ -90,12 +90,24 @@ pub(crate) fn bind(config: &Config, shards: usize) -> Result<(Vec<Sockets>, Vec<
 }
 
 fn named(listen: Listen, what: &'static str) -> impl Fn(io::Error) -> BindError {
-    move |source| match Errno::from_io_error(&source) {
-        Some(Errno::ADDRINUSE) => BindError::InUse { listen },
-        Some(Errno::ACCESS) => BindError::Denied { listen },
-        Some(Errno::ADDRNOTAVAIL) => BindError::NotHere { listen },
-        _ => BindError::Other { listen, what, source },
+    move |source| BindError::new(listen, what, source)
+}
+
+impl BindError {
+    /// What an error of the system means here.
+    pub(crate) fn new(listen: Listen, what: &'static str, source: io::Error) -> Self {
+        match Errno::from_io_error(&source) {
+            Some(Errno::ADDRINUSE) => BindError::InUse { listen },
+            Some(Errno::ACCESS) => BindError::Denied { listen },
+            Some(Errno::ADDRNOTAVAIL) => BindError::NotHere { listen },
+            _ => BindError::Other { listen, what, source },
+        }
     }
+}
+
+/// The addresses to listen on, as far as this machine has their kind.
+pub(crate) fn wanted(config: &Config) -> impl Iterator<Item = Listen> {
+    config.listen.iter().filter_map(|listen| present(*listen, config))
 }
 
 /// What an address comes to on this machine. Without IPv6, all addresses are those of IPv4 (`None` if they are listened on

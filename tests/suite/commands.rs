@@ -169,12 +169,45 @@ fn the_token_is_shown_where_one_is_needed() {
         let with = |file: &str| run(&control, &[command, &["--token-file", file]].concat());
         assert_ended(&with(wrong.path()), 1, "(unauthorized)");
         assert_ended(&with(right.path()), 0, "");
-        assert_ended(&with("/no/such/file"), 2, "can't read the token file /no/such/file");
+        assert_ended(&with("/no/such/file"), 2, "the token file /no/such/file: it can't be read");
     }
     let by_environment = corecast(&control, &["push", "t", "x"]).env("CORECAST_TOKEN_FILE", right.path()).output();
     assert_ended(&by_environment.unwrap(), 0, "");
     let empty = Secret::new("\n");
-    assert_ended(&run(&control, &["stats", "--token-file", empty.path()]), 2, "must hold one line");
+    assert_ended(&run(&control, &["stats", "--token-file", empty.path()]), 2, "it is empty");
+}
+
+#[test]
+fn a_token_file_that_others_can_read_is_warned_of_and_one_that_they_can_write_is_refused() {
+    let secret = Secret::new("open-sesame\n");
+    let (_program, control) = serve(&["--control-token-file", secret.path()]);
+    let link = std::env::temp_dir().join(format!("corecast-token-link-{}", std::process::id()));
+    std::os::unix::fs::symlink(secret.path(), &link).unwrap();
+    for command in [&["push", "t", "x"][..], &["stats", "--json"]] {
+        let with = |path: &str, mode: u32| {
+            std::fs::set_permissions(secret.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            run(&control, &[command, &["--token-file", path]].concat())
+        };
+        for path in [secret.path(), link.to_str().unwrap()] {
+            for mode in [0o600, 0o400, 0o640, 0o440] {
+                let output = with(path, mode);
+                assert_ended(&output, 0, "");
+                assert!(output.stderr.is_empty(), "{mode:o}: {}", text(&output.stderr));
+            }
+            for mode in [0o644, 0o444] {
+                assert_ended(&with(path, mode), 0, &format!("can read the token file {path} (mode {mode:03o})"));
+            }
+            assert_ended(&with(path, 0o660), 0, "its group can write the token file");
+            for mode in [0o602, 0o666] {
+                assert_ended(
+                    &with(path, mode),
+                    2,
+                    &format!("everybody on this machine can write it (mode {mode:03o})"),
+                );
+            }
+        }
+    }
+    std::fs::remove_file(link).unwrap();
 }
 
 #[test]

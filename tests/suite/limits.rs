@@ -264,9 +264,118 @@ fn check_prints_the_settings_in_force_and_starts_nothing() {
 
 #[test]
 fn check_finds_what_would_keep_the_server_from_starting() {
-    let other = TcpListener::bind("127.0.0.1:0").unwrap();
-    let listen = format!("line={}", other.local_addr().unwrap());
-    let ended = Program::run(["--check", "--listen", &listen]);
+    for (flags, code, part) in [
+        (
+            &["--listen=line=192.0.2.1:8888"][..],
+            1,
+            "line=192.0.2.1:8888: no interface of this machine has that address",
+        ),
+        (&["--cpus=1000"], 2, "cpus is 1000"),
+        (&["--max-connections=0"], 2, "max_connections is 0"),
+        (&["--pin=off", "--cpus=0"], 2, "cpus pins the shards to CPUs 0"),
+    ] {
+        let ended = Program::run([&["--check"], flags].concat());
+        assert_eq!(ended.code, Some(code), "{flags:?}: {ended:?}");
+        assert!(ended.stderr.contains(part), "{flags:?}: {ended:?}");
+    }
+    let limit = ["prlimit", "--nofile=80:80", "--"];
+    let ended = Program::run_under(&limit, ["--check", "--shards=1"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains(&listen), "{ended:?}");
+    assert!(ended.stderr.contains("open files is 80"), "{ended:?}");
+}
+
+#[cfg(feature = "control")]
+#[test]
+fn check_reads_the_token_and_looks_at_the_control_address() {
+    let file = |name: &str, text: &str| {
+        let path = std::env::temp_dir().join(format!("corecast-suite-{}-{name}.token", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (good, empty) = (file("good", "s3cret"), file("empty", ""));
+    for (token, control, code, part) in [
+        (good.to_str().unwrap(), "127.0.0.1:0", 0, "settings and host are fine"),
+        (good.to_str().unwrap(), "192.0.2.1:8081", 1, "the control plane can't listen on 192.0.2.1:8081"),
+        (empty.to_str().unwrap(), "127.0.0.1:0", 2, "it is empty"),
+        ("/no/such/token", "127.0.0.1:0", 2, "the token file /no/such/token: it can't be read"),
+    ] {
+        let ended = Program::run(["--check", "--control", control, "--control-token-file", token]);
+        assert_eq!(ended.code, Some(code), "{token}: {ended:?}");
+        assert!(ended.stderr.contains(part), "{token}: {ended:?}");
+        assert!(ended.stdout.contains("max_connections = "), "the settings are printed first: {ended:?}");
+    }
+    [good, empty].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+}
+
+#[test]
+fn check_works_while_the_server_runs_and_takes_nothing_from_it() {
+    let mut program = Program::serve(["--shards=1", "--control=127.0.0.1:0"]);
+    let mut client = program.client(Framing::Line);
+    let listen = PLAIN.map(|framing| format!("--listen={framing}={}", program.addr(framing)));
+    let control = program.log();
+    let control = control.split_whitespace().find_map(|word| word.strip_prefix("http://")).unwrap_or("127.0.0.1:0");
+    let before = program.lines().len();
+    let ended = Program::run(["--check", "--shards=1", "--control", control, &listen[0], &listen[1]]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("settings and host are fine: 1 shards, pinned to CPU "), "{ended:?}");
+    client.expect_nothing();
+    assert_eq!(program.lines().len(), before, "the server noticed nothing");
+    drop(client);
+    program.signal(rustix::process::Signal::TERM);
+    assert_eq!(program.wait(), Some(0));
+}
+
+// ---- Limits that can't be raised ----
+
+/// Runs `corecast` under a system-call filter, or says that it can't be made here.
+fn under_filter(rule: &str, words: &[&str]) -> Option<std::process::Output> {
+    let has_library = "import ctypes; ctypes.CDLL('libseccomp.so.2')";
+    let found = std::process::Command::new("python3").args(["-c", has_library]).output();
+    if !crate::support::is_here("libseccomp", found.is_ok_and(|output| output.status.success())) {
+        return None;
+    }
+    let profile = format!(
+        r#"{{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+            "syscalls": [{{"names": ["prlimit64"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1{rule}}}]}}"#
+    );
+    let file = std::env::temp_dir().join(format!("corecast-suite-{}-{}.json", std::process::id(), rule.len()));
+    std::fs::write(&file, profile).unwrap();
+    let output = std::process::Command::new("prlimit")
+        .args(["--nofile=300:600", "python3", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/seccomp_run.py")])
+        .arg(&file)
+        .arg(env!("CARGO_BIN_EXE_corecast"))
+        .args(words)
+        .output()
+        .unwrap();
+    std::fs::remove_file(file).unwrap();
+    Some(output)
+}
+
+/// A rule that forbids to set limits, and lets them be read.
+const NO_SETTING: &str = r#", "args": [{"index": 2, "value": 0, "op": "SCMP_CMP_NE"}]"#;
+
+#[test]
+fn a_limit_that_must_not_be_raised_is_warned_of_and_what_there_is_does() {
+    let check = ["serve", "--check", "--shards=1", "--control=off", "--listen=line=127.0.0.1:0"];
+    let Some(output) = under_filter(NO_SETTING, &check) else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for part in ["can't be raised from 300 to the hard limit, 600", "it is 300 now", "up to 220 connections"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let output = under_filter(NO_SETTING, &["doctor"]).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).replace('\n', " ");
+    assert!(said.contains("can't be raised from 300"), "{said}");
+    let output = under_filter(NO_SETTING, &["load", "idle", "--connections=1000"]).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("may open 300") && said.contains("can't be raised from 300"), "{said}");
+}
+
+#[test]
+fn limits_that_cannot_even_be_read_are_named() {
+    let Some(output) = under_filter("", &["serve", "--control=off", "--listen=line=127.0.0.1:0"]) else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("limits can't be read") && said.contains("prlimit64"), "{said}");
 }

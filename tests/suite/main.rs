@@ -33,6 +33,7 @@ mod million;
 mod partial;
 mod pauses;
 mod peers;
+mod placement;
 mod ramp;
 mod rates;
 mod readme;

@@ -174,8 +174,8 @@ impl Doctor<'_> {
             }
             None => self.unknown.push("locked-memory"),
         }
-        if let Some(nofile) = self.host.nofile
-            && let Err(error) = host::fds_for(nofile.hard.number(), self.shards, cfg!(feature = "control"))
+        if let Some(files) = self.host.files()
+            && let Err(error) = host::fds_for(files, self.shards, cfg!(feature = "control"))
         {
             fault("open-files", error.to_string());
         }
@@ -201,9 +201,10 @@ impl Doctor<'_> {
         let own = host::own_fds(self.shards, cfg!(feature = "control"));
         match self.host.nofile {
             Some(nofile) => {
-                let reading = match nofile.hard {
-                    Limit::Unlimited => "no limit".to_owned(),
-                    Limit::Is(hard) => format!(
+                let reading = match (nofile.hard, &self.host.nofile_refused) {
+                    (_, Some((_, refusal))) => refusal.clone(),
+                    (Limit::Unlimited, None) => "no limit".to_owned(),
+                    (Limit::Is(hard), None) => format!(
                         "hard limit {}: one descriptor a connection, {own} for the server itself ({})",
                         grouped(hard),
                         match nofile.soft {
@@ -213,7 +214,8 @@ impl Doctor<'_> {
                     ),
                 };
                 let remedies = self.nofile_remedies();
-                self.bound("open-files", nofile.hard.number().saturating_sub(own), reading, remedies);
+                let files = self.host.files().unwrap_or(u64::MAX);
+                self.bound("open-files", files.saturating_sub(own), reading, remedies);
             }
             None => self.unknown.push("open-files"),
         }

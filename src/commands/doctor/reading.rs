@@ -71,6 +71,8 @@ pub(super) struct Snapshot {
     pub(super) io_uring_disabled: Option<u64>,
     /// Open files of a process.
     pub(super) nofile: Option<Rlimit>,
+    /// What the server's limit on open files would be where the system does not let it be raised to the hard one, and why.
+    pub(super) nofile_refused: Option<(u64, String)>,
     /// Bytes of locked memory.
     pub(super) memlock: Option<Rlimit>,
     /// fs.nr_open: the most that the limit on open files can be raised to.
@@ -120,6 +122,7 @@ pub(super) fn read(root: &Path) -> Snapshot {
         io_uring_refused,
         io_uring_disabled: one("kernel/io_uring_disabled"),
         nofile: tree.rlimit("Max open files"),
+        nofile_refused: (root == Path::new("/")).then(nofile_refused).flatten(),
         memlock: tree.rlimit("Max locked memory"),
         nr_open: one("fs/nr_open"),
         file_max: one("fs/file-max"),
@@ -138,6 +141,20 @@ pub(super) fn read(root: &Path) -> Snapshot {
         cgroup: tree.cgroup(),
         cpus_allowed: tree.cpus_allowed(),
         is_container: tree.is_container(),
+    }
+}
+
+/// Raises the limit on open files of this process, as the server does with its own, to see how far that goes.
+fn nofile_refused() -> Option<(u64, String)> {
+    let raised = host::raise_fds().ok()?;
+    raised.refusal.map(|refusal| (raised.limit, refusal))
+}
+
+impl Snapshot {
+    /// Files that the server may open, once it has raised its limit.
+    pub(super) fn files(&self) -> Option<u64> {
+        let hard = self.nofile?.hard.number();
+        Some(self.nofile_refused.as_ref().map_or(hard, |(limit, _)| *limit))
     }
 }
 

@@ -6,8 +6,8 @@ use super::diagnosis::{Diagnosis, KERNEL_BYTES, PROCESS_BYTES, diagnose};
 use super::reading::{Cgroup, Limit, Rlimit, Snapshot, read};
 use super::report;
 
-/// File descriptors that a server takes however many shards it has: 64, and 136 for the control plane.
-const OWN: u64 = if cfg!(feature = "control") { 200 } else { 64 };
+/// File descriptors that a server takes however many shards it has: 64, and 200 for the control plane.
+const OWN: u64 = if cfg!(feature = "control") { 264 } else { 64 };
 
 /// A made-up /proc and /sys, removed with the value.
 struct Tree(PathBuf);
@@ -341,4 +341,17 @@ fn long_lines_are_broken_and_commands_are_not() {
     let text = report::text(&diagnose(&host, Some(1_000_000)), &host);
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     assert!(text.contains("    root's shell  ulimit -n 1200000\n"), "{text}");
+}
+
+#[test]
+fn a_limit_on_open_files_that_cannot_be_raised_bounds_by_what_is_in_force() {
+    let refusal = "the limit on open files can't be raised from 1024".to_owned();
+    let host = Snapshot { nofile_refused: Some((1_024, refusal.clone())), ..roomy() };
+    let diagnosis = diagnose(&host, Some(1_000));
+    let tightest = &diagnosis.bounds[0];
+    assert_eq!((tightest.resource, tightest.allows), ("open-files", 1_024 - OWN - 8 * 16));
+    assert_eq!(tightest.reading, refusal);
+    assert!(!diagnosis.is_well());
+    let too_few = Snapshot { nofile_refused: Some((100, refusal)), ..roomy() };
+    assert_eq!(diagnose(&too_few, None).faults[0].resource, "open-files");
 }

@@ -131,10 +131,10 @@ fn a_token_file_that_cannot_be_used_is_refused_with_the_remedy() {
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("{} was taken", file.0.display()),
     };
-    for mode in [0o604, 0o602, 0o644, 0o666] {
+    for mode in [0o602, 0o666, 0o777] {
         let error = start(&TokenFile::new("open", "token", mode));
         assert!(matches!(error, TokenError::Open { mode: found } if found == mode), "{error}");
-        assert!(error.to_string().contains("chmod o="), "{error}");
+        assert!(error.to_string().contains("chmod o-w"), "{error}");
     }
     for empty in ["", "\n", " \t\r\n"] {
         assert!(matches!(start(&TokenFile::new("empty", empty, 0o600)), TokenError::Empty));
@@ -145,13 +145,47 @@ fn a_token_file_that_cannot_be_used_is_refused_with_the_remedy() {
     assert!(matches!(start(&TokenFile::new("large", "x".repeat(5000), 0o600)), TokenError::TooLarge));
     assert!(matches!(start(&TokenFile(PathBuf::from("/no/such/token"))), TokenError::Read(_)));
     assert!(matches!(start(&TokenFile(PathBuf::from("/proc/self"))), TokenError::Read(_) | TokenError::Open { .. }));
-    assert!(Control::bind(&TokenFile::new("group", "token", 0o640).options()).is_ok());
     let open = ControlOptions {
         addrs: vec!["0.0.0.0:0".parse().unwrap()],
         token_file: None,
         limits: ControlLimits::default(),
     };
     assert!(matches!(Control::bind(&open), Err(ControlError::Open { .. })));
+}
+
+#[test]
+fn a_token_file_as_kubernetes_and_compose_mount_it_is_taken_with_a_warning() {
+    for (mode, warned) in [
+        (0o400, None),
+        (0o440, None),
+        (0o640, None),
+        (0o604, Some("chmod o= ")),
+        (0o444, Some("chmod o= ")),
+        (0o644, Some("chmod o= ")),
+        (0o660, Some("chmod g-w ")),
+        (0o664, Some("chmod g-w,o= ")),
+    ] {
+        let file = TokenFile::new("mounted", "token", mode);
+        let checked = file.options().check().unwrap();
+        let bound = Control::bind(&file.options()).unwrap();
+        assert_eq!(checked, bound.warnings(), "{mode:o}");
+        match warned {
+            None => assert!(checked.is_empty(), "{mode:o}: {checked:?}"),
+            Some(remedy) => assert!(checked.len() == 1 && checked[0].contains(remedy), "{mode:o}: {checked:?}"),
+        }
+    }
+    // Kubernetes: the file is a link into a folder that is a link.
+    let folder = std::env::temp_dir().join(format!("corecast-{}-secret", std::process::id()));
+    fs::create_dir_all(folder.join("..2026")).unwrap();
+    fs::write(folder.join("..2026/token"), "s3cret").unwrap();
+    fs::set_permissions(folder.join("..2026/token"), fs::Permissions::from_mode(0o644)).unwrap();
+    std::os::unix::fs::symlink("..2026", folder.join("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/token", folder.join("token")).unwrap();
+    let path = folder.join("token");
+    let program = Program::serve(["--control=127.0.0.1:0", &format!("--control-token-file={}", path.display())]);
+    let log = program.log();
+    assert!(log.contains("WARN everybody on this machine can read the token file"), "{log}");
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -1,17 +1,24 @@
 //! The host the server runs on: limits are raised or found too low, and what forbids io_uring is named, before
 //! anything is started.
 
+mod addrs;
+mod cpus;
+mod limits;
 mod memory;
 
 use std::io;
 
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
 use crate::config::{FDS_CONTROL, FDS_PER_SHARD, FDS_RESERVED, MEMLOCK_BYTES_MIN, POLLS_PER_RING};
 use crate::sys;
 
+pub(crate) use addrs::{check_address, check_port};
+pub(crate) use cpus::{allowed_cpus, least_used, parallelism};
+#[cfg(feature = "control")]
+pub(crate) use limits::fd_limit;
+pub(crate) use limits::raise_fds;
 pub(crate) use memory::{group_folders, memory_limit};
 
 /// Why the server can't run on this host.
@@ -67,6 +74,12 @@ pub enum HostError {
         /// What the server takes besides connections, and one connection.
         need: u64,
     },
+    /// Limits can't even be read.
+    #[error(
+        "this process's limits can't be read ({0}), and without that no ring is set up; a system-call filter (seccomp) \
+         forbids prlimit64: allow it, as deploy/seccomp.json does"
+    )]
+    Limits(io::Error),
     /// Anything else that the kernel said.
     #[error("{what} failed: {source}")]
     Other {
@@ -78,7 +91,7 @@ pub enum HostError {
 }
 
 /// What the host allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fds {
     /// The limit on open files, after it was raised as far as it goes.
     pub(crate) limit: u64,
@@ -86,16 +99,18 @@ pub(crate) struct Fds {
     pub(crate) connections: usize,
 }
 
-/// Checks kernel and limits, and raises the limit on open files to its hard value.
+/// Checks kernel and limits, and raises the limit on open files as far as it goes. Also returns what could not be done,
+/// in sentences for the operator.
 ///
 /// # Errors
 /// What forbids the server to run, with the remedy.
-pub(crate) fn check(shards: usize, control: bool) -> Result<Fds, HostError> {
+pub(crate) fn check(shards: usize, control: bool) -> Result<(Fds, Option<String>), HostError> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     check_release(&release)?;
-    check_memlock(getrlimit(Resource::Memlock).current)?;
+    check_memlock(limits::memlock()?)?;
     check_io_uring(release)?;
-    fds_for(raise_fds()?, shards, control)
+    let raised = raise_fds()?;
+    Ok((fds_for(raised.limit, shards, control)?, raised.refusal))
 }
 
 /// Sets up a ring and gives it back. `release` is the kernel's.
@@ -107,19 +122,6 @@ pub(crate) fn check_io_uring(release: String) -> Result<(), HostError> {
         let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
         explain(error, disabled.as_deref(), release)
     })
-}
-
-/// Raises the soft limit on open files to the hard one and returns it.
-///
-/// # Errors
-/// The system's word, which it does not give for a raise up to the hard limit.
-pub(crate) fn raise_fds() -> Result<u64, HostError> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum {
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-            .map_err(|errno| HostError::Other { what: "raising the limit on open files", source: errno.into() })?;
-    }
-    Ok(maximum.unwrap_or(u64::MAX))
 }
 
 /// File descriptors that a server with so many shards needs besides its connections.
@@ -174,24 +176,11 @@ fn explain(error: io::Error, disabled: Option<&str>, release: String) -> HostErr
         Some(Errno::PERM | Errno::ACCESS) => HostError::Filtered,
         Some(Errno::NOSYS) => HostError::Missing { release },
         Some(Errno::NOMEM) => {
-            let have = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX);
+            let have = limits::memlock().ok().flatten().unwrap_or(u64::MAX);
             HostError::Memlock { have, need: MEMLOCK_BYTES_MIN }
         }
         _ => HostError::Other { what: "setting up io_uring", source: error },
     }
-}
-
-/// The CPUs that this process may run on.
-pub(crate) fn allowed_cpus() -> Vec<usize> {
-    match rustix::thread::sched_getaffinity(None) {
-        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect(),
-        Err(_) => Vec::new(),
-    }
-}
-
-/// CPUs' worth of time that this process may use: no more than it may run on, and no more than its cgroup's quota.
-pub(crate) fn parallelism() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Resident memory of this process in bytes; see proc_pid_statm(5).
@@ -210,12 +199,6 @@ pub(crate) fn open_fds() -> Option<u64> {
         0 => std::fs::read_dir(OPEN).ok().map(|entries| entries.count() as u64),
         count => Some(count),
     }
-}
-
-/// File descriptors that this process may have open; `None`: as many as it likes.
-#[cfg(feature = "control")]
-pub(crate) fn fd_limit() -> Option<u64> {
-    getrlimit(Resource::Nofile).current
 }
 
 #[cfg(test)]
