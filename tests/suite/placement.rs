@@ -48,6 +48,7 @@ fn a_shard_floats_if_that_is_asked_for() {
 /// Starts two servers one after the other where no others are seen, and prints the CPUs of their shards.
 const TWO_SERVERS: &str = r#"
 for n in 1 2; do
+    : >"$1.$n" # the round before left a ready line in it
     "$0" serve --shards 1 --control off --listen line=127.0.0.1:0 2>"$1.$n" & pid=$!; pids="$pids $pid"
     until grep -q 'ready: ' "$1.$n"; do kill -0 "$pid" || exit 1; sleep 0.05; done
     for task in /proc/$pid/task/*; do
