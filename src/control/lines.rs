@@ -11,8 +11,11 @@ use crate::json;
 /// A line that is as it should be.
 const EXAMPLE: &str = r#"{"topic":"news","payload":"hello"}"#;
 
-/// The keys of a line, and what each may be.
-const KEYS: [(&str, fn(&Value) -> bool, &str); 6] = [
+/// A key of a line: its name, whether a value is one for it, and what a value may be.
+type Key = (&'static str, fn(&Value) -> bool, &'static str);
+
+/// The keys of a line.
+const KEYS: [Key; 6] = [
     ("topic", Value::is_string, "text"),
     ("broadcast", Value::is_boolean, "true or false"),
     ("connection", |value| value.is_string() || value.is_u64(), "a connection's id, as text"),

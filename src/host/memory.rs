@@ -74,9 +74,12 @@ mod tests {
 
     const MACHINE: (&str, &str) = ("proc/meminfo", "MemTotal:       1000 kB\nMemFree: 1 kB\n");
 
+    /// A machine's name, its files, and the bytes of memory that it has.
+    type Scene = (&'static str, &'static [(&'static str, &'static str)], Option<u64>);
+
     #[test]
     fn the_tightest_of_machine_and_groups_counts() {
-        let scenes: [(&str, &[(&str, &str)], Option<u64>); 6] = [
+        let scenes: [Scene; 6] = [
             ("nothing", &[("proc/x", "")], None),
             ("machine", &[MACHINE], Some(1_024_000)),
             (
