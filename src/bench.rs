@@ -67,7 +67,8 @@ pub struct Requests(Site);
 
 impl Default for Requests {
     fn default() -> Self {
-        Requests(Site::new(&Config::default()))
+        let host = vec!["push.example.com".parse().expect("it is a name")];
+        Requests(Site::new(&Config { host, ..Config::default() }))
     }
 }
 

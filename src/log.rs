@@ -189,10 +189,11 @@ fn flush(patience: Duration) {
     let _ = queue.changed.wait_timeout_while(settled, patience, |settled| *settled < queued);
 }
 
-/// Log lines that were lost since the process began; `None`: this process's log does not go through the queue.
+/// Log lines that were lost since the process began.
 #[cfg(feature = "control")]
 pub(crate) fn lines_dropped() -> Option<u64> {
-    QUEUE.get().map(|queue| queue.dropped.load(Ordering::Relaxed))
+    // A program with a log of its own loses none here.
+    Some(QUEUE.get().map_or(0, |queue| queue.dropped.load(Ordering::Relaxed)))
 }
 
 /// What the thread knows.

@@ -330,7 +330,11 @@ fn a_server_of_another_kind_is_recognised() {
     for (status, answer) in [("200 OK", "<html>"), ("404 Not Found", "nothing here"), ("200 OK", "{}")] {
         let answers: &'static [_] = vec![(status, answer)].leak();
         let (addr, bodies) = answering(answers);
-        assert_ended(&run(&addr, &["stats"]), 1, "not as corecast does; is --control the control address of a server?");
+        assert_ended(
+            &run(&addr, &["stats"]),
+            1,
+            "not as corecast's control plane does: give the server's control address with --control",
+        );
         bodies.join().unwrap();
     }
 }
