@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use corecast::{Config, Framing, Listen, Server};
 
 use crate::support::http::HttpClient;
-use crate::support::{Client, Fixture, Program, config};
+use crate::support::{Client, Fixture, config};
 
 /// Whether this machine has IPv6; without it there is nothing to try.
 fn has_v6() -> bool {
@@ -78,7 +78,7 @@ fn a_port_that_another_program_has_on_either_family_is_refused() {
 #[cfg(feature = "control")]
 #[test]
 fn the_control_plane_is_found_under_localhost_whichever_address_is_tried_first() {
-    let program = Program::serve(["--shards=1", "--control=localhost:0"]);
+    let program = crate::support::Program::serve(["--shards=1", "--control=localhost:0"]);
     let log = program.log();
     let place = log.split("control plane on http://").nth(1).and_then(|rest| rest.split_whitespace().next());
     let (host, port) = place.expect("the ready line").rsplit_once(':').unwrap();

@@ -6,8 +6,6 @@ mod program;
 mod random;
 mod server;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -57,9 +55,12 @@ pub(crate) fn can_browse() -> bool {
 }
 
 /// What a control plane answers to a GET.
+#[cfg(feature = "control")]
 #[track_caller]
 pub(crate) fn get(control: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(control).unwrap();
+    use std::io::{Read, Write};
+
+    let mut stream = std::net::TcpStream::connect(control).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {control}\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
