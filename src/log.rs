@@ -162,7 +162,8 @@ pub fn subscribe(filter: EnvFilter, is_json: bool) {
     }));
 }
 
-/// Writes a line, or more, to stderr, with what a terminal must not be given escaped: through the queue, or at once where there is none.
+/// Writes a line, or more, to stderr, with what a terminal must not be given escaped: through the queue, or at once where
+/// there is none.
 pub fn say(line: &str) {
     match QUEUE.get() {
         Some(queue) => queue.push(format!("{}\n", printable::lines(line)).as_bytes()),
@@ -191,9 +192,9 @@ fn flush(patience: Duration) {
 
 /// Log lines that were lost since the process began.
 #[cfg(feature = "control")]
-pub(crate) fn lines_dropped() -> Option<u64> {
+pub(crate) fn lines_dropped() -> u64 {
     // A program with a log of its own loses none here.
-    Some(QUEUE.get().map_or(0, |queue| queue.dropped.load(Ordering::Relaxed)))
+    QUEUE.get().map_or(0, |queue| queue.dropped.load(Ordering::Relaxed))
 }
 
 /// What the thread knows.

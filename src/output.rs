@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
-use crate::printable;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+
+use crate::printable;
 
 /// Why text for stdout was lost, if it was for another reason than a reader that left.
 static LOST: OnceLock<Errno> = OnceLock::new();
@@ -32,8 +33,8 @@ pub(crate) fn write_whole(to: impl AsFd, bytes: &[u8]) -> Result<(), (Errno, usi
     Ok(())
 }
 
-/// Prints lines to stdout, with what a terminal must not be given escaped; whether somebody reads it. That a reader has left (`| head -1`) is not a fault; [`lost`] tells of
-/// others.
+/// Prints lines to stdout, with what a terminal must not be given escaped; whether somebody reads it. That a reader has
+/// left (`| head -1`) is not a fault; [`lost`] tells of others.
 pub fn print(text: &str) -> bool {
     match write_whole(io::stdout(), printable::lines(text).as_bytes()) {
         Ok(()) => true,
@@ -50,7 +51,8 @@ pub fn lost() -> Option<io::Error> {
     LOST.get().map(|errno| (*errno).into())
 }
 
-/// Writes a line, or more, to stderr, with what a terminal must not be given escaped. If nobody reads it, there is nobody to be told.
+/// Writes a line, or more, to stderr, with what a terminal must not be given escaped. If nobody reads it, there is nobody
+/// to be told.
 pub fn complain(line: &str) {
     let _ = write_whole(io::stderr(), format!("{}\n", printable::lines(line)).as_bytes());
 }

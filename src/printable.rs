@@ -16,11 +16,7 @@ pub(crate) fn line(text: &str, chars_max: usize) -> String {
             out.push('…');
             break;
         }
-        if is_plain {
-            out.push(character)
-        } else {
-            escape(character, &mut out)
-        };
+        put(character, is_plain, &mut out);
     }
     out
 }
@@ -45,11 +41,7 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     }
     let mut out = String::with_capacity(text.len() + 16);
     for (character, is_plain) in judged(text) {
-        if is_plain || character == '\n' {
-            out.push(character)
-        } else {
-            escape(character, &mut out)
-        };
+        put(character, is_plain || character == '\n', &mut out);
     }
     Cow::Owned(out)
 }
@@ -95,6 +87,10 @@ fn judged(text: &str) -> impl Iterator<Item = (char, bool)> {
 /// A space of whatever width.
 fn is_blank(character: char) -> bool {
     character.is_whitespace() && !character.is_control() && !matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+fn put(character: char, is_plain: bool, out: &mut String) {
+    if is_plain { out.push(character) } else { escape(character, out) }
 }
 
 fn escape(character: char, out: &mut String) {

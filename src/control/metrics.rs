@@ -33,8 +33,8 @@ enum Source {
     Spans(fn(&ShardMetrics) -> &Spans),
     /// A gauge of the whole process; `None`: it can't be known here.
     Process(fn(&Whole<'_>) -> Option<f64>),
-    /// A counter of the whole process; `None`: it does not count that.
-    ProcessCounter(fn() -> Option<u64>),
+    /// A counter of the whole process.
+    ProcessCounter(fn() -> u64),
     /// 1, with the version as a label.
     Build,
 }
@@ -248,7 +248,7 @@ impl MetricInfo {
                 shards().map(|(name, shard)| histogram(&[("shard", &name)], spans(shard))).collect()
             }
             Source::Process(value) => value(all).map(|value| gauge(&[], value)).into_iter().collect(),
-            Source::ProcessCounter(value) => value().map(|value| counter(&[], value as f64)).into_iter().collect(),
+            Source::ProcessCounter(value) => vec![counter(&[], value() as f64)],
             Source::Build => vec![gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
         });
         family

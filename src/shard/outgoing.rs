@@ -121,12 +121,18 @@ impl Core {
     /// Does so in the words of an encoding that may be another than the connection's.
     pub(super) fn notice_in(&mut self, encoding: Encoding, key: Key, event: Event<'_>) {
         let mut bytes = Vec::new();
-        self.scratch.clear();
-        let Some(kind) = (self.render)(event, encoding.dialect(), &mut self.scratch) else { return };
-        let label = Label { event: event.name(), id: None, kind };
-        if codec::encode(encoding, label, &self.scratch, &mut bytes).is_ok() {
+        if self.put_into_words(encoding, event, &mut bytes) {
             self.push_reply(key, bytes);
         }
+    }
+
+    /// Appends what the handler says of an event, as connections of an encoding read it; whether it says something that
+    /// can be framed.
+    pub(super) fn put_into_words(&mut self, encoding: Encoding, event: Event<'_>, out: &mut Vec<u8>) -> bool {
+        self.scratch.clear();
+        let Some(kind) = (self.render)(event, encoding.dialect(), &mut self.scratch) else { return false };
+        let label = Label { event: event.name(), id: None, kind };
+        codec::encode(encoding, label, &self.scratch, out).is_ok()
     }
 
     /// Queues bytes of the server's own that are in the connection's encoding already.

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 
 use crate::codec::http::{self, Outcome};
-use crate::codec::{self, Encoding, Label, websocket};
+use crate::codec::{Encoding, websocket};
 use crate::config::{REFUSAL_BYTES_MAX, REFUSAL_HEAD_BYTES_MAX, REFUSAL_LOOK_MS, REFUSAL_MS};
 use crate::handler::{Event, Handler};
 use crate::message::{CloseReason, ConnId};
@@ -83,8 +83,7 @@ impl Core {
                 task.wake();
             }
         } else if !refused.told {
-            let answer = http::unavailable(reason, &refused.head, refused.seed);
-            self.tell(&mut refused, answer);
+            self.tell_unavailable(&mut refused);
         }
     }
 
@@ -95,8 +94,7 @@ impl Core {
         lingering.retain_mut(|refused| {
             let is_over = self.attend(refused) || refused.until <= now;
             if is_over && !refused.told && !refused.head.is_empty() {
-                let answer = http::unavailable(refused.reason, &refused.head, refused.seed);
-                self.tell(refused, answer);
+                self.tell_unavailable(refused);
             }
             if is_over {
                 self.registry.give_refusal_place();
@@ -113,8 +111,7 @@ impl Core {
             && let Some(encoding) = refused.encoding
         {
             let mut words = Vec::new();
-            self.write_bye(encoding, refused.reason, &mut words);
-            if words.is_empty() {
+            if !self.put_into_words(encoding, Event::Bye { reason: refused.reason }, &mut words) {
                 return true;
             }
             self.tell(refused, words);
@@ -149,7 +146,8 @@ impl Core {
             Outcome::Incomplete if refused.head.len() <= REFUSAL_HEAD_BYTES_MAX => return,
             // A page is told the status of no handshake, but the code of a close.
             Outcome::Open { encoding, mut response, .. } if encoding.is_websocket() => {
-                self.write_bye(encoding, refused.reason, &mut response);
+                // Without a word of the handler's, the close alone says it.
+                self.put_into_words(encoding, Event::Bye { reason: refused.reason }, &mut response);
                 response.extend_from_slice(&websocket::close(refused.reason));
                 response
             }
@@ -159,15 +157,10 @@ impl Core {
         self.tell(refused, answer);
     }
 
-    /// Writes the handler's farewell, if it has one.
-    fn write_bye(&mut self, encoding: Encoding, reason: CloseReason, out: &mut Vec<u8>) {
-        self.scratch.clear();
-        let event = Event::Bye { reason };
-        if let Some(kind) = (self.render)(event, encoding.dialect(), &mut self.scratch) {
-            let label = Label { event: event.name(), id: None, kind };
-            // What can't be framed is not said.
-            let _ = codec::encode(encoding, label, &self.scratch, out);
-        }
+    /// Tells a refused client whose request has not come in whole.
+    fn tell_unavailable(&mut self, refused: &mut Refused) {
+        let answer = http::unavailable(refused.reason, &refused.head, refused.seed);
+        self.tell(refused, answer);
     }
 
     /// Sends a refused client all that it will get. A new socket has room for it.

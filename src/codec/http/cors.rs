@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::answer::Refusal;
+use super::answer::{self, Refusal};
 use super::fields::{tokens, values};
 use super::{Outcome, Request, Site};
 use crate::config::{PREFLIGHT_FIELDS_BYTES_MAX, Standing};
 
-/// Bytes of a page's origin, or of a name, that an answer and the log repeat at the most.
-const QUOTED_BYTES_MAX: usize = 200;
+/// Characters of a page's origin, or of a name, that an answer and the log repeat at the most.
+const QUOTED_CHARS_MAX: usize = 200;
 
 /// Fields that libraries for event streams send, whatever a preflight asks for.
 const FIELDS_ALLOWED: &str = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With";
@@ -151,7 +151,6 @@ fn is_field_name(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// A client's text, in part and in ASCII.
 pub(super) fn quoted(text: &str) -> String {
-    text.chars().take(QUOTED_BYTES_MAX).flat_map(char::escape_default).collect()
+    answer::quoted(text, QUOTED_CHARS_MAX)
 }

@@ -6,11 +6,11 @@ use std::collections::HashSet;
 use percent_encoding::percent_decode_str;
 
 use super::Site;
-use super::answer::Refusal;
+use super::answer::{self, Refusal};
 use crate::message::Topic;
 
-/// Bytes of a client's text that an answer repeats at the most.
-const QUOTED_BYTES_MAX: usize = 100;
+/// Characters of a client's text that an answer repeats at the most.
+const QUOTED_CHARS_MAX: usize = 100;
 
 /// Names that stand for topics elsewhere. Under them a stream would be silent for ever.
 const TOPICS_ELSEWHERE: [&str; 12] = [
@@ -145,7 +145,6 @@ fn suggestion(raw: &str) -> String {
     }
 }
 
-/// A client's text, in part and in ASCII.
 fn quoted(text: &str) -> String {
-    text.chars().take(QUOTED_BYTES_MAX).flat_map(char::escape_default).collect()
+    answer::quoted(text, QUOTED_CHARS_MAX)
 }
