@@ -30,7 +30,7 @@ fn level(module: &str) -> Option<u8> {
         | "shard/drain" | "shard/proof" | "shard/buffers" | "shard/outgoing" | "shard/direct" | "shard/publish"
         | "shard/query" | "shard/scope" | "shard/turn" | "shard/readiness" | "shard/reclaim" | "shard/refusals"
         | "shard/runner" | "shard/slice" | "registry" => 3,
-        "handle" | "placement" | "server" | "report" => 4,
+        "handle" | "handle/drain" | "placement" | "server" | "report" => 4,
         _ if within(module, "control") => 4,
         "bench" | "cli" | "main" | "plane" | "serve" | "signals" | "lib" => 5,
         _ if within(module, "load") || within(module, "commands") || within(module, "cli") => 5,
