@@ -9,6 +9,9 @@ use super::{Inner, ServerHandle};
 use crate::config::duration_to_text;
 use crate::handover::Offer;
 
+/// The grace where a caller's can't be reckoned with: as good as no end.
+const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// What others may take over while the server drains.
 #[derive(Default)]
 pub(super) struct Offers {
@@ -118,7 +121,8 @@ impl ServerHandle {
     /// sooner counts instead of the first.
     pub fn drain_after(&self, grace: Duration, over: Duration) {
         let mut drain = self.inner.drain();
-        let until = Instant::now() + grace;
+        let now = Instant::now();
+        let until = now.checked_add(grace).unwrap_or_else(|| now + LONGEST_GRACE);
         match *drain {
             Drain::Not => {
                 self.inner.registry.note_draining();

@@ -1,6 +1,6 @@
 //! The end of the program: in order, over time, with nothing lost, and at once when it is told so twice.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use corecast::{Config, Framing};
@@ -160,8 +160,28 @@ fn clients_that_never_close_their_side_do_not_keep_a_drain_from_ending() {
     }
 }
 
+#[test]
+fn a_grace_beyond_all_reckoning_lasts_until_it_is_called_off() {
+    let server = Fixture::hub(config());
+    let mut client = server.client(Framing::Line);
+    server.drain_after(Duration::MAX, Duration::ZERO);
+    assert!(server.is_draining());
+    assert_eq!(client.ask("PING"), "PONG");
+    server.end().unwrap();
+    client.expect("BYE drain");
+}
+
+/// Tells a thread to stop when it is dropped: also when the test fails, which would wait for it without end.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Connects again and again until told to stop; how many connects were refused.
-fn connect_until(stop: &std::sync::atomic::AtomicBool, addr: std::net::SocketAddr) -> usize {
+fn connect_until(stop: &AtomicBool, addr: std::net::SocketAddr) -> usize {
     let mut refused = 0;
     while !stop.load(Ordering::SeqCst) {
         refused += usize::from(std::net::TcpStream::connect(addr).is_err());
@@ -175,9 +195,10 @@ fn a_new_program_takes_over_from_one_that_drains_and_nobody_is_refused() {
     let listen = format!("--listen=line={port}");
     let flags = ["--shards=1", "--drain-grace=1h", "--drain-time=1h", &listen];
     let mut programs = vec![Program::serve(flags)];
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let connects = scope.spawn(|| connect_until(&stop, port));
+        let stopping = Stop(&stop);
         for generation in 0..3 {
             let old = programs.last_mut().unwrap();
             // Enough that the drain would take its hour.
@@ -193,7 +214,7 @@ fn a_new_program_takes_over_from_one_that_drains_and_nobody_is_refused() {
             assert!(new.log().contains("took over"), "generation {generation}: {}", new.log());
             programs.push(new);
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(stopping);
         assert_eq!(connects.join().unwrap(), 0, "connects that were refused");
     });
 }
