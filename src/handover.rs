@@ -63,8 +63,18 @@ impl Offer {
 impl Drop for Offer {
     fn drop(&mut self) {
         // Where nobody answers it has been taken.
-        if let Ok(mut stream) = UnixStream::connect_addr(&self.0) {
+        if let Ok(mut stream) = connect(&self.0) {
             let _ = stream.write_all(&[ENDED]);
+        }
+    }
+}
+
+/// Connects to an offer, also if a signal comes meanwhile.
+fn connect(name: &Name) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect_addr(name) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            connected => return connected,
         }
     }
 }
@@ -122,12 +132,12 @@ pub(crate) fn take(addrs: &[SocketAddr]) {
         if !addrs.iter().any(|addr| covers(*addr, other)) {
             continue;
         }
-        let told =
-            Name::from_abstract_name(&name).and_then(|name| UnixStream::connect_addr(&name)).and_then(|mut old| {
-                old.set_read_timeout(Some(PATIENCE))?;
-                old.write_all(&[TAKEN])?;
-                old.read(&mut [0])
-            });
+        let told = Name::from_abstract_name(&name).and_then(|name| connect(&name)).and_then(|mut old| {
+            old.set_read_timeout(Some(PATIENCE))?;
+            old.write_all(&[TAKEN])?;
+            // It says nothing more than that it is over. Unlike a single read this one goes on when a signal comes.
+            old.take(1).read_to_end(&mut Vec::new())
+        });
         match told {
             Ok(_) => tracing::info!("took over {other} from a server that drains"),
             Err(error) => tracing::debug!(%error, "a server that drains did not answer for {other}"),

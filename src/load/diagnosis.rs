@@ -1,12 +1,12 @@
 //! What answers at the target of a run that came to nothing: a wrong port or a wrong framing is the usual reason, and
 //! what fails then seldom says so.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::LoadError;
 use super::dialect::Framing;
+use super::{LoadError, link};
 
 /// How long one question may take, the connect included.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -133,7 +133,7 @@ fn ask(target: SocketAddr, question: &[u8]) -> std::io::Result<Vec<u8>> {
             break;
         }
         stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut buffer) {
+        match link::read(&mut stream, &mut buffer) {
             Ok(0) | Err(_) => break,
             Ok(count) => answer.extend_from_slice(&buffer[..count]),
         }

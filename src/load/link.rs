@@ -87,13 +87,10 @@ impl Link {
     /// Reads once; `None` if there is nothing to read now.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
-        loop {
-            match stream.read(buffer) {
-                Ok(count) => return Ok(Some(count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        match read(stream, buffer) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -124,5 +121,40 @@ impl Link {
     pub(super) fn close(&mut self) {
         let failed_tries = self.failed_tries;
         *self = Link { failed_tries, ..Link::default() };
+    }
+}
+
+/// Reads once. A read with a timeout fails when the process was stopped and goes on, signal(7); it is tried again then.
+pub(super) fn read(mut stream: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Is interrupted at first.
+    struct Disturbed(u32);
+
+    impl Read for Disturbed {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0 > 0 {
+                self.0 -= 1;
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            buffer[0] = b'a';
+            Ok(1)
+        }
+    }
+
+    #[test]
+    fn a_read_goes_on_after_a_stop_of_the_process() {
+        let mut buffer = [0; 4];
+        assert_eq!(read(Disturbed(2), &mut buffer).unwrap(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! The publisher of a run: one connection of its own that sends on time, whatever the server does.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -14,6 +14,7 @@ use super::LoadError;
 use super::clock::{Clock, ns};
 use super::dialect::{Dialect, Reply, readable, split_word};
 use super::latency::Latency;
+use super::link;
 use super::payload::{STAMP_IDS, Stamp, Template};
 use super::plan::{Plan, PublishPlan};
 use super::shared::Shared;
@@ -150,7 +151,7 @@ impl Publisher {
                 }
                 self.tail.drain(..used);
             }
-            match self.stream.read(&mut buffer)? {
+            match link::read(&mut self.stream, &mut buffer)? {
                 0 => return Err(io::Error::other("it closed the publisher's connection without an answer").into()),
                 count => self.tail.extend_from_slice(&buffer[..count]),
             }
@@ -252,7 +253,7 @@ impl Publisher {
             return Ok(Err(error.to_string()));
         }
         loop {
-            match self.stream.read(buffer) {
+            match link::read(&mut self.stream, buffer) {
                 Ok(0) => return Ok(Err("closed by the server".into())),
                 Ok(count) => {
                     if let Err(reason) = self.replies(&buffer[..count])? {
@@ -263,7 +264,6 @@ impl Publisher {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Ok(())),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Ok(Err(error.to_string())),
             }
         }

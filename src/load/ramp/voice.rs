@@ -1,14 +1,14 @@
 //! One blocking connection beside the crowd: it publishes, and shows that the server takes a fresh connection.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::load::LoadError;
 use crate::load::dialect::{Dialect, Reply, readable, split_word};
 use crate::load::plan::Plan;
 use crate::load::publisher::refusal;
+use crate::load::{LoadError, link};
 
 /// Pause before a publish that the server was too busy for is tried again.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -98,7 +98,7 @@ impl<'a> Voice<'a> {
                 Ok(None) => {}
                 Err(_) => return Err(wrong(&self.held)),
             }
-            match self.stream.read(&mut buffer).map_err(failed)? {
+            match link::read(&mut self.stream, &mut buffer).map_err(failed)? {
                 0 => return Err(failed(io::Error::other("it closed the connection without an answer"))),
                 count => self.held.extend_from_slice(&buffer[..count]),
             }
