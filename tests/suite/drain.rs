@@ -238,6 +238,7 @@ fn a_server_whose_addresses_are_all_taken_over_lets_go_of_them_and_drains() {
     let new = Fixture::hub(config("0.0.0.0"));
     client.expect("BYE drain");
     drop(client);
+    old.wait_for_connections(0);
     let addr = ([127, 0, 0, 1], port).into();
     let mut clients: Vec<_> = (0..8).map(|_| Client::connect(addr, Framing::Line)).collect();
     clients.iter_mut().for_each(Client::expect_nothing);
