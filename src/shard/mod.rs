@@ -256,11 +256,10 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
                 slice.pause_if_over().await;
             }
         }
+        shard.core.borrow_mut().proofs.turn(turns);
         loop {
-            let written = shard.core.borrow_mut().take_due_proofs();
-            if written.is_empty() {
-                break;
-            }
+            let due = shard.core.borrow_mut().take_due_proofs();
+            let Some(written) = due else { break };
             shard.core.borrow_mut().prove(&written);
             slice.pause_if_over().await;
         }

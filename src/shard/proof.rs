@@ -5,53 +5,96 @@
 //! client that does not read, but whose machine answers, lives: it is left to the limits of its outbox. The option
 //! `TCP_USER_TIMEOUT` does not tell the two apart, and makes one lost keepalive probe the end of an idle connection.
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd;
 
 use crate::config::{FANOUT_SLICE, TICK_MS};
 use crate::message::CloseReason;
 use crate::shard::connection::Connection;
 use crate::shard::core::Core;
-use crate::shard::table::Key;
+use crate::shard::table::{Key, Table};
 use crate::shard::timeouts::{NEVER, Tick};
 use crate::sys::{self, Outstanding};
 
-/// Connections to which something was written that has not been seen to arrive, each once, in the order in which they are
-/// to be looked at.
+/// Connections to which something was written that has not been seen to arrive: a bit for each slot of the table. A sweep
+/// goes round over them, in as many ticks as lie between two looks at a connection.
 pub(super) struct Proofs {
-    queue: VecDeque<(Key, Tick)>,
+    unproven: Vec<u64>,
+    /// Bits that are set.
+    count: usize,
+    /// The word at which the sweep goes on, and how many it has yet to look at.
+    at: usize,
+    left: usize,
+    /// Ticks that it has gone round for.
+    phase: Tick,
     /// Time between two looks: a client that has vanished is closed between one and one and a half write timeouts later.
     /// `None`: nobody looks.
     every: Option<Tick>,
 }
 
+const BITS: usize = u64::BITS as usize;
+
 impl Proofs {
     pub(super) fn new(write_timeout: Option<Tick>) -> Self {
-        Proofs { queue: VecDeque::new(), every: write_timeout.map(|timeout| timeout.div_ceil(2)) }
+        let every = write_timeout.map(|timeout| timeout.div_ceil(2));
+        Proofs { unproven: Vec::new(), count: 0, at: 0, left: 0, phase: 0, every }
     }
 
     /// Notes that bytes were written to a connection: before long it is looked whether they arrive.
     pub(super) fn await_one(&mut self, key: Key, connection: &mut Connection, now: Tick) {
         if self.every.is_some() && connection.await_proof(now) {
-            self.push(key, now);
+            self.set(key.slot);
         }
     }
 
-    fn push(&mut self, key: Key, now: Tick) {
-        if let Some(every) = self.every {
-            self.queue.push_back((key, now + every));
+    fn set(&mut self, slot: u32) {
+        let (word, bit) = (slot as usize / BITS, 1 << (slot as usize % BITS));
+        if word >= self.unproven.len() {
+            self.unproven.resize(word + 1, 0);
+        }
+        self.count += usize::from(self.unproven[word] & bit == 0);
+        self.unproven[word] |= bit;
+    }
+
+    fn clear(&mut self, slot: u32) {
+        let (word, bit) = (slot as usize / BITS, 1 << (slot as usize % BITS));
+        self.count -= usize::from(self.unproven[word] & bit != 0);
+        self.unproven[word] &= !bit;
+    }
+
+    /// Lets the sweep go on for so many ticks.
+    pub(super) fn turn(&mut self, ticks: Tick) {
+        let (Some(every), false) = (self.every, self.count == 0) else { return };
+        let words = self.unproven.len();
+        for _ in 0..ticks.min(every) {
+            let share = |phase: Tick| words * phase as usize / every as usize;
+            self.left += share(self.phase + 1) - share(self.phase);
+            self.phase = (self.phase + 1) % every;
         }
     }
 
-    /// Some of those that are due at `now`.
-    fn take_due(&mut self, now: Tick) -> Vec<Key> {
-        let due = self.queue.iter().take(FANOUT_SLICE).take_while(|(_, due)| *due <= now).count();
-        let keys = self.queue.drain(..due).map(|(key, _)| key).collect();
-        // After a moment in which all were written to.
-        if self.queue.is_empty() {
-            self.queue.shrink_to(FANOUT_SLICE);
+    /// Goes on with the sweep, over about a slice of connections, and says which of them are due at `now`; `None`: it is
+    /// over for this tick.
+    fn sweep(&mut self, table: &Table<Connection>, now: Tick) -> Option<Vec<Key>> {
+        let every = self.every.filter(|_| self.left > 0)?;
+        let (mut due, mut seen) = (Vec::new(), 0);
+        while self.left > 0 && seen < FANOUT_SLICE {
+            let mut bits = self.unproven[self.at];
+            seen += bits.count_ones() as usize;
+            while bits != 0 {
+                let slot = (self.at * BITS) as u32 + bits.trailing_zeros();
+                bits &= bits - 1;
+                let key = table.key_at(slot);
+                match key.and_then(|key| Some((key, table.get(key)?.unproven_since()?))) {
+                    Some((key, since)) if now.saturating_sub(since) >= every => due.push(key),
+                    Some(_) => {}
+                    // It is gone or closing, or another one is in its place to which nothing was written.
+                    None => self.clear(slot),
+                }
+            }
+            self.at = (self.at + 1) % self.unproven.len();
+            self.left -= 1;
         }
-        keys
+        Some(due)
     }
 }
 
@@ -67,9 +110,9 @@ enum Verdict {
 }
 
 impl Core {
-    /// Some of the connections that are to be looked at now.
-    pub(super) fn take_due_proofs(&mut self) -> Vec<Key> {
-        self.proofs.take_due(self.wheel.now())
+    /// Some of the connections that are to be looked at in this tick; `None`: there are no more.
+    pub(super) fn take_due_proofs(&mut self) -> Option<Vec<Key>> {
+        self.proofs.sweep(&self.table, self.wheel.now())
     }
 
     /// Looks whether what was written to connections has arrived, and closes those that have acknowledged nothing within
@@ -88,16 +131,12 @@ impl Core {
             match verdict {
                 Verdict::Arrived => {
                     connection.set_unproven_since(NEVER);
-                    continue;
+                    self.proofs.clear(key.slot);
                 }
                 Verdict::Lives => connection.set_unproven_since(now),
-                Verdict::Silent if now - since >= timeout => {
-                    self.close(key, CloseReason::WriteTimeout);
-                    continue;
-                }
+                Verdict::Silent if now - since >= timeout => self.close(key, CloseReason::WriteTimeout),
                 Verdict::Silent => connection.set_unproven_since(since),
             }
-            self.proofs.push(key, now);
         }
     }
 }
@@ -141,15 +180,59 @@ mod tests {
         assert_eq!(judge(Outstanding { probes: 2, ..full }, 40), Verdict::Silent);
     }
 
+    /// Connections to which something was written at tick 0.
+    fn written_to(count: usize) -> (Proofs, Table<Connection>) {
+        let (mut proofs, mut table) = (Proofs::new(Some(8)), Table::default());
+        for _ in 0..count {
+            let socket = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+            let id = crate::message::ConnId::from_u64(1);
+            let key = table.insert_with(|_| Connection::new(socket, id, None, 0, 0));
+            proofs.await_one(key, table.get_mut(key).unwrap(), 0);
+        }
+        (proofs, table)
+    }
+
+    /// What a sweep of one tick says is due, and in how many parts.
+    fn due_at(proofs: &mut Proofs, table: &Table<Connection>, now: Tick) -> (Vec<Key>, usize) {
+        proofs.turn(1);
+        let parts: Vec<_> = std::iter::from_fn(|| proofs.sweep(table, now)).collect();
+        let len = parts.len();
+        (parts.into_iter().flatten().collect(), len)
+    }
+
     #[test]
-    fn connections_are_looked_at_when_they_are_due_some_at_a_time() {
-        let mut proofs = Proofs::new(Some(9));
-        (0..FANOUT_SLICE as u32 + 2).for_each(|slot| proofs.push(Key::new(slot, 1), 0));
-        proofs.push(Key::new(7_000, 1), 1);
-        assert!(proofs.take_due(4).is_empty());
-        assert_eq!(proofs.take_due(5).len(), FANOUT_SLICE);
-        assert_eq!(proofs.take_due(5).len(), 2);
-        assert!(proofs.take_due(5).is_empty());
-        assert_eq!(proofs.take_due(7), [Key::new(7_000, 1)]);
+    fn each_connection_is_looked_at_once_between_half_a_timeout_and_a_whole_one() {
+        let (mut proofs, table) = written_to(10 * BITS + 7);
+        let mut looked_at = std::collections::BTreeMap::new();
+        for now in 0..8 {
+            for key in due_at(&mut proofs, &table, now).0 {
+                assert!((4..8).contains(&now));
+                *looked_at.entry(key.slot).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(looked_at.len(), table.len());
+        assert!(looked_at.values().all(|times| *times == 1));
+    }
+
+    #[test]
+    fn a_sweep_over_many_is_cut_into_parts() {
+        let (mut proofs, table) = written_to(8 * FANOUT_SLICE);
+        let (due, parts) = due_at(&mut proofs, &table, 1);
+        assert_eq!((due.len(), parts), (0, 2));
+        let (due, parts) = due_at(&mut proofs, &table, 4);
+        assert_eq!((due.len(), parts), (2 * FANOUT_SLICE, 2));
+    }
+
+    #[test]
+    fn one_that_is_gone_or_closing_is_forgotten() {
+        let (mut proofs, mut table) = written_to(3);
+        let keys: Vec<Key> = (0..3).filter_map(|slot| table.key_at(slot)).collect();
+        table.remove(keys[0]);
+        table.get_mut(keys[1]).unwrap().begin_to_close(CloseReason::Kicked, NEVER);
+        let due: Vec<Key> = (4..8).flat_map(|now| due_at(&mut proofs, &table, now).0).collect();
+        assert_eq!(due, [keys[2]]);
+        assert_eq!(proofs.count, 1);
+        proofs.clear(keys[2].slot);
+        assert_eq!(due_at(&mut proofs, &table, 8), (vec![], 0));
     }
 }
