@@ -20,12 +20,13 @@ pub trait Handler: 'static {
     }
 
     /// The client named topics as it connected, in the URL of a WebSocket or an event stream. They are names that
-    /// can be used, each once, and no more than it may have. By default it is subscribed to all of them.
+    /// can be used, each once, and no more than it may have.
+    ///
+    /// By default the connection is closed: anybody can write any name into a URL, so a handler must decide which of them a
+    /// client may read before it subscribes it.
     fn on_topics(&mut self, cx: &mut Context<'_>, topics: &[String]) {
-        for topic in topics {
-            // A connection that closes already needs no subscription any more.
-            let _ = cx.subscribe(topic);
-        }
+        tracing::debug!(id = %cx.id(), ?topics, "the handler takes no topics from a URL; closing");
+        cx.close();
     }
 
     /// A whole message came in. `message` is valid for the length of the call; copy what must stay.

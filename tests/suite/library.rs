@@ -9,6 +9,7 @@ use corecast::{
     PublishError, SendError, Server, StartError, SubscribeError,
 };
 
+use crate::support::http::HttpClient;
 use crate::support::{Client, DEADLINE, Fixture, PLAIN, config, everywhere, wait_until};
 
 /// What handlers on all shards have noted, in order.
@@ -271,6 +272,31 @@ fn without_a_language_payloads_go_out_as_they_are_and_nothing_else_does() {
     assert_eq!(server.dropped(DropReason::LineFeed), drops);
     server.shutdown();
     clients.iter_mut().for_each(Client::expect_end);
+}
+
+/// Lets nobody near a topic.
+struct Guard;
+
+impl Handler for Guard {
+    fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
+        cx.send(message).unwrap();
+    }
+}
+
+#[test]
+fn a_handler_that_says_nothing_of_topics_in_a_url_subscribes_nobody() {
+    let server = Fixture::start(config(), |_| Guard);
+    let addr = server.addr(Framing::Http);
+    let mut events = HttpClient::events(addr, "/sse?topic=user:ann");
+    let mut socket = HttpClient::websocket(addr, "/ws?topic=user:ann&topic=b", "corecast.v1");
+    server.publish("user:ann", "private").unwrap();
+    events.expect_end();
+    socket.expect_close(1000, "handler");
+    assert_eq!(server.sum(|shard| shard.matched.get()), 0);
+    drop((events, socket));
+    wait_until("the handler has closed both", || server.closed(CloseReason::Handler) == 2);
+    let mut other = HttpClient::websocket(addr, "/ws", "corecast.v1");
+    assert_eq!(other.ask("still there"), "still there");
 }
 
 /// Panics where it is told to.
