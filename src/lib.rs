@@ -118,6 +118,7 @@ mod config;
 #[cfg(feature = "control")]
 pub mod control;
 mod echo;
+pub mod guide;
 mod handle;
 mod handler;
 mod handover;

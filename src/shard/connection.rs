@@ -338,7 +338,7 @@ mod tests {
     use super::*;
     use crate::shard::table::Table;
 
-    /// The README says what a connection costs. What makes this grow makes a million of them grow.
+    /// The manual says what a connection costs. What makes this grow makes a million of them grow.
     #[test]
     fn a_row_takes_no_more_than_it_did() {
         assert_eq!(size_of::<Connection>(), 88);

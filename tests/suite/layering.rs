@@ -13,7 +13,8 @@ fn level(module: &str) -> Option<u8> {
     Some(match module {
         _ if within(module, "config") => 0,
         _ if within(module, "message") => 0,
-        "handover" | "json" | "printable" | "metrics" | "rate" | "receipt" | "sys" | "log" | "output" | "token" => 0,
+        "guide" | "handover" | "json" | "printable" | "metrics" | "rate" | "receipt" | "sys" | "log" | "output"
+        | "token" => 0,
         _ if within(module, HOST) => 0,
         "handler" => 1,
         _ if within(module, "codec") => 1,

@@ -21,6 +21,7 @@ mod drain;
 mod foreign;
 mod framing;
 mod full;
+mod guide;
 mod kinds;
 mod language;
 mod layering;
@@ -36,7 +37,6 @@ mod peers;
 mod placement;
 mod ramp;
 mod rates;
-mod readme;
 mod requests;
 mod slow;
 #[cfg(feature = "control")]

@@ -11,7 +11,7 @@ use corecast::{Config, DropReason, Framing};
 
 use super::http::Http;
 use super::{Plane, config, tool};
-use crate::readme::assert_table;
+use crate::guide::assert_table;
 use crate::support::{Client, Fixture, everywhere};
 
 /// The samples of a scrape: name with labels, and value.
@@ -112,13 +112,13 @@ fn promtool_finds_nothing_to_say() {
 }
 
 #[test]
-fn every_metric_is_in_the_readme() {
+fn every_metric_is_in_the_guide() {
     let mut rows = vec!["| metric | type | labels | meaning |".to_owned(), "| --- | --- | --- | --- |".to_owned()];
     rows.extend(METRICS.iter().map(|metric| {
         let labels: Vec<_> = metric.labels().iter().map(|label| format!("`{label}`")).collect();
         format!("| `{}` | {} | {} | {} |", metric.name, metric.kind(), labels.join(", "), metric.help)
     }));
-    assert_table(&rows);
+    assert_table("metrics", &rows);
 }
 
 #[test]
