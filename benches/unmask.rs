@@ -1,7 +1,7 @@
 //! How fast the masks of WebSocket frames come off. The work is done in place by a loop that the compiler is to turn
 //! into vector instructions; the floor is a loop that it can't, so that the ratio shows what that brings.
 
-#[path = "../src/codec/websocket/mask.rs"]
+#[path = "../src/protocol/websocket/mask.rs"]
 mod mask;
 mod support;
 

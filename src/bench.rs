@@ -1,11 +1,11 @@
 //! What the benches reach of the inside. It is no part of the API, and may change at any time.
 
-use crate::codec::http::{self, Outcome, Site};
-use crate::codec::websocket::{self, Assembly};
-use crate::codec::{self, Decoded, Encoding, Label};
 use crate::config::Config;
-use crate::shard::table::{Key, Table};
-use crate::shard::topics;
+use crate::engine::interest;
+use crate::engine::table::{Key, Table};
+use crate::protocol::http::{self, Outcome, Site};
+use crate::protocol::websocket::{self, Assembly};
+use crate::protocol::{self, Decoded, Encoding, Label};
 
 /// Bytes that a message may have: more than any bench makes.
 const MESSAGE_MAX: usize = 1 << 30;
@@ -26,13 +26,13 @@ impl Codec {
 
     /// Appends a message to `out` as clients read it; `false`: the encoding can't carry it.
     pub fn encode(self, message: &[u8], out: &mut Vec<u8>) -> bool {
-        codec::encode(self.0, Label::default(), message, out).is_ok()
+        protocol::encode(self.0, Label::default(), message, out).is_ok()
     }
 
     /// Cuts the messages out of whole frames in a plain framing, as far as they may be; the bytes of all messages.
     pub fn decode(self, mut bytes: &[u8]) -> usize {
         let mut total = 0;
-        while let Ok(Decoded::Message { range, consumed }) = codec::decode(self.0, bytes, 0, MESSAGE_MAX) {
+        while let Ok(Decoded::Message { range, consumed }) = protocol::decode(self.0, bytes, 0, MESSAGE_MAX) {
             total += range.len();
             bytes = &bytes[consumed..];
         }
@@ -85,7 +85,7 @@ impl Requests {
 /// The topics of one shard, with connections to subscribe.
 #[derive(Default)]
 pub struct Topics {
-    topics: topics::Topics,
+    topics: interest::Topics,
     connections: Vec<Key>,
 }
 
@@ -94,7 +94,7 @@ impl Topics {
     pub fn with_connections(connections: usize) -> Self {
         let mut table = Table::default();
         let connections = (0..connections).map(|_| table.insert_with(|_| ())).collect();
-        Topics { topics: topics::Topics::default(), connections }
+        Topics { topics: interest::Topics::default(), connections }
     }
 
     /// Subscribes a connection to a topic; `false`: it is already.

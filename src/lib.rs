@@ -111,17 +111,15 @@
 pub mod bench;
 #[doc(hidden)]
 pub mod cli;
-mod codec;
 #[doc(hidden)]
 pub mod commands;
 mod config;
 #[cfg(feature = "control")]
 pub mod control;
 mod echo;
+mod engine;
 pub mod guide;
-mod handle;
 mod handler;
-mod handover;
 mod host;
 mod hub;
 mod json;
@@ -133,12 +131,10 @@ mod message;
 mod metrics;
 #[doc(hidden)]
 pub mod output;
-mod placement;
 mod printable;
+mod protocol;
 mod rate;
 mod receipt;
-mod registry;
-mod report;
 mod server;
 mod shard;
 mod sys;
@@ -150,15 +146,15 @@ pub use config::{
     SlowConsumer, bytes_from_text, bytes_to_text, duration_from_text, duration_to_text,
 };
 pub use echo::Echo;
-pub use handle::{ConnectionCursor, PolicyError, QueryError, ServerHandle, TopicInfo};
+pub use engine::query::ConnectionInfo;
 pub use handler::{Context, Event, Handler, PublishError, SendError, SubscribeError};
 pub use host::HostError;
 pub use hub::{ErrorCode, Hub};
 pub use message::{CloseReason, ConnId, Dialect, DropReason, Kind, Payload, PublishId, Target, Topic, TopicError};
 pub use metrics::{Counter, ShardMetrics, Spans};
-pub use placement::Placement;
 pub use receipt::{Published, Receipt};
-pub use report::Reporter;
+pub use server::handle::{ConnectionCursor, PolicyError, QueryError, ServerHandle, TopicInfo};
+pub use server::placement::Placement;
+pub use server::report::Reporter;
 pub use server::{Outlook, RunError, Server, StartError};
 pub use shard::listener::BindError;
-pub use shard::query::ConnectionInfo;

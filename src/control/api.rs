@@ -23,8 +23,8 @@ use crate::control::problem::{Problem, ProblemCode};
 use crate::control::stats::{self, Start, Stats};
 use crate::control::token::Token;
 use crate::control::{assets, batch, connections, guide, health, metrics, openapi, publish, topics};
-use crate::handle::{QueryError, ServerHandle};
 use crate::message::Topic;
+use crate::server::handle::{QueryError, ServerHandle};
 
 /// What the handlers of requests share. Clones are cheap and all the same.
 #[derive(Clone)]

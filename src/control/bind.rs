@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::control::ControlError;
-use crate::handover;
+use crate::server::handover;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;

@@ -12,8 +12,8 @@ use crate::control::api::Api;
 use crate::control::extract::ConnectionId;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::query::{NoParams, Parameters, Params, Query};
-use crate::handle::ConnectionCursor;
-use crate::shard::query::ConnectionInfo;
+use crate::engine::query::ConnectionInfo;
+use crate::server::handle::ConnectionCursor;
 
 /// Which page of connections.
 #[derive(IntoParams)]

@@ -10,11 +10,11 @@ use crate::control::api::Api;
 use crate::control::counts::Refusal;
 use crate::control::exposition::{counter, gauge, histogram};
 use crate::control::problem::{Problem, ProblemCode};
-use crate::handle::ServerHandle;
 use crate::host;
 use crate::log;
 use crate::message::{CloseReason, DropReason};
 use crate::metrics::{ShardMetrics, Spans};
+use crate::server::handle::ServerHandle;
 
 /// A metric: its name, what it counts, and where its values come from.
 pub struct MetricInfo {

@@ -45,9 +45,9 @@ use crate::config::control::{
     CONTROL_ANSWER_MS, CONTROL_BODY_MS, CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_MS, CONTROL_LOBBY_MAX, CONTROL_WRITE_MS,
     EVENT_MS,
 };
-use crate::handle::ServerHandle;
-use crate::handover;
 use crate::host;
+use crate::server::handle::ServerHandle;
+use crate::server::handover;
 
 pub use metrics::{METRICS, MetricInfo};
 pub use problem::ProblemCode;

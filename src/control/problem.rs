@@ -7,9 +7,9 @@ use serde::{Serialize, Serializer};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::handle::{PolicyError, QueryError};
 use crate::handler::PublishError;
 use crate::message::{PublishId, TopicError};
+use crate::server::handle::{PolicyError, QueryError};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $variant:ident = $status:ident $name:literal,)*) => {

@@ -11,9 +11,9 @@ use crate::control::api::Api;
 use crate::control::counts::{Closed, Dropped, Refusal, Refused};
 use crate::control::problem::Problem;
 use crate::control::query::{NoParams, Params};
-use crate::handle::ServerHandle;
 use crate::host;
 use crate::metrics::{ShardMetrics, Spans};
+use crate::server::handle::ServerHandle;
 
 /// Whether the server takes connections.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]

@@ -10,8 +10,8 @@ use crate::control::body::Json;
 use crate::control::extract::{PolicyName, TopicName};
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::query::{NoParams, Parameters, Params, Query};
-use crate::handle::TopicInfo;
 use crate::message;
+use crate::server::handle::TopicInfo;
 
 /// Which page of topics.
 #[derive(IntoParams)]

@@ -15,17 +15,17 @@ use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
-use crate::codec::Encoding;
 use crate::config::{ACCEPT_BACKOFF_MS, Config, Framing, Listen, REFUSAL_LOG_MS, canonical};
+use crate::engine::Engine;
+use crate::engine::actions::Scope;
+use crate::engine::mailbox::Client;
+use crate::engine::registry::Refusal;
 use crate::handler::{Context, Handler};
-use crate::handover;
 use crate::message::{CloseReason, Kind};
-use crate::registry::Refusal;
-use crate::shard::core::Core;
-use crate::shard::mailbox::Client;
-use crate::shard::readiness::Interest;
-use crate::shard::scope::Scope;
-use crate::shard::slice::Slice;
+use crate::protocol::Encoding;
+use crate::server::handover;
+use crate::shard::poller::Interest;
+use crate::shard::yielding::Slice;
 use crate::shard::{Shard, guarded};
 
 /// Why an address can't be listened on.
@@ -189,7 +189,7 @@ fn local_addr(socket: &Socket, listen: Listen) -> Result<SocketAddr, BindError> 
 
 /// What the ring has reported about a shard's listeners, by their number.
 #[derive(Default)]
-pub(super) struct Listeners(Vec<Pending>);
+pub(crate) struct Listeners(Vec<Pending>);
 
 #[derive(Default)]
 struct Pending {
@@ -206,7 +206,7 @@ impl Listeners {
         self.0.len() as u32 - 1
     }
 
-    pub(super) fn report(&mut self, number: u32, armed: bool) {
+    pub(crate) fn report(&mut self, number: u32, armed: bool) {
         let Some(pending) = self.0.get_mut(number as usize) else { return };
         pending.ready = true;
         pending.armed = armed;
@@ -216,7 +216,7 @@ impl Listeners {
     }
 }
 
-impl Core {
+impl Engine {
     /// Ready when clients may have come since it was so last.
     fn poll_clients(&mut self, number: u32, socket: &Socket, cx: &TaskContext<'_>) -> Poll<()> {
         let Some(pending) = self.listeners.0.get_mut(number as usize) else { return Poll::Pending };
@@ -255,7 +255,7 @@ pub(crate) fn listen<H: Handler>(shard: &Rc<Shard<H>>, framing: Framing, socket:
 
 impl Listening {
     /// Takes in those who have connected before the shard drains.
-    pub(super) fn take_in_waiting<H: Handler>(&self, shard: &Shard<H>) {
+    pub(crate) fn take_in_waiting<H: Handler>(&self, shard: &Shard<H>) {
         // As many as a queue holds at the most; those who come meanwhile have come too late.
         for _ in 0..ACCEPTS_AT_END {
             let Ok((socket, peer)) = accept_one(&self.socket) else { break };
@@ -364,7 +364,7 @@ fn admit<H: Handler>(shard: &Shard<H>, mut client: Client) -> Result<(), String>
 
 /// Takes a client in that the registry has admitted and placed here, or tells it why not, closes its connection and says
 /// why.
-pub(super) fn take_in<H: Handler>(shard: &Shard<H>, client: Client) -> Result<(), String> {
+pub(crate) fn take_in<H: Handler>(shard: &Shard<H>, client: Client) -> Result<(), String> {
     let core = &mut *shard.core.borrow_mut();
     if core.draining {
         core.registry.release(core.index);
@@ -387,14 +387,14 @@ pub(super) fn take_in<H: Handler>(shard: &Shard<H>, client: Client) -> Result<()
 
 /// Lets one log line through at a time, and says how many were held back with it.
 #[derive(Default)]
-pub(super) struct Limited {
+pub(crate) struct Limited {
     since: Option<Instant>,
     count: u64,
 }
 
 impl Limited {
     /// Counts one more; the count to log now, or `None` if it is too early for the next line.
-    pub(super) fn another(&mut self) -> Option<u64> {
+    pub(crate) fn another(&mut self) -> Option<u64> {
         self.count += 1;
         let pause = Duration::from_millis(REFUSAL_LOG_MS);
         if self.since.is_some_and(|since| since.elapsed() < pause) {

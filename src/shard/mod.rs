@@ -1,31 +1,10 @@
 //! A shard: everything on one core. It shares nothing with the others but messages, counters and the registry.
 
 pub(crate) mod buffers;
-pub(crate) mod connection;
-pub(crate) mod core;
-mod direct;
-mod drain;
-mod fanout;
-pub(crate) mod holdings;
 pub(crate) mod listener;
-pub(crate) mod mailbox;
-pub(crate) mod outbox;
-mod outgoing;
-mod proof;
-mod publish;
-pub(crate) mod query;
-mod readiness;
-mod reclaim;
-mod refusals;
-mod runner;
-mod scope;
-pub(crate) mod slice;
-mod subscriptions;
-pub(crate) mod table;
-pub(crate) mod timeouts;
-pub(crate) mod topics;
-mod trim;
-mod turn;
+pub(crate) mod poller;
+pub(crate) mod turns;
+pub(crate) mod yielding;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -42,14 +21,14 @@ use glommio::channels::shared_channel::ConnectedReceiver;
 use glommio::{Latency, Shares, Task, TaskQueueHandle};
 
 use crate::config::{ABSENCE_MS, Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, START_LOOK_MS, TICK_MS};
+use crate::engine::Engine;
+use crate::engine::mailbox::{Command, Mesh, ShardMsg};
+use crate::engine::registry::Registry;
+use crate::engine::wheel::{NEVER, Tick};
 use crate::handler::Handler;
 use crate::host;
 use crate::metrics::ShardMetrics;
-use crate::registry::Registry;
-use crate::shard::core::Core;
-use crate::shard::mailbox::{Command, Mesh, ShardMsg};
-use crate::shard::slice::Slice;
-use crate::shard::timeouts::{NEVER, Tick};
+use crate::shard::yielding::Slice;
 
 /// What a shard is started with.
 pub(crate) struct Start {
@@ -66,7 +45,7 @@ pub(crate) struct Start {
 
 /// A running shard: its state and its handler.
 pub(crate) struct Shard<H> {
-    pub(crate) core: RefCell<Core>,
+    pub(crate) core: RefCell<Engine>,
     pub(crate) handler: RefCell<H>,
     /// Where tasks run that carry messages to many: between two batches of the connections' turns.
     urgent: TaskQueueHandle,
@@ -90,19 +69,19 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
     let joined = async { join_mesh(mesh, index, &config).await.map(Some) };
     let joined = kept_awake(futures_lite::future::or(joined, given_up));
     let Some((mesh, lanes)) = joined.await? else { return Ok(()) };
-    let core = Core::new(index, &config, H::render, registry, metrics, mesh);
+    let core = Engine::new(index, &config, H::render, registry, metrics, mesh);
     let core = core.map_err(|error| format!("shard {index} got no ring to watch its sockets with: {error}"))?;
     let signal = core.readiness.signal().map_err(|error| format!("holding on to a ring's signal failed: {error}"))?;
     let (failure, failed) = async_channel::bounded(1);
     let shard = Rc::new(Shard { core: RefCell::new(core), handler: RefCell::new(handler), urgent, failure });
 
     let mut tasks = vec![
-        shard.spawn_urgent(fanout::run(Rc::clone(&shard)))?,
+        shard.spawn_urgent(crate::engine::fanout::run(Rc::clone(&shard)))?,
         shard.spawn_urgent(retry_mesh(Rc::clone(&shard)))?,
         shard.spawn_urgent(obey(Rc::clone(&shard), commands))?,
-        glommio::spawn_local(guarded(Rc::clone(&shard), runner::run(Rc::clone(&shard), signal))),
+        glommio::spawn_local(guarded(Rc::clone(&shard), turns::run(Rc::clone(&shard), signal))),
         glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard)))),
-        glommio::spawn_local(guarded(Rc::clone(&shard), refusals::run(Rc::clone(&shard)))),
+        glommio::spawn_local(guarded(Rc::clone(&shard), crate::engine::refusals::run(Rc::clone(&shard)))),
     ];
     for (_, lane) in lanes {
         tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), lane))?);
@@ -116,7 +95,7 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
     // When all handles are gone, nobody can ask for anything any more: the shard drains at once.
     let drained = async {
         let over = drain.recv().await.unwrap_or_default();
-        drain::run(&shard, &listeners, over).await;
+        crate::engine::drain::run(&shard, &listeners, over).await;
         Ok(())
     };
     let failed = async { Err(failed.recv().await.unwrap_or_default()) };
@@ -125,7 +104,7 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         task.cancel().await;
     }
     if ended.is_err() {
-        drain::abandon(&shard, &listeners);
+        crate::engine::drain::abandon(&shard, &listeners);
     }
     ended
 }
@@ -267,7 +246,7 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
 }
 
 /// Counts what is looked at once a tick. `late_ms`: how much later than it should the tick came.
-fn note_tick(core: &Core, late_ms: u64) {
+fn note_tick(core: &Engine, late_ms: u64) {
     if late_ms >= STALL_MS {
         core.metrics.stalls.add(1);
         core.metrics.stall_ms_max.set(core.metrics.stall_ms_max.get().max(late_ms));
@@ -304,7 +283,7 @@ async fn obey<H: Handler>(shard: Rc<Shard<H>>, commands: Receiver<Command>) {
                     core.close_in_order(row.key(), reason);
                 }
             }
-            Command::Query(query) => query::answer(&shard.core.borrow(), query),
+            Command::Query(query) => crate::engine::query::answer(&shard.core.borrow(), query),
             Command::SetPolicy { topic, policy } => shard.core.borrow_mut().topics.set_policy(topic, policy),
         }
         slice.pause_if_over().await;

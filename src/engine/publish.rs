@@ -1,0 +1,132 @@
+//! Publishing: a message is accepted for all shards or refused, and queued for this shard's own connections.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::engine::Engine;
+use crate::engine::mailbox::{Delivery, Job, Recipients, ShardMsg};
+use crate::engine::table::Key;
+use crate::handler::PublishError;
+use crate::message::{CloseReason, DropReason, Kind, Publish, PublishId, Target};
+use crate::receipt::{ReceiptSender, ShardReceipt};
+
+impl Engine {
+    /// Accepts a publish of one of this shard's clients for all shards, or refuses it whole.
+    pub(crate) fn publish(&mut self, target: Target, kind: Kind, payload: Bytes) -> Result<PublishId, PublishError> {
+        if payload.len() > self.settings.message_max {
+            return Err(PublishError::TooLarge { len: payload.len(), max: self.settings.message_max });
+        }
+        self.publish_sequence += 1;
+        let id = PublishId::new(self.index as u16, self.publish_sequence);
+        let accepted = Instant::now();
+        let publish = Publish { id, target, payload, kind, slow_consumer: None, accepted, receipt: None };
+        let peers = self.mesh.peers();
+        match &publish.target {
+            Target::Conn(to) => match self.registry.get(*to).map(|row| row.shard()) {
+                Some(shard) if shard != self.index => {
+                    self.check_room(self.mesh.has_room(shard))?;
+                    self.send_to_shard(shard, ShardMsg::Publish(publish));
+                }
+                Some(_) => {
+                    self.check_room(self.publishes.has_room())?;
+                    self.enqueue(publish);
+                }
+                None => {
+                    self.dropped(DropReason::NoConnection, 1);
+                }
+            },
+            Target::All | Target::Topic(_) => {
+                let room = self.publishes.has_room() && peers.iter().all(|peer| self.mesh.has_room(*peer));
+                self.check_room(room)?;
+                for peer in peers.iter().copied() {
+                    self.send_to_shard(peer, ShardMsg::Publish(publish.clone()));
+                }
+                self.enqueue(publish);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Closes a connection behind what has been published to it so far.
+    pub(crate) fn close_in_order(&mut self, key: Key, reason: CloseReason) {
+        if self.table.get(key).is_some_and(|connection| connection.closing.is_none()) {
+            self.publishes.push(Job::Close { key, reason });
+        }
+    }
+
+    fn check_room(&self, room: bool) -> Result<(), PublishError> {
+        if room {
+            return Ok(());
+        }
+        self.metrics.publishes_refused.add(1);
+        Err(PublishError::Busy)
+    }
+
+    pub(crate) fn send_to_shard(&mut self, shard: usize, message: ShardMsg) {
+        if self.mesh.send(shard, message) {
+            self.metrics.mesh_full.add(1);
+        }
+        self.metrics.mesh_backlog.set(self.mesh.waiting() as u64);
+    }
+
+    /// Queues a publish for this shard's own connections; the caller has looked for room. A message that none of
+    /// them shall get is done with, and one to a connection that is gone is counted.
+    pub(crate) fn enqueue(&mut self, publish: Publish) {
+        let recipients = match &publish.target {
+            Target::All => Some(Recipients::All { slots: self.table.slots() }),
+            Target::Topic(topic) => self.topics.members(topic.as_str()).map(Recipients::Members),
+            Target::Conn(id) => {
+                let row = self.registry.get(*id).filter(|row| row.shard() == self.index);
+                if row.is_none() {
+                    self.dropped(DropReason::NoConnection, 1);
+                }
+                row.map(|row| Recipients::One(row.key()))
+            }
+        };
+        let Some(recipients) = recipients else {
+            self.metrics.publishes.add(1);
+            if let Some(receipt) = &publish.receipt {
+                let dropped = std::array::from_fn(|reason| {
+                    u64::from(matches!(publish.target, Target::Conn(_)) && reason == DropReason::NoConnection as usize)
+                });
+                let matched = dropped.iter().sum();
+                answer(receipt, ShardReceipt { matched, written: 0, dropped, first_write: None, last_write: None });
+            }
+            return;
+        };
+        let topic_policy = match &publish.target {
+            Target::Topic(topic) => self.topics.policy(topic.as_str()),
+            Target::All | Target::Conn(_) => None,
+        };
+        let policy = publish.slow_consumer.or(topic_policy).unwrap_or(self.settings.slow_consumer);
+        self.publishes.push(Job::Deliver(Delivery { publish, policy, recipients }));
+        self.metrics.publish_queue.set(self.publishes.len() as u64);
+    }
+
+    /// Whether this connection should be read no further for now, since the shard has much to deliver first.
+    /// It is woken when that is done.
+    pub(crate) fn wait_if_congested(&mut self, key: Key) -> bool {
+        if !self.publishes.is_congested() {
+            return false;
+        }
+        self.congested.push(key);
+        true
+    }
+
+    /// Lets the clients go on that waited for the queue of publishes.
+    pub(crate) fn relieve(&mut self) {
+        self.metrics.publish_queue.set(self.publishes.len() as u64);
+        if !self.publishes.is_congested() {
+            for key in self.congested.split_off(0) {
+                self.wake(key);
+            }
+        }
+    }
+}
+
+/// Sends one shard's part of a receipt. Its channel has a place for each shard's; who does not want it any more has
+/// closed it.
+pub(crate) fn answer(receipt: &ReceiptSender, part: ShardReceipt) {
+    let _ = receipt.try_send(part);
+}

@@ -1,0 +1,346 @@
+//! Where each connection is: one table for the process, readable from every thread.
+//!
+//! A row's key in the slab, which carries a generation, is the connection's [`ConnId`]. Shards insert and
+//! remove their rows without contending with each other. The registry also counts the open connections of
+//! all shards, so that `max_connections` holds exactly.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use sharded_slab::{Config as SlabConfig, DefaultConfig, Slab};
+
+use crate::config::{Config, REFUSALS_MAX, UNEVEN_CONNECTIONS, UNEVEN_SHARE};
+use crate::engine::table::Key;
+use crate::message::ConnId;
+use crate::rate::{Rate, SharedBucket};
+
+/// Sizes of the slab. An id is packed from a thread number, an address and a generation; what the first two
+/// don't need is left to the generation, so that an id returns only after 2^26 connections through one slot.
+struct Rows;
+
+impl SlabConfig for Rows {
+    const MAX_THREADS: usize = DefaultConfig::MAX_THREADS;
+    const INITIAL_PAGE_SIZE: usize = 1024;
+    const MAX_PAGES: usize = 14;
+}
+
+/// One connection, as the rest of the process sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    key: Key,
+    /// An IPv4 address is kept as its IPv4-mapped IPv6 one: half the bytes of a `SocketAddr`.
+    ip: [u8; 16],
+    port: u16,
+    shard: u16,
+}
+
+impl Row {
+    pub(crate) fn new(shard: u16, key: Key, peer: SocketAddr) -> Self {
+        let ip = match peer.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Row { key, ip: ip.octets(), port: peer.port(), shard }
+    }
+
+    pub(crate) fn shard(&self) -> usize {
+        self.shard as usize
+    }
+
+    /// Where the connection is in its shard's table.
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
+    }
+}
+
+/// All connections of the server.
+pub(crate) struct Registry {
+    slab: Slab<Row, Rows>,
+    open: AtomicUsize,
+    /// By shard: how many of them are its own, or on their way to it.
+    placed: Box<[AtomicUsize]>,
+    max: usize,
+    /// Resident bytes of the process, as last read by a shard.
+    resident: AtomicU64,
+    resident_max: Option<u64>,
+    /// Bytes that connections may hold together, and by shard what they hold.
+    buffers_max: usize,
+    held: Box<[Held]>,
+    accepts: Option<SharedBucket>,
+    /// Refused clients that linger.
+    refusals: AtomicUsize,
+    /// Whether the server has been told to drain: new clients should go elsewhere, though those that come are taken in
+    /// until the grace is over.
+    draining: AtomicBool,
+    started: Instant,
+}
+
+/// Bytes that the connections of one shard hold. Each has a cache line of its own, since it changes often.
+#[derive(Default)]
+#[repr(align(64))]
+struct Held(AtomicUsize);
+
+/// Why a connection was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// As many as may be are open.
+    Full,
+    /// The process has more memory than it may.
+    Memory,
+}
+
+impl Registry {
+    /// A registry of `shards` shards that admits `max` connections at a time, within the limits of `config`.
+    pub(crate) fn new(shards: usize, max: usize, config: &Config) -> Self {
+        Registry {
+            slab: Slab::new_with_config(),
+            open: AtomicUsize::new(0),
+            placed: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            max,
+            resident: AtomicU64::new(0),
+            buffers_max: if config.buffers_max > 0 { config.buffers_max } else { usize::MAX / 2 },
+            held: (0..shards).map(|_| Held::default()).collect(),
+            resident_max: (config.max_memory > 0).then_some(config.max_memory as u64),
+            accepts: Rate::new(config.accept_rate).map(SharedBucket::new),
+            refusals: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+
+    /// Connections that are open now, over all shards.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections admitted at a time.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Takes one of the `max` places.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn admit(&self) -> Result<(), Refusal> {
+        if self.resident_max.is_some_and(|max| self.resident.load(Ordering::Relaxed) > max) {
+            return Err(Refusal::Memory);
+        }
+        let take = |open| (open < self.max).then_some(open + 1);
+        match self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Refusal::Full),
+        }
+    }
+
+    /// Takes one of the places for refused clients that linger; `false`: there is none.
+    pub(crate) fn take_refusal_place(&self) -> bool {
+        let take = |lingering| (lingering < REFUSALS_MAX).then_some(lingering + 1);
+        self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Gives it back.
+    pub(crate) fn give_refusal_place(&self) {
+        self.refusals.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Notes that the server has been told to drain.
+    pub(crate) fn note_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server has been told to drain, be it that its grace goes on.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How long to wait before the next connection is accepted, if there are too many at once.
+    pub(crate) fn accept_pause(&self) -> Option<Duration> {
+        let now = self.started.elapsed().as_micros() as u64;
+        self.accepts.as_ref()?.take(now).err().map(Duration::from_micros)
+    }
+
+    /// Whether the resident memory is wanted at all.
+    pub(crate) fn limits_memory(&self) -> bool {
+        self.resident_max.is_some()
+    }
+
+    /// By how many bytes the process has more memory than it may.
+    pub(crate) fn excess(&self) -> Option<u64> {
+        self.resident.load(Ordering::Relaxed).checked_sub(self.resident_max?).filter(|excess| *excess > 0)
+    }
+
+    /// Shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.placed.len()
+    }
+
+    /// Bytes that connections may hold together.
+    pub(crate) fn buffers_max(&self) -> usize {
+        self.buffers_max
+    }
+
+    /// Notes the bytes that the connections of a shard hold.
+    pub(crate) fn note_held(&self, shard: usize, bytes: usize) {
+        self.held[shard].0.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that the connections of a shard hold.
+    pub(crate) fn held_by(&self, shard: usize) -> usize {
+        self.held[shard].0.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that all connections hold.
+    pub(crate) fn held(&self) -> usize {
+        (0..self.held.len()).map(|shard| self.held_by(shard)).sum()
+    }
+
+    /// Notes the resident memory of the process.
+    pub(crate) fn note_resident(&self, bytes: u64) {
+        self.resident.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Says which shard an admitted connection shall go to that shard `own` has accepted: `own`, or the one with the
+    /// fewest if that has clearly fewer. Counts it there.
+    pub(crate) fn place(&self, own: usize) -> usize {
+        let loads = self.placed.iter().map(|placed| placed.load(Ordering::Relaxed));
+        let shard = lightest(own, loads).unwrap_or(own);
+        self.placed[shard].fetch_add(1, Ordering::Relaxed);
+        shard
+    }
+
+    /// Counts a connection for shard `to` that was placed on shard `from`.
+    pub(crate) fn replace(&self, from: usize, to: usize) {
+        self.placed[from].fetch_sub(1, Ordering::Relaxed);
+        self.placed[to].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives back what [`Registry::admit`] and [`Registry::place`] gave.
+    pub(crate) fn release(&self, shard: usize) {
+        self.placed[shard].fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Adds an admitted connection; `None`: the slab is full, which `max_connections` keeps out of reach.
+    pub(crate) fn insert(&self, row: Row) -> Option<ConnId> {
+        self.slab.insert(row).map(|key| ConnId::from_u64(key as u64 + 1))
+    }
+
+    /// The row of an open connection.
+    pub(crate) fn get(&self, id: ConnId) -> Option<Row> {
+        self.slab.get(slab_key(id)?).map(|row| *row)
+    }
+
+    /// Removes a connection. Its id finds nothing from now on.
+    pub(crate) fn remove(&self, id: ConnId) {
+        if let Some(key) = slab_key(id) {
+            self.slab.remove(key);
+        }
+    }
+}
+
+/// The shard with the fewest connections, if it has so many fewer than shard `own` that a connection is better there.
+fn lightest(own: usize, loads: impl Iterator<Item = usize> + Clone) -> Option<usize> {
+    let have = loads.clone().nth(own)?;
+    let (shard, fewest) = loads.enumerate().min_by_key(|(_, load)| *load)?;
+    (have > fewest + UNEVEN_CONNECTIONS + fewest / UNEVEN_SHARE).then_some(shard)
+}
+
+/// Ids are the slab's keys plus one, so that none is 0.
+fn slab_key(id: ConnId) -> Option<usize> {
+    usize::try_from(id.as_u64().checked_sub(1)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(slot: u32) -> Row {
+        Row::new(3, Key::new(slot, 1), "192.0.2.1:99".parse().unwrap())
+    }
+
+    #[test]
+    fn connections_go_to_the_lightest_shard_once_the_difference_counts() {
+        let at_least = UNEVEN_CONNECTIONS + 1;
+        assert_eq!(lightest(0, [at_least - 1, 5, 0].into_iter()), None);
+        assert_eq!(lightest(0, [at_least, 5, 0].into_iter()), Some(2));
+        assert_eq!(lightest(2, [at_least, 5, 0].into_iter()), None);
+        assert_eq!(lightest(0, [64_000 + 1_000 + at_least - 1, 64_000].into_iter()), None);
+        assert_eq!(lightest(0, [64_000 + 1_000 + at_least, 64_000].into_iter()), Some(1));
+        assert_eq!(lightest(0, [7].into_iter()), None);
+    }
+
+    #[test]
+    fn however_the_kernel_spreads_them_no_shard_has_many_more_than_another() {
+        let registry = Registry::new(3, 10_000, &Config::default());
+        for number in 0..9_000 {
+            registry.admit().unwrap();
+            // Shard 0 accepts most of them, and shard 2 none.
+            registry.place(usize::from(number % 10 == 0));
+        }
+        let loads: Vec<usize> = registry.placed.iter().map(|placed| placed.load(Ordering::Relaxed)).collect();
+        assert_eq!(loads.iter().sum::<usize>(), 9_000);
+        let (most, fewest) = (loads.iter().max().unwrap(), loads.iter().min().unwrap());
+        assert!(*most as f64 <= *fewest as f64 * 1.05, "{loads:?}");
+    }
+
+    #[test]
+    fn an_id_of_a_closed_connection_never_reaches_a_later_one() {
+        let registry = Registry::new(2, 10, &Config::default());
+        let first = registry.insert(row(1)).unwrap();
+        assert_eq!(registry.get(first).unwrap().peer().to_string(), "192.0.2.1:99");
+        registry.remove(first);
+        for slot in 2..10_000 {
+            let later = registry.insert(row(slot)).unwrap();
+            assert_ne!(later, first);
+            assert!(registry.get(first).is_none());
+            registry.remove(later);
+        }
+    }
+
+    #[test]
+    fn numbers_that_name_nothing_find_nothing() {
+        let registry = Registry::new(2, 10, &Config::default());
+        let id = registry.insert(row(1)).unwrap().as_u64();
+        for number in [0, 2, id + 1, id ^ (1 << 63), id ^ (1 << 40), u64::MAX] {
+            if number != id {
+                assert!(registry.get(ConnId::from_u64(number)).is_none(), "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn places_are_counted_exactly_over_threads() {
+        let registry = Registry::new(2, 1000, &Config::default());
+        let taken: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..500).filter(|_| registry.admit().is_ok()).count())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!((taken, registry.open()), (1000, 1000));
+        registry.place(1);
+        registry.release(1);
+        assert_eq!(registry.admit(), Ok(()));
+        assert_eq!(registry.admit(), Err(Refusal::Full));
+    }
+
+    #[test]
+    fn nobody_is_admitted_while_there_is_too_much_memory_in_use() {
+        let registry = Registry::new(2, 10, &Config { max_memory: 1 << 20, ..Config::default() });
+        registry.note_resident((1 << 20) + 1);
+        assert_eq!(registry.admit(), Err(Refusal::Memory));
+        registry.note_resident(1 << 20);
+        assert_eq!(registry.admit(), Ok(()));
+    }
+
+    #[test]
+    fn it_holds_as_many_rows_as_may_be_configured_from_one_thread() {
+        let most: usize = (0..Rows::MAX_PAGES).map(|page| Rows::INITIAL_PAGE_SIZE << page).sum();
+        assert!(most >= 16_000_000, "{most}");
+    }
+}

@@ -1,0 +1,88 @@
+//! The opening handshake of a WebSocket (RFC 6455, section 4.2).
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::BASE64_STANDARD;
+use sha1::{Digest, Sha1};
+
+use super::answer::Refusal;
+use super::fields::{has_token, single, tokens};
+use super::query::Query;
+use super::{Outcome, Request, Site};
+use crate::protocol::Encoding;
+
+/// What a client may ask to speak inside a WebSocket, by the names that go over the wire.
+const SUBPROTOCOLS: [(&str, Encoding); 2] =
+    [("corecast.v1", Encoding::WebSocket), ("corecast.v1.json", Encoding::WebSocketJson)];
+
+/// Appended to a client's key before it is hashed (RFC 6455, section 1.3).
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Keys are read as leniently as other servers read them: the RFC's own example (section 4.1) has bits behind its last
+/// byte, some clients leave out the padding, and some use the other alphabet.
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_allow_trailing_bits(true)
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const KEYS: [GeneralPurpose; 2] = [GeneralPurpose::new(&STANDARD, LENIENT), GeneralPurpose::new(&URL_SAFE, LENIENT)];
+
+impl Request<'_> {
+    pub(super) fn open_websocket(&self, site: &Site, consumed: usize) -> Result<Outcome, Refusal> {
+        let upgrade = |text: &str, (name, value)| Err(Refusal::new(426, text).with_field(name, value));
+        if self.minor == 0 {
+            let text = "a WebSocket needs HTTP/1.1; a proxy on the way speaks 1.0 (nginx: proxy_http_version 1.1)";
+            return Err(Refusal::new(400, text));
+        }
+        if !has_token(self.fields, "Upgrade", "websocket") || !has_token(self.fields, "Connection", "upgrade") {
+            let text = "this is the address of a WebSocket: send `Upgrade: websocket` and `Connection: Upgrade`; \
+                        a proxy on the way must pass both on";
+            return upgrade(text, ("Upgrade", "websocket"));
+        }
+        if !has_token(self.fields, "Sec-WebSocket-Version", "13") {
+            return upgrade("this server speaks version 13 of WebSocket", ("Sec-WebSocket-Version", "13"));
+        }
+        let key = single(self.fields, "Sec-WebSocket-Key")?.unwrap_or_default();
+        if !is_key(key) {
+            return Err(Refusal::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"));
+        }
+        let (name, encoding) = self.subprotocol()?;
+        let topics = Query::read(self.query, site)?.topics;
+        let mut response = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\n",
+            accept_of(key)
+        );
+        if let Some(name) = name {
+            let _ = write!(response, "Sec-WebSocket-Protocol: {name}\r\n");
+        }
+        response.push_str("\r\n");
+        Ok(Outcome::Open { encoding, topics, response: response.into_bytes(), consumed })
+    }
+
+    /// The first of the client's subprotocols that is known here. A client that names none speaks text.
+    fn subprotocol(&self) -> Result<(Option<&'static str>, Encoding), Refusal> {
+        let mut offered = tokens(self.fields, "Sec-WebSocket-Protocol").peekable();
+        if offered.peek().is_none() {
+            return Ok((None, Encoding::WebSocket));
+        }
+        let known = |offer: &str| SUBPROTOCOLS.into_iter().find(|(name, _)| *name == offer);
+        match offered.find_map(known) {
+            Some((name, encoding)) => Ok((Some(name), encoding)),
+            None => Err(Refusal::new(400, "the subprotocols spoken here are corecast.v1 and corecast.v1.json")),
+        }
+    }
+}
+
+/// Whether a client's key is 16 bytes in base64, strictly or not. It is hashed as it came; nothing is made of its bytes.
+fn is_key(key: &str) -> bool {
+    let mut nonce = [0; 18];
+    KEYS.iter().any(|engine| matches!(engine.decode_slice(key, &mut nonce), Ok(16)))
+}
+
+/// What is hashed out of a client's key (RFC 6455, section 4.2.2).
+fn accept_of(key: &str) -> String {
+    let hash = Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize();
+    BASE64_STANDARD.encode(hash)
+}

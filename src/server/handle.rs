@@ -1,0 +1,419 @@
+//! The way into a running server from any thread: publish, ask, close, drain.
+
+mod drain;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_channel::{Sender, TrySendError};
+use thiserror::Error;
+
+use crate::config::{Config, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, TOPIC_POLICIES_MAX};
+use crate::engine::mailbox::Command;
+use crate::engine::query::{ConnectionInfo, Query, ShardTopic};
+use crate::engine::registry::Registry;
+use crate::handler::PublishError;
+use crate::message::{CloseReason, ConnId, Kind, Payload, Publish, PublishId, Target, Topic};
+use crate::metrics::ShardMetrics;
+use crate::receipt::Published;
+use crate::server::handover::Offer;
+use drain::{Drain, Offers};
+
+/// What the process keeps of one shard.
+pub(crate) struct ShardEnd {
+    pub(crate) commands: Sender<Command>,
+    pub(crate) drain: Sender<Duration>,
+    pub(crate) metrics: Arc<ShardMetrics>,
+}
+
+impl ShardEnd {
+    /// Puts a command into a queue in which a place was seen, by a caller that holds the lock. While the shard takes a
+    /// command out, its place counts as free and can't be filled yet for a moment; that is not to be lost.
+    fn hand_over(&self, mut command: Command) {
+        while let Err(TrySendError::Full(back)) = self.commands.try_send(command) {
+            command = back;
+            std::thread::yield_now();
+        }
+    }
+}
+
+struct Inner {
+    shards: Vec<ShardEnd>,
+    registry: Arc<Registry>,
+    /// Held while something is handed to the shards, so that nobody takes the last place in a queue that another has
+    /// looked at.
+    publishes: Mutex<Outside>,
+    drain: Mutex<Drain>,
+    /// Told when a drain is to begin sooner.
+    changed: Condvar,
+    /// Where clients connect.
+    listen: Vec<SocketAddr>,
+    offers: Mutex<Offers>,
+    client_offers: Mutex<Vec<Offer>>,
+    config: Arc<Config>,
+}
+
+/// What came from outside the shards so far.
+#[derive(Default)]
+struct Outside {
+    /// Publishes.
+    sequence: u64,
+    /// Topics with a policy of their own.
+    policies: BTreeSet<Topic>,
+}
+
+/// Steers a running server from any thread. Clones are cheap and all the same.
+#[derive(Clone)]
+pub struct ServerHandle {
+    inner: Arc<Inner>,
+}
+
+impl ServerHandle {
+    pub(crate) fn new(
+        shards: Vec<ShardEnd>,
+        registry: Arc<Registry>,
+        config: Arc<Config>,
+        listen: Vec<SocketAddr>,
+    ) -> Self {
+        let (publishes, drain) = (Mutex::default(), Mutex::new(Drain::Not));
+        let changed = Condvar::new();
+        ServerHandle {
+            inner: Arc::new(Inner {
+                shards,
+                registry,
+                publishes,
+                drain,
+                changed,
+                listen,
+                offers: Mutex::default(),
+                client_offers: Mutex::default(),
+                config,
+            }),
+        }
+    }
+
+    /// Sends `payload` to the subscribers of `topic`. It reaches all shards, or none.
+    ///
+    /// # Errors
+    /// The publish was refused and reaches nobody.
+    pub fn publish(&self, topic: &str, payload: impl Into<Payload>) -> Result<Published, PublishError> {
+        let topic = Topic::new(topic.as_bytes())?;
+        self.publish_to(Target::Topic(topic), payload, None)
+    }
+
+    /// Sends `payload` to every connection.
+    ///
+    /// # Errors
+    /// The broadcast was refused and reaches nobody.
+    pub fn broadcast(&self, payload: impl Into<Payload>) -> Result<Published, PublishError> {
+        self.publish_to(Target::All, payload, None)
+    }
+
+    /// Sends `payload` to one connection. `Ok(None)`: it is not open. A connection that closes while the message
+    /// is on its way does not get it; that is counted as `no-connection` or `closed`.
+    ///
+    /// # Errors
+    /// The message was refused.
+    pub fn send(&self, id: ConnId, payload: impl Into<Payload>) -> Result<Option<Published>, PublishError> {
+        if self.inner.registry.get(id).is_none() {
+            return Ok(None);
+        }
+        self.publish_to(Target::Conn(id), payload, None).map(Some)
+    }
+
+    /// Closes one connection, after what waits for it has been written. `Ok(false)`: it is not open.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`]: the shard's queue of commands is full; try again later.
+    pub fn close(&self, id: ConnId) -> Result<bool, PublishError> {
+        let Some(row) = self.inner.registry.get(id) else { return Ok(false) };
+        let _order = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = &self.inner.shards[row.shard()];
+        match shard.commands.try_send(Command::Close { id, reason: CloseReason::Kicked }) {
+            Ok(()) => Ok(true),
+            Err(TrySendError::Full(_)) => Err(PublishError::Busy),
+            Err(TrySendError::Closed(_)) => Ok(false),
+        }
+    }
+
+    /// Sends `payload` to a target, with a slow-consumer policy for this message if one is given. It is handed to
+    /// every shard that may hold a recipient, or to none if one of them is behind.
+    ///
+    /// # Errors
+    /// The publish was refused and reaches nobody.
+    pub fn publish_to(
+        &self,
+        target: Target,
+        payload: impl Into<Payload>,
+        slow_consumer: Option<SlowConsumer>,
+    ) -> Result<Published, PublishError> {
+        let (payload, kind) = payload.into().into_parts(Kind::Text);
+        let max = self.inner.config.max_message;
+        if payload.len() > max {
+            return Err(PublishError::TooLarge { len: payload.len(), max });
+        }
+        let shards = match &target {
+            Target::Conn(id) => match self.inner.registry.get(*id) {
+                Some(row) => &self.inner.shards[row.shard()..=row.shard()],
+                // It closed a moment ago; whichever shard is asked will count it.
+                None => &self.inner.shards[..1],
+            },
+            Target::All | Target::Topic(_) => &self.inner.shards[..],
+        };
+        let mut publishes = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
+        if shards.iter().all(|shard| shard.commands.is_closed()) {
+            return Err(PublishError::Down);
+        }
+        // Only holders of the lock put anything in, so what is found free here stays free.
+        if shards.iter().any(|shard| shard.commands.is_full()) {
+            return Err(PublishError::Busy);
+        }
+        publishes.sequence += 1;
+        let id = PublishId::new(SHARDS_MAX as u16, publishes.sequence);
+        let (receipt, answers) = async_channel::bounded(shards.len());
+        let accepted = Instant::now();
+        let publish = Publish { id, target, payload, kind, slow_consumer, accepted, receipt: Some(receipt) };
+        for shard in shards {
+            // A shard that has ended has no connections left to miss it.
+            shard.hand_over(Command::Publish(publish.clone()));
+        }
+        Ok(Published { id, accepted, shards: shards.len(), answers })
+    }
+
+    /// The address of an open connection's client.
+    pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
+        self.inner.registry.get(id).map(|row| row.peer())
+    }
+
+    /// Connections that are open now.
+    pub fn conn_count(&self) -> usize {
+        self.inner.registry.open()
+    }
+
+    /// Bytes that all connections together may hold: `buffers_max`, or what stands for it where it is not set.
+    pub fn buffers_max(&self) -> usize {
+        self.inner.registry.buffers_max()
+    }
+
+    /// Connections that may be open at a time: `max_connections`, or what the limit on open files leaves room for.
+    pub fn max_connections(&self) -> usize {
+        self.inner.registry.max()
+    }
+
+    /// The counters of each shard, in the order of their numbers. They go on counting.
+    pub fn stats(&self) -> impl ExactSizeIterator<Item = &ShardMetrics> {
+        self.inner.shards.iter().map(|shard| &*shard.metrics)
+    }
+
+    /// The settings that the server was started with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// A page of connections: up to `limit` of them (at most [`QUERY_PAGE_MAX`]) from `from` on, in no particular
+    /// order, and where to go on. A connection that is open all the while is on exactly one page.
+    ///
+    /// # Errors
+    /// [`QueryError`]: a shard has too much to do, or the server has ended.
+    pub async fn connections(
+        &self,
+        from: ConnectionCursor,
+        limit: usize,
+    ) -> Result<(Vec<ConnectionInfo>, Option<ConnectionCursor>), QueryError> {
+        let limit = limit.clamp(1, QUERY_PAGE_MAX);
+        let mut found = Vec::new();
+        let mut cursor = from;
+        while cursor.shard < self.inner.shards.len() {
+            let (slot, left) = (cursor.slot, limit - found.len());
+            let page = self.ask(cursor.shard, |answer| Query::Connections { slot, limit: left, answer }).await?;
+            found.extend(page.connections);
+            cursor = match page.next {
+                Some(slot) => ConnectionCursor { slot, ..cursor },
+                None => ConnectionCursor { shard: cursor.shard + 1, slot: 0 },
+            };
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok((found, (cursor.shard < self.inner.shards.len()).then_some(cursor)))
+    }
+
+    /// One connection; `None`: it is not open.
+    ///
+    /// # Errors
+    /// [`QueryError`]: its shard has too much to do, or the server has ended.
+    pub async fn connection(&self, id: ConnId) -> Result<Option<ConnectionInfo>, QueryError> {
+        match self.inner.registry.get(id) {
+            Some(row) => self.ask(row.shard(), |answer| Query::Connection { id, answer }).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Up to `limit` topics (at most [`QUERY_PAGE_MAX`]) that have subscribers and begin with `prefix`, in the order
+    /// of their names, after the name `after`.
+    ///
+    /// # Errors
+    /// [`QueryError`]: a shard has too much to do, or the server has ended.
+    pub async fn topics(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<TopicInfo>, QueryError> {
+        let limit = limit.clamp(1, QUERY_PAGE_MAX);
+        let mut topics: BTreeMap<String, TopicInfo> = BTreeMap::new();
+        for shard in 0..self.inner.shards.len() {
+            let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+            // A topic among the first of all shards is among the first of each shard that has it.
+            let found = self.ask(shard, |answer| Query::Topics { prefix, after, limit, answer }).await?;
+            for topic in found {
+                let name = topic.name.clone();
+                let info = topics.entry(name).or_insert_with_key(|name| self.no_topic(name));
+                info.add(shard, topic);
+            }
+        }
+        Ok(topics.into_values().take(limit).collect())
+    }
+
+    /// One topic; one that nobody is subscribed to has no subscribers, but may have a policy.
+    ///
+    /// # Errors
+    /// [`QueryError`]: a shard has too much to do, or the server has ended.
+    pub async fn topic(&self, topic: &Topic) -> Result<TopicInfo, QueryError> {
+        let mut info = self.no_topic(topic.as_str());
+        for shard in 0..self.inner.shards.len() {
+            let name = topic.to_string();
+            info.add(shard, self.ask(shard, |answer| Query::Topic { name, answer }).await?);
+        }
+        Ok(info)
+    }
+
+    /// Sets the policy for slow consumers of a topic in place of the server's; `None`: takes it back. It holds for
+    /// what is published from then on, until the server ends.
+    ///
+    /// # Errors
+    /// [`PolicyError`]: as many topics as may have a policy of their own, or a shard has too much to do.
+    pub fn set_slow_consumer(&self, topic: &Topic, policy: Option<SlowConsumer>) -> Result<(), PolicyError> {
+        let mut publishes = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
+        if policy.is_some() && !publishes.policies.contains(topic) && publishes.policies.len() >= TOPIC_POLICIES_MAX {
+            return Err(PolicyError::TooMany { max: TOPIC_POLICIES_MAX });
+        }
+        if self.inner.shards.iter().any(|shard| shard.commands.is_full()) {
+            return Err(PolicyError::Busy);
+        }
+        match policy {
+            Some(_) => publishes.policies.insert(topic.clone()),
+            None => publishes.policies.remove(topic),
+        };
+        for shard in &self.inner.shards {
+            // A shard that has ended publishes nothing any more.
+            shard.hand_over(Command::SetPolicy { topic: topic.clone(), policy });
+        }
+        Ok(())
+    }
+
+    fn no_topic(&self, name: &str) -> TopicInfo {
+        TopicInfo {
+            name: name.to_owned(),
+            subscribers: vec![0; self.inner.shards.len()],
+            published: 0,
+            written: 0,
+            dropped: 0,
+            slow_consumer: None,
+        }
+    }
+
+    /// Asks one shard and waits for its answer.
+    async fn ask<T>(&self, shard: usize, question: impl FnOnce(Sender<T>) -> Query) -> Result<T, QueryError> {
+        let (answer, answers) = async_channel::bounded(1);
+        {
+            let _order = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
+            match self.inner.shards[shard].commands.try_send(Command::Query(question(answer))) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => return Err(QueryError::Busy { shard }),
+                Err(TrySendError::Closed(_)) => return Err(QueryError::Down),
+            }
+        }
+        answers.recv().await.map_err(|_| QueryError::Down)
+    }
+}
+
+/// Where a page of connections begins. The default is the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionCursor {
+    shard: usize,
+    slot: u32,
+}
+
+impl fmt::Display for ConnectionCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.shard, self.slot)
+    }
+}
+
+impl FromStr for ConnectionCursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (shard, slot) = text.split_once('.')?;
+            Some(ConnectionCursor { shard: shard.parse().ok()?, slot: slot.parse().ok()? })
+        };
+        parse().ok_or_else(|| format!("`{text}` is no cursor; use the one that came with the page before"))
+    }
+}
+
+/// A topic, over all shards. Counts begin when it first has a subscriber on a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// Subscribers by shard.
+    pub subscribers: Vec<usize>,
+    /// Messages published to it while it had subscribers.
+    pub published: u64,
+    /// Messages of it that were written to a subscriber within their batch.
+    pub written: u64,
+    /// Messages of it that a subscriber missed within their batch.
+    pub dropped: u64,
+    /// The policy that was set for it.
+    pub slow_consumer: Option<SlowConsumer>,
+}
+
+impl TopicInfo {
+    fn add(&mut self, shard: usize, part: ShardTopic) {
+        self.subscribers[shard] = part.subscribers;
+        // Every shard with subscribers delivers each publish.
+        self.published = self.published.max(part.published);
+        self.written += part.written;
+        self.dropped += part.dropped;
+        self.slow_consumer = self.slow_consumer.or(part.policy);
+    }
+}
+
+/// Why a question was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum QueryError {
+    /// A shard's queue of commands is full; try again later.
+    #[error("shard {shard} is busy: its queue of commands is full; try again later")]
+    Busy {
+        /// The shard.
+        shard: usize,
+    },
+    /// The server has shut down.
+    #[error("the server has shut down")]
+    Down,
+}
+
+/// Why a topic's policy was not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PolicyError {
+    /// As many topics as may have a policy of their own.
+    #[error("at most {max} topics may have a policy of their own; take one back first")]
+    TooMany {
+        /// Topics allowed.
+        max: usize,
+    },
+    /// A shard's queue of commands is full.
+    #[error("the server is busy: a queue of commands is full; try again later")]
+    Busy,
+}

@@ -1,0 +1,536 @@
+//! Which sockets have something to read, or room to write: polls in rings of the shard's own.
+//!
+//! The runtime's streams arm a poll anew for each wait and keep half a kilobyte of bookkeeping for it. Here a poll is
+//! armed once per socket and goes on reporting (multishot, Linux 5.13; before, it is armed again after each report),
+//! and what is kept for it is a flag in the connection's row. A report says which socket to try; reading and writing
+//! are non-blocking calls of the connection's turn.
+//!
+//! To cancel a poll, the kernel walks one of at most 256 chains of a ring. So a ring takes a bounded number of sockets,
+//! by slot, and a shard has as many rings as its slots need.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use crate::config::{POLL_COMPLETIONS, POLL_SUBMISSIONS, POLLS_PER_RING};
+use crate::engine::table::Key;
+use crate::sys;
+
+/// Whether a socket would be reported to take bytes again.
+pub(crate) fn has_room(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
+    // An error is one of the socket, which shows when it is written to.
+    poll(&mut polled, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).map_or(true, |ready| ready > 0)
+}
+
+/// What is waited for on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// That the connection of this key has something to read, or has ended.
+    Read(Key),
+    /// That its socket takes bytes again.
+    Write(Key),
+    /// That the listener of this number has connections to accept.
+    Accept(u32),
+}
+
+/// A report about a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) interest: Interest,
+    /// The other side has ended its stream, or both: more may be there than one read shows.
+    pub(crate) hangup: bool,
+    /// The poll stays armed.
+    pub(crate) armed: bool,
+}
+
+/// The polls of one shard.
+pub(crate) struct Readiness {
+    rings: Vec<Ring>,
+    /// The kernel adds to it when a ring has reports.
+    signal: OwnedFd,
+    multishot: bool,
+}
+
+struct Ring {
+    ring: IoUring,
+    /// What is to be submitted.
+    waiting: Vec<squeue::Entry>,
+    /// Reports come only when they are asked for: the kernel collects them meanwhile.
+    deferred: bool,
+    /// Polls and cancellations whose last completion has not come.
+    open: usize,
+}
+
+/// A connection's slot is below this, so that a token has a bit for the direction.
+const SLOTS_MAX: u32 = 1 << 31;
+const WRITE: u64 = 1 << 63;
+/// The slot that stands for listeners.
+const LISTENERS: u32 = SLOTS_MAX - 1;
+/// Marks what reports nothing of interest: how a cancellation went.
+const IGNORED: u64 = u64::MAX;
+
+impl Interest {
+    /// As the kernel hands it back with a report.
+    fn token(self) -> u64 {
+        let token = |slot: u32, generation: u32| u64::from(slot) << 32 | u64::from(generation);
+        match self {
+            Interest::Read(key) => token(key.slot, key.generation()),
+            Interest::Write(key) => token(key.slot, key.generation()) | WRITE,
+            Interest::Accept(number) => token(LISTENERS, number),
+        }
+    }
+
+    fn from_token(token: u64) -> Option<Self> {
+        if token == IGNORED {
+            return None;
+        }
+        let (slot, low) = (((token & !WRITE) >> 32) as u32, token as u32);
+        Some(match (slot, token & WRITE) {
+            (LISTENERS, _) => Interest::Accept(low),
+            (slot, 0) => Interest::Read(Key::new(slot, low)),
+            (slot, _) => Interest::Write(Key::new(slot, low)),
+        })
+    }
+
+    fn events(self) -> PollFlags {
+        match self {
+            Interest::Read(_) => PollFlags::IN | PollFlags::RDHUP,
+            Interest::Write(_) => PollFlags::OUT,
+            Interest::Accept(_) => PollFlags::IN,
+        }
+    }
+
+    /// Whether one poll goes on reporting. Who waits for room to write waits once.
+    fn is_lasting(self) -> bool {
+        !matches!(self, Interest::Write(_))
+    }
+
+    fn ring(self) -> usize {
+        match self {
+            Interest::Read(key) | Interest::Write(key) => key.slot as usize / POLLS_PER_RING,
+            Interest::Accept(_) => 0,
+        }
+    }
+}
+
+impl Readiness {
+    /// The polls of a shard, on whose thread this must be called. `multishot`: polls go on reporting, where the kernel
+    /// can do that.
+    ///
+    /// # Errors
+    /// The kernel gives no descriptor or no ring.
+    pub(crate) fn new(multishot: bool) -> io::Result<Self> {
+        let signal = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let mut readiness = Readiness { rings: Vec::new(), signal, multishot };
+        readiness.add_ring()?;
+        readiness.multishot = multishot && readiness.has_multishot()?;
+        Ok(readiness)
+    }
+
+    /// A second hold on the descriptor that becomes readable when there are reports to collect.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub(crate) fn signal(&self) -> io::Result<OwnedFd> {
+        self.signal.try_clone()
+    }
+
+    /// Makes sure that the sockets of a slot can be watched.
+    ///
+    /// # Errors
+    /// The kernel gives no further ring.
+    pub(crate) fn reserve(&mut self, slot: u32) -> io::Result<()> {
+        if slot >= LISTENERS {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "the connection table is full"));
+        }
+        while slot as usize / POLLS_PER_RING >= self.rings.len() {
+            self.add_ring()?;
+        }
+        Ok(())
+    }
+
+    /// Gives back the rings that watch none of the first `slots` slots, once nothing is armed in them any more.
+    pub(crate) fn release(&mut self, slots: u32) {
+        let needed = (slots as usize).div_ceil(POLLS_PER_RING).max(1);
+        while self.rings.len() > needed && self.rings.last().is_some_and(|ring| ring.open == 0) {
+            self.rings.pop();
+        }
+    }
+
+    /// Has the kernel report from the next [`submit`](Self::submit) on, at once if there is something already.
+    pub(crate) fn watch(&mut self, interest: Interest, socket: BorrowedFd<'_>) {
+        let poll = opcode::PollAdd::new(Fd(socket.as_raw_fd()), interest.events().bits().into());
+        let poll = poll.multi(self.multishot && interest.is_lasting()).build().user_data(interest.token());
+        self.push(interest, poll);
+    }
+
+    /// Ends an armed poll. Until the next [`submit`](Self::submit) it keeps the socket open, though its descriptor is
+    /// closed.
+    pub(crate) fn unwatch(&mut self, interest: Interest) {
+        // Not `PollRemove`: that leaves a poll armed which is about to report.
+        let cancel = opcode::AsyncCancel::new(interest.token()).build().user_data(IGNORED);
+        self.push(interest, cancel);
+    }
+
+    fn push(&mut self, interest: Interest, entry: squeue::Entry) {
+        // A slot's ring is there since it was reserved.
+        if let Some(ring) = self.rings.get_mut(interest.ring()) {
+            ring.waiting.push(entry);
+            ring.open += 1;
+        }
+    }
+
+    /// Hands to the kernel what was to be watched and no more watched.
+    ///
+    /// # Errors
+    /// The kernel took nothing for now, for want of memory, or since reports wait; what is left stays for the next call.
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
+        self.rings.iter_mut().try_for_each(Ring::submit)
+    }
+
+    /// Appends reports, at most as many as the rings hold; without any there is none for now.
+    pub(crate) fn collect(&mut self, reports: &mut Vec<Report>) {
+        for ring in &mut self.rings {
+            ring.collect(reports);
+        }
+    }
+
+    fn add_ring(&mut self) -> io::Result<()> {
+        let ring = Ring::new()?;
+        ring.ring.submitter().register_eventfd(self.signal.as_raw_fd())?;
+        self.rings.push(ring);
+        Ok(())
+    }
+
+    /// Tries a multishot poll on a descriptor that can be written to at any time.
+    fn has_multishot(&mut self) -> io::Result<bool> {
+        let probe = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let interest = Interest::Accept(u32::MAX);
+        let poll = opcode::PollAdd::new(Fd(probe.as_raw_fd()), PollFlags::OUT.bits().into());
+        self.push(interest, poll.multi(true).build().user_data(interest.token()));
+        self.submit()?;
+        let mut reports = Vec::new();
+        self.collect(&mut reports);
+        let lasting = reports.iter().any(|report| report.interest == interest && report.armed);
+        if lasting {
+            self.unwatch(interest);
+            self.submit()?;
+            self.collect(&mut reports);
+        }
+        Ok(lasting)
+    }
+}
+
+impl Ring {
+    /// A ring as good as the kernel has: one thread uses it (6.0), and reports gather until they are asked for (6.1).
+    fn new() -> io::Result<Self> {
+        let builder = || {
+            let mut builder = IoUring::builder();
+            builder.setup_cqsize(POLL_COMPLETIONS).dontfork();
+            builder
+        };
+        let deferred =
+            builder().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().build(POLL_SUBMISSIONS);
+        if let Ok(ring) = deferred {
+            return Ok(Ring { ring, waiting: Vec::new(), deferred: true, open: 0 });
+        }
+        let ring = builder().build(POLL_SUBMISSIONS)?;
+        Ok(Ring { ring, waiting: Vec::new(), deferred: false, open: 0 })
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        // After an error the last call may have left some in the ring itself.
+        while !self.waiting.is_empty() || !self.ring.submission().is_empty() {
+            sys::push_polls(&mut self.ring, &mut self.waiting);
+            self.ring.submit()?;
+        }
+        // A list that was long once needs not stay so.
+        self.waiting.shrink_to(POLL_SUBMISSIONS as usize);
+        Ok(())
+    }
+
+    fn collect(&mut self, reports: &mut Vec<Report>) {
+        // The kernel looks at a few polls at a time (20, since 6.12), and not each has something to report. While some
+        // are left it gives no signal, so they are gone through to the last, or until there is enough for now.
+        let enough = reports.len() + POLL_COMPLETIONS as usize;
+        while reports.len() < enough && self.has_more() {
+            let before = reports.len();
+            // What it can't do now it is asked for again at the next signal, or at the next tick.
+            if sys::gather_completions(&self.ring).is_err() {
+                break;
+            }
+            self.take_completions(reports);
+            if reports.len() == before {
+                // Either all that it looked at were woken in vain, or its flag came late and there is nothing any more:
+                // then the flag stays, however often one asks, and a signal follows.
+                self.gather_all();
+                break;
+            }
+        }
+        self.take_completions(reports);
+    }
+
+    /// Has the kernel look at all polls that it has put off, as if so many reports were waited for as there can be, but
+    /// for no time.
+    fn gather_all(&mut self) {
+        let at_once = Timespec::new();
+        let args = SubmitArgs::new().timespec(&at_once);
+        // The error says that there were not so many.
+        let _ = self.ring.submitter().submit_with_args(POLL_COMPLETIONS as usize, &args);
+    }
+
+    /// Whether the kernel has completions that it has not written down.
+    fn has_more(&mut self) -> bool {
+        let submissions = self.ring.submission();
+        submissions.cq_overflow() || (self.deferred && submissions.taskrun())
+    }
+
+    fn take_completions(&mut self, reports: &mut Vec<Report>) {
+        for completion in self.ring.completion() {
+            let armed = cqueue::more(completion.flags());
+            self.open -= usize::from(!armed);
+            let Some(interest) = Interest::from_token(completion.user_data()) else { continue };
+            let events = u32::try_from(completion.result()).map(|bits| PollFlags::from_bits_truncate(bits as u16));
+            // A poll that failed is reported, too: the socket is tried, and says itself what is wrong with it. Linux 6.1
+            // cancels a poll for whose report the ring has no room; who is told that it is armed no more arms it again.
+            let hangup =
+                events.is_ok_and(|events| events.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR));
+            reports.push(Report { interest, hangup, armed });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::time::{Duration, Instant};
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, client)
+    }
+
+    fn key(slot: u32) -> Key {
+        Key::new(slot, 7)
+    }
+
+    /// The reports that are there, waited for if there is none yet.
+    fn reports(readiness: &mut Readiness) -> Vec<Report> {
+        let mut reports = Vec::new();
+        let started = Instant::now();
+        while reports.is_empty() {
+            assert!(started.elapsed() < Duration::from_secs(10), "no report came");
+            readiness.collect(&mut reports);
+        }
+        reports
+    }
+
+    fn none(readiness: &mut Readiness) {
+        let mut reports = Vec::new();
+        std::thread::sleep(Duration::from_millis(20));
+        readiness.collect(&mut reports);
+        assert_eq!(reports, []);
+    }
+
+    #[test]
+    fn a_token_names_what_it_was_made_of() {
+        let keys = [Key::new(0, 0), Key::new(5, u32::MAX), Key::new(LISTENERS - 1, 1)];
+        for interest in keys.into_iter().flat_map(|key| [Interest::Read(key), Interest::Write(key)]) {
+            assert_eq!(Interest::from_token(interest.token()), Some(interest));
+        }
+        assert_eq!(Interest::from_token(Interest::Accept(3).token()), Some(Interest::Accept(3)));
+        assert_eq!(Interest::from_token(IGNORED), None);
+    }
+
+    #[test]
+    fn one_collection_finds_what_lies_behind_many_polls_that_have_nothing_to_report() {
+        let mut readiness = Readiness::new(true).unwrap();
+        let mut pairs: Vec<_> = (0..100).map(|_| pair()).collect();
+        for (slot, (server, _)) in pairs.iter().enumerate() {
+            readiness.watch(Interest::Read(key(slot as u32)), server.as_fd());
+        }
+        readiness.submit().unwrap();
+        none(&mut readiness);
+        // They are woken twice and read before the kernel has looked at their polls: it finds nothing.
+        for (server, client) in &mut pairs {
+            for _ in 0..2 {
+                client.write_all(b"x").unwrap();
+                server.read_exact(&mut [0]).unwrap();
+            }
+        }
+        pairs[99].1.write_all(b"x").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        let mut reports = Vec::new();
+        readiness.collect(&mut reports);
+        assert!(reports.iter().any(|report| report.interest == Interest::Read(key(99))), "{reports:?}");
+    }
+
+    #[test]
+    fn one_poll_reports_as_often_as_something_comes() {
+        let mut readiness = Readiness::new(true).unwrap();
+        let (mut server, mut client) = pair();
+        readiness.watch(Interest::Read(key(1)), server.as_fd());
+        readiness.submit().unwrap();
+        none(&mut readiness);
+        for _ in 0..3 {
+            client.write_all(b"x").unwrap();
+            let found = reports(&mut readiness);
+            assert_eq!(found, [Report { interest: Interest::Read(key(1)), hangup: false, armed: readiness.multishot }]);
+            server.read_exact(&mut [0]).unwrap();
+            if !found[0].armed {
+                readiness.watch(Interest::Read(key(1)), server.as_fd());
+                readiness.submit().unwrap();
+            }
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(reports(&mut readiness)[0].hangup);
+    }
+
+    #[test]
+    fn without_multishot_a_poll_reports_once_and_at_once_when_it_is_armed_again() {
+        let mut readiness = Readiness::new(false).unwrap();
+        let (server, mut client) = pair();
+        client.write_all(b"x").unwrap();
+        for _ in 0..2 {
+            readiness.watch(Interest::Read(key(1)), server.as_fd());
+            readiness.submit().unwrap();
+            assert_eq!(
+                reports(&mut readiness),
+                [Report { interest: Interest::Read(key(1)), hangup: false, armed: false }]
+            );
+        }
+        none(&mut readiness);
+    }
+
+    #[test]
+    fn a_socket_without_room_is_reported_once_it_has_some() {
+        let mut readiness = Readiness::new(true).unwrap();
+        let (mut server, mut client) = pair();
+        server.set_nonblocking(true).unwrap();
+        while server.write(&[0; 65536]).is_ok() {}
+        readiness.watch(Interest::Write(key(2)), server.as_fd());
+        readiness.submit().unwrap();
+        none(&mut readiness);
+        client.set_nonblocking(true).unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        let mut found = Vec::new();
+        let started = Instant::now();
+        while found.is_empty() {
+            assert!(started.elapsed() < Duration::from_secs(10), "no report came");
+            let _ = client.read(&mut buffer);
+            readiness.collect(&mut found);
+        }
+        assert_eq!(found, [Report { interest: Interest::Write(key(2)), hangup: false, armed: false }]);
+    }
+
+    #[test]
+    fn an_unwatched_socket_closes_for_good() {
+        let mut readiness = Readiness::new(true).unwrap();
+        let (server, mut client) = pair();
+        readiness.watch(Interest::Read(key(3)), server.as_fd());
+        readiness.submit().unwrap();
+        readiness.unwatch(Interest::Read(key(3)));
+        readiness.submit().unwrap();
+        drop(server);
+        assert!(reports(&mut readiness).iter().all(|report| !report.armed));
+        none(&mut readiness);
+        // The client sees the end only if no poll holds the socket any more.
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_socket_closes_for_good_though_its_poll_is_about_to_report() {
+        let mut readiness = Readiness::new(true).unwrap();
+        let (server, mut client) = pair();
+        readiness.watch(Interest::Read(key(3)), server.as_fd());
+        readiness.submit().unwrap();
+        client.write_all(b"x").unwrap();
+        readiness.unwatch(Interest::Read(key(3)));
+        readiness.submit().unwrap();
+        drop(server);
+        let mut late = Vec::new();
+        (0..3).for_each(|_| readiness.collect(&mut late));
+        // What was not read makes it a reset.
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let end = client.read(&mut [0]).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(0) | Err(io::ErrorKind::ConnectionReset)), "{end:?} after {late:?}");
+    }
+
+    #[test]
+    fn slots_beyond_one_ring_are_watched_in_the_next() {
+        let mut readiness = Readiness::new(true).unwrap();
+        let (server, mut client) = pair();
+        let far = key(3 * POLLS_PER_RING as u32 + 1);
+        readiness.reserve(far.slot).unwrap();
+        assert_eq!(readiness.rings.len(), 4);
+        readiness.watch(Interest::Read(far), server.as_fd());
+        readiness.submit().unwrap();
+        client.write_all(b"x").unwrap();
+        assert_eq!(reports(&mut readiness)[0].interest, Interest::Read(far));
+        assert!(readiness.reserve(LISTENERS).is_err());
+    }
+
+    #[test]
+    fn a_ring_that_is_not_needed_goes_back_once_nothing_is_armed_in_it() {
+        let mut readiness = Readiness::new(true).unwrap();
+        let (server, mut client) = pair();
+        let (far, ring) = (key(2 * POLLS_PER_RING as u32), POLLS_PER_RING as u32);
+        readiness.reserve(far.slot).unwrap();
+        readiness.watch(Interest::Read(far), server.as_fd());
+        readiness.release(far.slot + 1);
+        assert_eq!(readiness.rings.len(), 3, "its slot is in use");
+        readiness.release(ring + 1);
+        assert_eq!(readiness.rings.len(), 3, "a poll is to be armed");
+        readiness.submit().unwrap();
+        client.write_all(b"x").unwrap();
+        let armed = reports(&mut readiness)[0].armed;
+        readiness.release(ring + 1);
+        assert_eq!(readiness.rings.len(), 2 + usize::from(armed), "a poll that goes on keeps its ring");
+        readiness.unwatch(Interest::Read(far));
+        readiness.submit().unwrap();
+        (0..3).for_each(|_| readiness.collect(&mut Vec::new()));
+        readiness.release(ring + 1);
+        assert_eq!(readiness.rings.len(), 2, "its slots and all before are in use");
+        readiness.release(0);
+        assert_eq!(readiness.rings.len(), 1, "listeners are watched there");
+        readiness.reserve(far.slot).unwrap();
+        readiness.watch(Interest::Read(far), server.as_fd());
+        readiness.submit().unwrap();
+        assert_eq!(reports(&mut readiness)[0].interest, Interest::Read(far));
+    }
+
+    #[test]
+    fn more_sockets_than_a_submission_holds_are_all_watched() {
+        all_report(2 * POLL_SUBMISSIONS as usize + 1);
+    }
+
+    #[test]
+    fn more_sockets_than_a_ring_has_completions_for_all_report() {
+        all_report(POLL_COMPLETIONS as usize + 1_000);
+    }
+
+    /// Watches so many at once, which all have something to report at once.
+    fn all_report(count: usize) {
+        let mut readiness = Readiness::new(true).unwrap();
+        let (server, mut client) = pair();
+        for slot in 0..count {
+            readiness.watch(Interest::Read(key(slot as u32)), server.as_fd());
+        }
+        readiness.submit().unwrap();
+        client.write_all(b"x").unwrap();
+        let (mut found, started) = (Vec::new(), Instant::now());
+        while found.len() < count {
+            assert!(started.elapsed() < Duration::from_secs(10), "{} of {count} reports came", found.len());
+            readiness.collect(&mut found);
+        }
+    }
+}
