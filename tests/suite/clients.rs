@@ -9,11 +9,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use corecast::Framing;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Program, can_browse, is_here, node_has, runs};
+use crate::support::{Program, can_browse, free_port, is_here, node_has, runs};
 
 /// A hub as a program, with an `http` address on a port of the kernel's choice.
 fn hub(flags: &[&str]) -> Program {
-    Program::serve(["--client-publish", "--control=off", "--listen=http=127.0.0.1:0"].iter().chain(flags))
+    // It is started again at the same place.
+    let listen = format!("--listen=http=127.0.0.1:{}", free_port());
+    Program::serve(["--client-publish", "--control=off", &listen].iter().chain(flags))
 }
 
 /// A script below `tests/`, to be run by a program.

@@ -14,7 +14,7 @@ use corecast::Framing;
 use serde_json::Value;
 
 use crate::support::http::{BINARY, HttpClient, TEXT};
-use crate::support::{Client, DEADLINE, Program};
+use crate::support::{Client, DEADLINE, Program, free_port};
 
 /// The program with a command and the server's address. Nothing of the environment changes what it does.
 fn corecast(control: &str, words: &[&str]) -> Command {
@@ -213,7 +213,7 @@ fn a_token_file_that_others_can_read_is_warned_of_and_one_that_they_can_write_is
 #[test]
 fn an_absent_server_is_named_with_what_to_do() {
     // A port that was free a moment ago, and that nothing here takes.
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let addr = format!("127.0.0.1:{}", free_port());
     for command in [&["push", "t", "x"][..], &["stats"], &["stats", "--watch"]] {
         let output = run(&addr, command);
         assert_ended(&output, 1, &format!("can't reach the control API at http://{addr}"));

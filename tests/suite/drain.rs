@@ -6,7 +6,7 @@ use std::time::Duration;
 use corecast::{Config, Framing};
 use rustix::process::Signal;
 
-use crate::support::{Client, Fixture, PLAIN, Program, config, wait_until};
+use crate::support::{Client, Fixture, PLAIN, Program, config, free_port, wait_until};
 
 /// Room for all that a test publishes, so that nothing is dropped on the way.
 const ROOMY: [&str; 6] = [
@@ -191,7 +191,7 @@ fn connect_until(stop: &AtomicBool, addr: std::net::SocketAddr) -> usize {
 
 #[test]
 fn a_new_program_takes_over_from_one_that_drains_and_nobody_is_refused() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
     let listen = format!("--listen=line={port}");
     let flags = ["--shards=1", "--drain-grace=1h", "--drain-time=1h", &listen];
     let mut programs = vec![Program::serve(flags)];
@@ -221,7 +221,7 @@ fn a_new_program_takes_over_from_one_that_drains_and_nobody_is_refused() {
 
 #[test]
 fn a_server_whose_addresses_are_all_taken_over_lets_go_of_them_and_drains() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let hour = Duration::from_secs(3600);
     let config = |addr: &str| Config {
         listen: vec![format!("line={addr}:{port}").parse().unwrap()],

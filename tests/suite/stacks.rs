@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use corecast::{Config, Framing, Listen, Server};
 
 use crate::support::http::HttpClient;
-use crate::support::{Client, Fixture, config};
+use crate::support::{Client, Fixture, config, free_port};
 
 /// Whether this machine has IPv6; without it there is nothing to try.
 fn has_v6() -> bool {
@@ -26,7 +26,7 @@ fn v6(port: u16) -> SocketAddr {
 
 /// Settings with these addresses, on a port that nobody has.
 fn on_a_free_port(listen: [&str; 2]) -> (Config, u16) {
-    let port = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let listen = listen.map(|text| format!("{text}:{port}").parse::<Listen>().unwrap()).to_vec();
     (Config { listen, ..config() }, port)
 }

@@ -6,8 +6,10 @@ mod program;
 mod random;
 mod server;
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use corecast::Framing;
@@ -67,6 +69,27 @@ pub(crate) fn get(control: &str, path: &str) -> String {
     stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     text.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// A port that nobody listens on, for a server that is started again there. It lies below those that the kernel gives to
+/// port 0 and to clients, so that none of the tests beside this one gets it meanwhile.
+pub(crate) fn free_port() -> u16 {
+    const FIRST: u32 = 12_000;
+    const PORTS: u32 = 20_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    loop {
+        let number = first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = (FIRST + number % PORTS) as u16;
+        // Without IPv6 there is the other family alone.
+        let is_free = |addr: SocketAddr| match TcpListener::bind(addr) {
+            Ok(_) => true,
+            Err(error) => error.kind() != std::io::ErrorKind::AddrInUse,
+        };
+        if is_free((Ipv4Addr::UNSPECIFIED, port).into()) && is_free((Ipv6Addr::UNSPECIFIED, port).into()) {
+            return port;
+        }
+    }
 }
 
 /// Waits until something holds.
