@@ -204,6 +204,16 @@ fn the_readme_links_every_page() {
     }
 }
 
+/// What the README repeats of the manual, it repeats word for word.
+#[test]
+fn every_row_of_the_readmes_tables_is_in_the_manual() {
+    let manual: Vec<_> = pages().into_values().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let rows = readme.lines().filter(|line| line.starts_with('|') && !line.contains("](src/guide/"));
+    let lost: Vec<_> = rows.filter(|row| !manual.iter().any(|page| page.lines().any(|line| line == *row))).collect();
+    assert!(lost.is_empty(), "no page of the manual has these rows of README.md:\n{}", lost.join("\n"));
+}
+
 /// In rustdoc a page lies elsewhere than in the repository, so each link between files is a reference, and
 /// `rustdoc.links` says where it leads there.
 #[test]
