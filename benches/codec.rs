@@ -7,7 +7,7 @@ mod support;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use corecast::bench::{Codec, Requests, decode_websocket};
+use corecast::internals::{Codec, Requests, decode_websocket};
 
 use micro::{Micro, repeat};
 use support::table::Table;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use corecast::bench::Topics;
+use corecast::internals::Topics;
 
 use micro::{Micro, repeat};
 use support::table::Table;

@@ -231,20 +231,6 @@ pub(crate) const RETRY_AFTER_S: (u64, u64) = (5, 10);
 /// Milliseconds between two log lines about the same kind of refused connection.
 pub(crate) const REFUSAL_LOG_MS: u64 = 5_000;
 
-/// Lines, and bytes of them, that may wait to be written to the log; further ones are counted and dropped. They are some
-/// minutes of a busy log at the default level.
-pub(crate) const LOG_QUEUE_LINES: usize = 1_024;
-
-/// See [`LOG_QUEUE_LINES`].
-pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 1024 * KIB;
-
-/// Milliseconds between two log lines that tell of dropped ones.
-pub(crate) const LOG_NOTICE_MS: u64 = 1_000;
-
-/// Milliseconds that the end of the program waits for its last log lines to be written, and those that an exit without a
-/// drain waits.
-pub(crate) const LOG_END_MS: (u64, u64) = (1_000, 100);
-
 /// File descriptors the process needs besides connections: rings, eventfds, listeners, logs, libraries.
 pub(crate) const FDS_RESERVED: u64 = 64;
 

@@ -107,12 +107,6 @@
 //! Neither must a panic hook, nor `eprintln!` in a handler. Queue the lines and write them on a thread of your own, as
 //! `corecast serve` does and as `tracing_appender::non_blocking` can.
 
-#[doc(hidden)]
-pub mod bench;
-#[doc(hidden)]
-pub mod cli;
-#[doc(hidden)]
-pub mod commands;
 mod config;
 #[cfg(feature = "control")]
 pub mod control;
@@ -120,26 +114,19 @@ mod echo;
 mod engine;
 pub mod guide;
 mod handler;
-mod host;
+pub mod host;
 mod hub;
+#[cfg(feature = "internals")]
+pub mod internals;
 mod json;
-#[doc(hidden)]
-pub mod load;
-#[doc(hidden)]
-pub mod log;
 mod message;
 mod metrics;
-#[doc(hidden)]
-pub mod output;
-mod printable;
 mod protocol;
 mod rate;
 mod receipt;
 mod server;
 mod shard;
 mod sys;
-#[cfg(feature = "control")]
-mod token;
 
 pub use config::{
     Config, ConfigError, ControlAddr, Cpus, Framing, HostName, Listen, Origin, Pin, QUERY_PAGE_MAX, SHARDS_MAX,

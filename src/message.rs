@@ -13,9 +13,9 @@ mod payload;
 mod topic;
 
 pub use payload::{Kind, Payload};
+pub(crate) use topic::Named;
 #[cfg(feature = "control")]
 pub(crate) use topic::pattern as topic_pattern;
-pub(crate) use topic::{JOINERS, Named, is_unseen};
 pub use topic::{Topic, TopicError};
 
 /// Names one connection, for as long as the process runs.

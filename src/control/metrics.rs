@@ -10,8 +10,8 @@ use crate::control::api::Api;
 use crate::control::counts::Refusal;
 use crate::control::exposition::{counter, gauge, histogram};
 use crate::control::problem::{Problem, ProblemCode};
+use crate::control::stats::Start;
 use crate::host;
-use crate::log;
 use crate::message::{CloseReason, DropReason};
 use crate::metrics::{ShardMetrics, Spans};
 use crate::server::handle::ServerHandle;
@@ -34,7 +34,7 @@ enum Source {
     /// A gauge of the whole process; `None`: it can't be known here.
     Process(fn(&Whole<'_>) -> Option<f64>),
     /// A counter of the whole process.
-    ProcessCounter(fn() -> u64),
+    ProcessCounter(fn(&Whole<'_>) -> u64),
     /// 1, with the version as a label.
     Build,
 }
@@ -46,7 +46,7 @@ type Counts = Vec<(&'static str, u64)>;
 struct Whole<'a> {
     handle: &'a ServerHandle,
     resident_bytes: u64,
-    resident_bytes_at_start: u64,
+    start: Start,
 }
 
 impl MetricInfo {
@@ -188,7 +188,7 @@ metrics! {
         Source::Process(per_connection),
     "corecast_log_lines_dropped_total"
         "Log lines dropped, since whoever reads the log was too slow, or gone."
-        Source::ProcessCounter(log::lines_dropped),
+        Source::ProcessCounter(|all| (all.start.log_lines_dropped)()),
     "corecast_build_info"
         "The version that runs."
         Source::Build,
@@ -216,7 +216,7 @@ fn drops(shard: &ShardMetrics) -> Counts {
 }
 
 fn per_connection(all: &Whole<'_>) -> Option<f64> {
-    let grown = all.resident_bytes.saturating_sub(all.resident_bytes_at_start);
+    let grown = all.resident_bytes.saturating_sub(all.start.resident_bytes);
     grown.checked_div(all.handle.conn_count() as u64).map(|bytes| bytes as f64)
 }
 
@@ -248,7 +248,7 @@ impl MetricInfo {
                 shards().map(|(name, shard)| histogram(&[("shard", &name)], spans(shard))).collect()
             }
             Source::Process(value) => value(all).map(|value| gauge(&[], value)).into_iter().collect(),
-            Source::ProcessCounter(value) => vec![counter(&[], value() as f64)],
+            Source::ProcessCounter(value) => vec![counter(&[], value(all) as f64)],
             Source::Build => vec![gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
         });
         family
@@ -256,9 +256,9 @@ impl MetricInfo {
 }
 
 /// All metrics, as text.
-fn text(handle: &ServerHandle, resident_bytes_at_start: u64) -> Result<String, prometheus::Error> {
+fn text(handle: &ServerHandle, start: Start) -> Result<String, prometheus::Error> {
     let resident_bytes = host::resident_bytes().unwrap_or(0);
-    let all = Whole { handle, resident_bytes, resident_bytes_at_start };
+    let all = Whole { handle, resident_bytes, start };
     let families: Vec<_> = METRICS.iter().map(|metric| metric.family(&all)).collect();
     // The encoder takes a family without a value for a fault.
     let families: Vec<_> = families.into_iter().filter(|family| !family.get_metric().is_empty()).collect();
@@ -273,7 +273,7 @@ fn text(handle: &ServerHandle, resident_bytes_at_start: u64) -> Result<String, p
     responses((status = 200, description = "The text format, version 0.0.4", body = String, content_type = "text/plain"))
 )]
 pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
-    let text = text(api.handle(), api.start().resident_bytes)
+    let text = text(api.handle(), api.start())
         .map_err(|error| Problem::new(ProblemCode::Busy, format!("the metrics can't be written: {error}")))?;
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text))
 }

@@ -28,6 +28,7 @@ mod publish;
 mod query;
 mod stats;
 mod token;
+mod token_file;
 mod topics;
 mod visit;
 
@@ -52,8 +53,7 @@ use crate::server::handover;
 pub use metrics::{METRICS, MetricInfo};
 pub use problem::ProblemCode;
 use token::Token;
-
-pub use crate::token::TokenError;
+pub use token_file::{TokenError, read_token};
 
 /// Where the control plane listens, and what calls must show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +183,7 @@ pub struct Bound {
     token: Option<Token>,
     warnings: Vec<String>,
     limits: ControlLimits,
+    log_lines_dropped: fn() -> u64,
 }
 
 /// A running control plane. Dropping it stops it in the background; [`Control::stop`] waits for the end.
@@ -210,7 +211,7 @@ impl Control {
         let listeners = bind::all(&options.addrs)?;
         let addrs = listeners.iter().map(|(_, addr)| *addr).collect();
         let listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
-        Ok(Bound { listeners, addrs, token, warnings, limits: options.limits })
+        Ok(Bound { listeners, addrs, token, warnings, limits: options.limits, log_lines_dropped: || 0 })
     }
 
     /// The first address it listens on, with the port that the kernel chose for port 0.
@@ -233,13 +234,22 @@ impl Control {
 }
 
 impl Bound {
+    /// Has the metric `corecast_log_lines_dropped_total` show what the program counts that writes the log. Without it the
+    /// metric is 0.
+    #[must_use]
+    pub fn with_log_lines_dropped(mut self, count: fn() -> u64) -> Self {
+        self.log_lines_dropped = count;
+        self
+    }
+
     /// Begins to answer for a server.
     ///
     /// # Errors
     /// The thread can't be started.
     pub fn start(self, handle: ServerHandle) -> Result<Control, ControlError> {
-        let Bound { listeners, addrs, token, limits, .. } = self;
-        let start = stats::Start { at: Instant::now(), resident_bytes: host::resident_bytes().unwrap_or(0) };
+        let Bound { listeners, addrs, token, limits, log_lines_dropped, .. } = self;
+        let resident_bytes = host::resident_bytes().unwrap_or(0);
+        let start = stats::Start { at: Instant::now(), resident_bytes, log_lines_dropped };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
         let listeners = {

@@ -177,11 +177,12 @@ shard_stats! {
     pool_misses,
 }
 
-/// What a process was when its control plane started.
+/// What a process was when its control plane started, and who counts what it loses of its log.
 #[derive(Clone, Copy)]
 pub(super) struct Start {
     pub(super) at: Instant,
     pub(super) resident_bytes: u64,
+    pub(super) log_lines_dropped: fn() -> u64,
 }
 
 impl Start {

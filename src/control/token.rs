@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq;
 
-use crate::token::{self, TokenError};
+use super::token_file::{TokenError, read_token};
 
 /// What calls must show.
 pub(super) struct Token(Vec<u8>);
@@ -14,7 +14,7 @@ pub(super) struct Token(Vec<u8>);
 impl Token {
     /// Reads the token from a file. Also returns who else can read or write that, if these are too many.
     pub(super) fn load(path: &Path) -> Result<(Self, Option<String>), TokenError> {
-        token::load(path).map(|(token, exposure)| (Token(token.into_bytes()), exposure))
+        read_token(path).map(|(token, exposure)| (Token(token.into_bytes()), exposure))
     }
 
     /// Whether a request shows it. The time it takes tells nothing of the token but its length.

@@ -12,11 +12,11 @@ const NR_OPEN: &str = "/proc/sys/fs/nr_open";
 
 /// The limit on open files after it was raised.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Raised {
+pub struct OpenFiles {
     /// The limit in force; `u64::MAX`: there is none.
-    pub(crate) limit: u64,
+    pub limit: u64,
     /// Why it is not the hard limit, in a sentence for the operator.
-    pub(crate) refusal: Option<String>,
+    pub refusal: Option<String>,
 }
 
 /// Raises the soft limit on open files to the hard one. Where the system refuses that, as far as it lets it, or not at
@@ -24,7 +24,7 @@ pub(crate) struct Raised {
 ///
 /// # Errors
 /// Limits can't even be read.
-pub(crate) fn raise_fds() -> Result<Raised, HostError> {
+pub fn raise_open_files() -> Result<OpenFiles, HostError> {
     let (soft, hard) = read(Resource::RLIMIT_NOFILE)?;
     let nr_open = fs::read_to_string(NR_OPEN).ok().and_then(|text| text.trim().parse().ok());
     Ok(raise(soft, hard, nr_open, &mut |soft, hard| {
@@ -33,11 +33,11 @@ pub(crate) fn raise_fds() -> Result<Raised, HostError> {
 }
 
 /// `nr_open`: fs.nr_open, where it can be read. `set` sets a soft and a hard limit.
-fn raise(soft: u64, hard: u64, nr_open: Option<u64>, set: &mut impl FnMut(u64, u64) -> io::Result<()>) -> Raised {
+fn raise(soft: u64, hard: u64, nr_open: Option<u64>, set: &mut impl FnMut(u64, u64) -> io::Result<()>) -> OpenFiles {
     if soft >= hard {
-        return Raised { limit: soft, refusal: None };
+        return OpenFiles { limit: soft, refusal: None };
     }
-    let Err(error) = set(hard, hard) else { return Raised { limit: hard, refusal: None } };
+    let Err(error) = set(hard, hard) else { return OpenFiles { limit: hard, refusal: None } };
     // A hard limit above fs.nr_open can be inherited, but not set again, so it goes down with the soft one.
     let limit = nr_open.filter(|nr_open| soft < *nr_open && *nr_open < hard);
     let limit = limit.filter(|nr_open| set(*nr_open, *nr_open).is_ok()).unwrap_or(soft);
@@ -49,7 +49,7 @@ fn raise(soft: u64, hard: u64, nr_open: Option<u64>, set: &mut impl FnMut(u64, u
     let refusal = format!(
         "the limit on open files can't be raised from {soft} to the hard limit, {hard} ({error}; {why}); it is {limit} now"
     );
-    Raised { limit, refusal: Some(refusal) }
+    OpenFiles { limit, refusal: Some(refusal) }
 }
 
 /// The soft limit on locked memory in bytes; `None`: there is none.
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     /// Raises where the system takes no limit above `most`, and tells what it took.
-    fn raised(soft: u64, hard: u64, nr_open: Option<u64>, most: u64) -> (Raised, Option<(u64, u64)>) {
+    fn raised(soft: u64, hard: u64, nr_open: Option<u64>, most: u64) -> (OpenFiles, Option<(u64, u64)>) {
         let mut set = None;
         let raised = raise(soft, hard, nr_open, &mut |soft, hard| {
             if hard > most {
@@ -96,7 +96,7 @@ mod tests {
     fn a_limit_that_can_be_raised_is_raised_and_one_that_is_high_is_left_alone() {
         assert_eq!(raised(1_024, 4_096, Some(1 << 20), u64::MAX).1, Some((4_096, 4_096)));
         let (raised, set) = raised(4_096, 4_096, Some(1_024), 0);
-        assert_eq!((raised, set), (Raised { limit: 4_096, refusal: None }, None));
+        assert_eq!((raised, set), (OpenFiles { limit: 4_096, refusal: None }, None));
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn memory_limit_below(root: &Path) -> Option<u64> {
 
 /// Folders of this process's group in a hierarchy, from its own up to the hierarchy's root. Inside a container /proc may
 /// name a path of the host, which is not there; the root that is mounted then is the container's group.
-pub(crate) fn group_folders(root: &Path, mount: &str, path: &str) -> Vec<PathBuf> {
+fn group_folders(root: &Path, mount: &str, path: &str) -> Vec<PathBuf> {
     let mount = root.join("sys/fs/cgroup").join(mount);
     Path::new(path.trim_start_matches('/'))
         .ancestors()

@@ -1,5 +1,8 @@
 //! The host the server runs on: limits are raised or found too low, and what forbids io_uring is named, before
 //! anything is started.
+//!
+//! [`Server::start`](crate::Server::start) and [`Server::check`](crate::Server::check) look at all of this by themselves.
+//! It is public for tools that explain a host, as `corecast doctor` does.
 
 mod addrs;
 mod cpus;
@@ -18,8 +21,8 @@ pub(crate) use addrs::{check_address, check_port};
 pub(crate) use cpus::{allowed_cpus, least_used, parallelism};
 #[cfg(feature = "control")]
 pub(crate) use limits::fd_limit;
-pub(crate) use limits::raise_fds;
-pub(crate) use memory::{group_folders, memory_limit};
+pub use limits::{OpenFiles, raise_open_files};
+pub(crate) use memory::memory_limit;
 
 /// Why the server can't run on this host.
 #[derive(Debug, Error)]
@@ -92,11 +95,11 @@ pub enum HostError {
 
 /// What the host allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fds {
+pub struct Fds {
     /// The limit on open files, after it was raised as far as it goes.
-    pub(crate) limit: u64,
+    pub limit: u64,
     /// Connections that fit below it.
-    pub(crate) connections: usize,
+    pub connections: usize,
 }
 
 /// Checks kernel and limits, and raises the limit on open files as far as it goes. Also returns what could not be done,
@@ -109,7 +112,7 @@ pub(crate) fn check(shards: usize, control: bool) -> Result<(Fds, Option<String>
     check_release(&release)?;
     check_memlock(limits::memlock()?)?;
     check_io_uring(release)?;
-    let raised = raise_fds()?;
+    let raised = raise_open_files()?;
     Ok((fds_for(raised.limit, shards, control)?, raised.refusal))
 }
 
@@ -117,15 +120,15 @@ pub(crate) fn check(shards: usize, control: bool) -> Result<(Fds, Option<String>
 ///
 /// # Errors
 /// What forbids it, with the remedy.
-pub(crate) fn check_io_uring(release: String) -> Result<(), HostError> {
+pub fn check_io_uring(release: String) -> Result<(), HostError> {
     sys::probe_io_uring().map_err(|error| {
         let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
         explain(error, disabled.as_deref(), release)
     })
 }
 
-/// File descriptors that a server with so many shards needs besides its connections.
-pub(crate) fn own_fds(shards: usize, control: bool) -> u64 {
+/// File descriptors that a server with so many shards, and with or without a control plane, needs besides its connections.
+pub fn own_fds(shards: usize, control: bool) -> u64 {
     FDS_RESERVED + FDS_PER_SHARD * shards as u64 + if control { FDS_CONTROL } else { 0 }
 }
 
@@ -133,7 +136,7 @@ pub(crate) fn own_fds(shards: usize, control: bool) -> u64 {
 ///
 /// # Errors
 /// It leaves no room for a single connection.
-pub(crate) fn fds_for(limit: u64, shards: usize, control: bool) -> Result<Fds, HostError> {
+pub fn fds_for(limit: u64, shards: usize, control: bool) -> Result<Fds, HostError> {
     let own = own_fds(shards, control);
     if limit <= own {
         return Err(HostError::Fds { have: limit, need: own + 1 });
@@ -148,7 +151,7 @@ pub(crate) fn fds_for(limit: u64, shards: usize, control: bool) -> Result<Fds, H
 ///
 /// # Errors
 /// It is not.
-pub(crate) fn check_release(release: &str) -> Result<(), HostError> {
+pub fn check_release(release: &str) -> Result<(), HostError> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < (5, 8) {
@@ -161,7 +164,7 @@ pub(crate) fn check_release(release: &str) -> Result<(), HostError> {
 ///
 /// # Errors
 /// It does not.
-pub(crate) fn check_memlock(limit: Option<u64>) -> Result<(), HostError> {
+pub fn check_memlock(limit: Option<u64>) -> Result<(), HostError> {
     match limit {
         Some(have) if have < MEMLOCK_BYTES_MIN => Err(HostError::Memlock { have, need: MEMLOCK_BYTES_MIN }),
         _ => Ok(()),

@@ -138,10 +138,10 @@ const UNSEEN: [RangeInclusive<char>; 21] = [
 
 /// The ones among them that scripts and emoji can't do without: the zero-width non-joiner and joiner, and the choice
 /// between text and emoji. They may stand behind a character outside of ASCII, where they have something to join.
-pub(crate) const JOINERS: [char; 4] = ['\u{200c}', '\u{200d}', '\u{fe0e}', '\u{fe0f}'];
+const JOINERS: [char; 4] = ['\u{200c}', '\u{200d}', '\u{fe0e}', '\u{fe0f}'];
 
 /// Whether nobody sees the character, or it turns the direction of writing. A space is among them.
-pub(crate) fn is_unseen(character: char) -> bool {
+fn is_unseen(character: char) -> bool {
     if character < '\u{a0}' {
         return character <= ' ' || character >= '\u{7f}';
     }

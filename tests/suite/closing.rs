@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use corecast::{CloseReason, Config, Framing};
 
-use crate::support::{Client, Fixture, PLAIN, Program, config, wait_until};
+#[cfg(feature = "program")]
+use crate::support::{Client, Program};
+use crate::support::{Fixture, PLAIN, config, wait_until};
 
 /// How long a step of a test listens while it has nothing else to wait for.
 const BEAT: Duration = Duration::from_millis(100);
@@ -153,6 +155,7 @@ fn a_message_without_its_end_is_not_delivered_when_the_client_closes() {
     subscriber.expect_nothing();
 }
 
+#[cfg(feature = "program")]
 #[test]
 fn five_thousand_clients_that_close_at_once_leave_nothing_behind() {
     const CLIENTS: usize = 5_000;

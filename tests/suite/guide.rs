@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
-use corecast::cli::Cli;
 use corecast::{CloseReason, Config, DropReason, ErrorCode};
 use pulldown_cmark::{BrokenLink, Event, LinkType, Options, Parser, Tag, TagEnd};
 
@@ -22,32 +20,6 @@ pub(crate) fn assert_table(page: &str, rows: &[String]) {
     let table = rows.join("\n");
     let text = fs::read_to_string(root().join(&file)).unwrap();
     assert!(text.contains(&table), "{file} lacks this table, or a row of it:\n\n{table}\n");
-}
-
-#[test]
-fn every_setting_is_in_the_guide_with_its_default_and_its_help() {
-    let defaults = toml::Table::try_from(Config::default()).unwrap();
-    let command = Cli::command();
-    let serve = command.find_subcommand("serve").unwrap();
-    let mut rows = vec!["| flag | default | meaning |".to_owned(), "| --- | --- | --- |".to_owned()];
-    for arg in serve.get_arguments().filter(|arg| arg.get_help_heading().is_some()) {
-        let flag = arg.get_long().unwrap();
-        let help = arg.get_help().unwrap().to_string();
-        let (help, own) = help.split_once(" [default: ").unwrap_or((&help, ""));
-        let default = match defaults.get(&flag.replace('-', "_")) {
-            Some(toml::Value::String(text)) => format!("`{text}`"),
-            Some(toml::Value::Array(items)) if items.is_empty() => own.trim_end_matches(']').to_owned(),
-            Some(toml::Value::Array(items)) => {
-                let items: Vec<_> = items.iter().map(|item| item.as_str().unwrap()).collect();
-                format!("`{}`", items.join(" "))
-            }
-            Some(value) => format!("`{value}`"),
-            None => own.trim_end_matches(']').to_owned(),
-        };
-        rows.push(format!("| `--{flag}` | {default} | {help} |"));
-    }
-    assert!(rows.len() > 20);
-    assert_table("settings", &rows);
 }
 
 #[test]

@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 
 /// The module that looks at the host, and those that may use it.
 const HOST: &str = "host";
-const HOST_USERS: [&str; 5] = ["server", "shard", "control", "load", "commands"];
+const HOST_USERS: [&str; 3] = ["server", "shard", "control"];
+
+/// The folder of the program, a crate of its own: `crate::` in it means the program, `corecast::` the library's public API.
+const PROGRAM: &str = "program";
 
 /// The level of a module, by its path below `src/` without `.rs` and `/mod`.
 fn level(module: &str) -> Option<u8> {
     Some(match module {
         _ if within(module, "config") => 0,
         _ if within(module, "message") => 0,
-        "guide" | "json" | "printable" | "metrics" | "rate" | "receipt" | "sys" | "log" | "output" | "token" => 0,
+        "guide" | "json" | "metrics" | "rate" | "receipt" | "sys" => 0,
         "server/handover" => 0,
         _ if within(module, HOST) => 0,
         "handler" => 1,
@@ -31,8 +34,12 @@ fn level(module: &str) -> Option<u8> {
         _ if within(module, "shard") => 3,
         _ if within(module, "server") => 4,
         _ if within(module, "control") => 4,
-        "bench" | "cli" | "main" | "plane" | "serve" | "signals" | "lib" => 5,
-        _ if within(module, "load") || within(module, "commands") || within(module, "cli") => 5,
+        "internals" | "lib" => 5,
+        "program/log" | "program/output" | "program/printable" => 6,
+        _ if within(module, "program/commands") => 7,
+        _ if within(module, "program/load") => 8,
+        "program/main" | "program/plane" | "program/serve" | "program/signals" => 9,
+        _ if within(module, "program/cli") => 9,
         _ => return None,
     })
 }
@@ -51,7 +58,7 @@ fn breaches(module: &str, file: &str, text: &str) -> Vec<String> {
         let code = line.split("//").next().unwrap_or_default();
         let mut breach = |rule: String| found.push(format!("{file}:{}: {rule}\n    {}", index + 1, line.trim()));
         for used in crate_paths(code) {
-            let Some(target) = target(&used) else {
+            let Some(target) = target(module, &used) else {
                 breach(format!("`crate::{used}` does not name a module that the layering knows"));
                 continue;
             };
@@ -66,8 +73,8 @@ fn breaches(module: &str, file: &str, text: &str) -> Vec<String> {
                 breach(format!("only {} look at the host", HOST_USERS.join(", ")));
             }
         }
-        if has_word(code, "glommio") && own != 3 && !within(module, "server") && !within(module, "load") {
-            breach("glommio appears only in level 3, server/ and load/".into());
+        if has_word(code, "glommio") && own != 3 && !within(module, "server") {
+            breach("glommio appears only in level 3 and server/".into());
         }
         let http = ["tokio", "axum", "hyper"].iter().any(|runtime| has_word(code, runtime));
         if http && !within(module, "control") {
@@ -104,12 +111,14 @@ fn crate_paths(code: &str) -> Vec<String> {
 
 /// The module that a path names: the longest beginning of it that is one. Types and constants are no modules, and
 /// those that stand alone are the crate root's.
-fn target(path: &str) -> Option<String> {
+fn target(from: &str, path: &str) -> Option<String> {
+    let (folder, root) = if within(from, PROGRAM) { (Some(PROGRAM), "program/main") } else { (None, "lib") };
     let is_module = |part: &&str| part.starts_with(|c: char| c.is_lowercase());
-    let parts: Vec<&str> = path.split("::").take_while(is_module).collect();
-    if parts.is_empty() && !path.is_empty() {
-        return Some("lib".to_owned());
+    let named: Vec<&str> = path.split("::").take_while(is_module).collect();
+    if named.is_empty() && !path.is_empty() {
+        return Some(root.to_owned());
     }
+    let parts: Vec<&str> = folder.into_iter().chain(named).collect();
     (1..=parts.len()).rev().map(|len| parts[..len].join("/")).find(|module| level(module).is_some())
 }
 
@@ -160,10 +169,13 @@ fn each_kind_of_breach_is_found_with_file_line_and_rule() {
         ("protocol/line", "use crate::hub::Hub;", "level 1 (protocol/line) may not use level 2 (hub)"),
         ("config", "fn f() -> crate::handler::Event {}", "level 0 (config) may not use level 1 (handler)"),
         ("engine/outbox", "use crate::shard::{self, Start};", "level 2 (engine/outbox) may not use level 3 (shard)"),
-        ("server", "    use crate::cli::Settings;", "level 4 (server) may not use level 5 (cli)"),
+        ("server", "    use crate::program::cli::Settings;", "level 4 (server) may not use level 9 (program/cli)"),
+        ("program/log", "use crate::cli::Cli;", "level 6 (program/log) may not use level 9 (program/cli)"),
+        ("program/commands/push", "use crate::load::Plan;", "level 7 (program/commands/push) may not use level 8"),
+        ("program/serve", "use crate::host;", "does not name a module"),
         ("engine", "use crate::hub::topic_word;", "never the hub"),
         ("engine", "use crate::echo::Echo;", "never the hub"),
-        ("engine/registry", "use crate::host;", "only server, shard, control, load, commands look at the host"),
+        ("engine/registry", "use crate::host;", "only server, shard, control look at the host"),
         ("hub/language", "use glommio::Task;", "glommio appears only in"),
         ("control/api", "use glommio::Task;", "glommio appears only in"),
         ("server", "let runtime = tokio::runtime::Runtime::new();", "tokio, axum and hyper appear only in control/"),
@@ -182,12 +194,12 @@ fn each_kind_of_breach_is_found_with_file_line_and_rule() {
     for (module, line) in [
         ("engine", "use crate::engine::outbox::{Frame, Outbox};"),
         ("engine/drain", "use crate::shard::Shard;"),
-        ("serve", "use crate::{FAULT, USAGE};"),
+        ("program/serve", "use crate::{FAULT, USAGE};"),
         ("protocol/line", "use crate::{config, message};"),
         ("engine", "use crate::handler::Handler; // not crate::hub"),
         ("server", "use crate::host::{self, HostError};"),
         ("handler", "/// Nothing unsafe, no glommio, no Instant::now; see [`crate::server`]."),
-        ("cli", "#![deny(unsafe_code)]"),
+        ("program/cli", "#![deny(unsafe_code)]"),
         ("control/assets", "const POLICY: &str = \"style-src 'unsafe-inline'\";"),
     ] {
         assert_eq!(breach(module, line), "", "{module}, `{line}`");

@@ -284,7 +284,6 @@ fn check_finds_what_would_keep_the_server_from_starting() {
     assert!(ended.stderr.contains("open files is 80"), "{ended:?}");
 }
 
-#[cfg(feature = "control")]
 #[test]
 fn check_reads_the_token_and_looks_at_the_control_address() {
     let file = |name: &str, text: &str| {
@@ -352,8 +351,10 @@ fn under_filter(rule: &str, words: &[&str]) -> Option<std::process::Output> {
 }
 
 /// A rule that forbids to set limits, and lets them be read.
+#[cfg(feature = "load")]
 const NO_SETTING: &str = r#", "args": [{"index": 2, "value": 0, "op": "SCMP_CMP_NE"}]"#;
 
+#[cfg(feature = "load")]
 #[test]
 fn a_limit_that_must_not_be_raised_is_warned_of_and_what_there_is_does() {
     let check = ["serve", "--check", "--shards=1", "--control=off", "--listen=line=127.0.0.1:0"];

@@ -2,48 +2,63 @@
 
 mod support;
 
+#[cfg(feature = "program")]
 mod autobahn;
 mod balance;
 mod buffers;
+#[cfg(feature = "program")]
 mod clients;
 mod closing;
-#[cfg(feature = "control")]
+#[cfg(feature = "program")]
 mod commands;
-#[cfg(feature = "control")]
+#[cfg(feature = "program")]
 mod control;
-#[cfg(feature = "control")]
+#[cfg(feature = "program")]
 mod dashboard;
 mod delivery;
-#[cfg(feature = "control")]
+#[cfg(feature = "program")]
 mod deploy;
+#[cfg(feature = "program")]
 mod doctor;
+#[cfg(feature = "program")]
 mod drain;
 mod foreign;
 mod framing;
+#[cfg(feature = "program")]
 mod full;
 mod guide;
 mod kinds;
 mod language;
 mod layering;
 mod library;
+#[cfg(feature = "program")]
 mod limits;
+#[cfg(feature = "load")]
 mod load;
+#[cfg(feature = "program")]
 mod logging;
 mod memory;
 mod million;
 mod partial;
+#[cfg(feature = "program")]
 mod pauses;
+#[cfg(feature = "load")]
 mod peers;
+#[cfg(feature = "program")]
 mod placement;
+#[cfg(feature = "load")]
 mod ramp;
 mod rates;
+#[cfg(feature = "program")]
 mod requests;
 mod slow;
-#[cfg(feature = "control")]
+#[cfg(feature = "program")]
 mod soak;
 mod sse;
 mod stacks;
+#[cfg(feature = "load")]
 mod streams;
+#[cfg(feature = "load")]
 mod terminal;
 mod vanished;
 mod websocket;

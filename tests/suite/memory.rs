@@ -1,5 +1,6 @@
 //! What all connections hold together has a bound: those that hold the most are closed, and the others notice nothing.
 
+#[cfg(feature = "program")]
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
@@ -7,8 +8,10 @@ use std::time::Duration;
 
 use corecast::{CloseReason, Config, Framing, SlowConsumer};
 
+#[cfg(feature = "program")]
+use crate::support::Program;
 use crate::support::http::{FIN, HttpClient, TEXT, frame};
-use crate::support::{Client, Fixture, PLAIN, Program, config, wait_until};
+use crate::support::{Client, Fixture, PLAIN, config, wait_until};
 
 const MIB: usize = 1 << 20;
 
@@ -205,12 +208,14 @@ fn no_subscription_is_taken_in_while_the_process_has_too_much_memory() {
 }
 
 /// Resident bytes of a program.
+#[cfg(feature = "program")]
 fn resident(program: &Program) -> usize {
     let text = fs::read_to_string(format!("/proc/{}/statm", program.pid().as_raw_nonzero())).unwrap();
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
 }
 
 /// Starts a siege as it was seen: thousands of clients, each with nearly a whole message.
+#[cfg(feature = "program")]
 #[test]
 fn the_memory_of_the_process_stays_below_max_memory_under_a_siege() {
     let program = Program::serve(["--shards", "2", "--max-memory", "64MiB", "--max-connections", "8000"]);

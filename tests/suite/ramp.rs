@@ -109,7 +109,6 @@ fn a_ramp_climbs_over_websockets_without_the_servers_process() {
     assert!(step["private_bytes_per_connection"].is_null());
 }
 
-#[cfg(feature = "control")]
 #[test]
 fn the_servers_own_count_of_connections_is_back_in_the_end() {
     let results = Results::new("count");

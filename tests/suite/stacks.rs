@@ -75,7 +75,7 @@ fn a_port_that_another_program_has_on_either_family_is_refused() {
     assert!(error.contains(&format!("line=[::]:{port}: the port is in use")), "{error}");
 }
 
-#[cfg(feature = "control")]
+#[cfg(feature = "program")]
 #[test]
 fn the_control_plane_is_found_under_localhost_whichever_address_is_tried_first() {
     let program = crate::support::Program::serve(["--shards=1", "--control=localhost:0"]);

@@ -70,7 +70,6 @@ fn a_second_signal_ends_a_server_whose_log_nobody_reads() {
 
 /// Publishes until log lines are dropped, since nobody reads the log and the pipe and the queue are full. The
 /// subscriber gets all messages meanwhile. Returns how many lines were dropped.
-#[cfg(feature = "control")]
 fn fill(publisher: &mut Client, subscriber: &mut Client, control: &str) -> u64 {
     const NAME: &str = "corecast_log_lines_dropped_total ";
     let mut count = 0;
@@ -90,7 +89,6 @@ fn fill(publisher: &mut Client, subscriber: &mut Client, control: &str) -> u64 {
 }
 
 /// A server that logs every publish, on a log that is full.
-#[cfg(feature = "control")]
 fn stalled(drain_time: &str) -> (Program, crate::support::Log, Client, String) {
     let flags = ["--shards=1", "--client-publish", "--log=trace", "--control", "127.0.0.1:0", drain_time];
     let (program, log) = Program::serve_unread(flags);
@@ -102,7 +100,6 @@ fn stalled(drain_time: &str) -> (Program, crate::support::Log, Client, String) {
     (program, log, client, control)
 }
 
-#[cfg(feature = "control")]
 #[test]
 fn a_log_whose_reader_stalls_stops_neither_messages_nor_the_drain() {
     let (program, _log, mut client, _) = stalled("--drain-time=0s");
@@ -111,7 +108,6 @@ fn a_log_whose_reader_stalls_stops_neither_messages_nor_the_drain() {
     assert_exits_at_the_second_signal(program);
 }
 
-#[cfg(feature = "control")]
 #[test]
 fn every_dropped_log_line_is_counted_and_told_of_when_there_is_room_again() {
     let (mut program, log, _client, control) = stalled("--drain-time=0s");
@@ -129,7 +125,6 @@ fn every_dropped_log_line_is_counted_and_told_of_when_there_is_room_again() {
 }
 
 /// The number that stands behind the first occurrence of a text.
-#[cfg(feature = "control")]
 fn number_after(text: &str, before: &str) -> u64 {
     let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("`{before}` is missing in {text}"));
     rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
@@ -191,16 +186,14 @@ fn each_command(check: impl Fn(&[&str])) {
     check(&["--version"]);
     check(&["doctor"]);
     check(&["doctor", "--json"]);
-    if cfg!(feature = "control") {
-        let control = log.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
-        check(&["push", "news", "hello", "--receipt", "--control", control]);
-        check(&["push", "news", "hello", "--json", "--control", control]);
-        check(&["push", "news", "--control", control]);
-        check(&["stats", "--control", control]);
-        check(&["stats", "--json", "--control", control]);
-        check(&["stats", "--watch", "--control", control]);
-        check(&["stats", "--watch", "--json", "--control", control]);
-    }
+    let control = log.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+    check(&["push", "news", "hello", "--receipt", "--control", control]);
+    check(&["push", "news", "hello", "--json", "--control", control]);
+    check(&["push", "news", "--control", control]);
+    check(&["stats", "--control", control]);
+    check(&["stats", "--json", "--control", control]);
+    check(&["stats", "--watch", "--control", control]);
+    check(&["stats", "--watch", "--json", "--control", control]);
 }
 
 #[test]

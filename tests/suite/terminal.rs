@@ -61,7 +61,6 @@ fn http(status: &str, kind: &str, body: &str) -> Vec<u8> {
         .into()
 }
 
-#[cfg(feature = "control")]
 #[test]
 fn what_a_server_says_does_nothing_to_the_terminal() {
     use serde_json::{Value, json};
@@ -179,7 +178,6 @@ fn a_load_that_went_to_the_wrong_port_says_what_it_met() {
     }
 }
 
-#[cfg(feature = "control")]
 #[test]
 fn a_command_that_went_to_the_wrong_port_says_what_it_met() {
     let mut server = Program::serve(["--listen=http=127.0.0.1:0", "--control=127.0.0.1:0"]);

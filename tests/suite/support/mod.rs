@@ -1,24 +1,30 @@
 //! What the tests have in common: servers in this process and as a program, clients, and waiting.
 
+// Some of it serves only tests that a build with fewer features leaves out.
+#![cfg_attr(not(feature = "program"), allow(dead_code))]
+
 mod client;
 pub(crate) mod http;
+#[cfg(feature = "program")]
 mod program;
 mod random;
 mod server;
+#[cfg(feature = "program")]
+mod tools;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use corecast::Framing;
 
 pub(crate) use client::Client;
-#[allow(unused_imports)]
-pub(crate) use program::{Ended, Log, Program};
+#[cfg(feature = "program")]
+pub(crate) use program::{Log, Program};
 pub(crate) use random::Random;
 pub(crate) use server::{Fixture, config, everywhere};
+#[cfg(feature = "program")]
+pub(crate) use tools::{can_browse, node_has, runs};
 
 /// The framings in which a stream is nothing but messages.
 pub(crate) const PLAIN: [Framing; 2] = [Framing::Line, Framing::Length];
@@ -39,25 +45,8 @@ pub(crate) fn is_here(tool: &str, found: bool) -> bool {
     found
 }
 
-/// Whether a program can be run at all.
-pub(crate) fn runs(program: impl AsRef<std::ffi::OsStr>) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|ran| ran.status.success())
-}
-
-/// Whether Node and a package of `tests/browser` are here.
-pub(crate) fn node_has(package: &str) -> bool {
-    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/node_modules");
-    is_here("node", runs("node")) && is_here(package, modules.join(package).exists())
-}
-
-/// Whether a browser can be driven.
-pub(crate) fn can_browse() -> bool {
-    let chromium = std::env::var_os("CHROMIUM").is_some() || Path::new("/usr/bin/chromium").exists();
-    node_has("playwright-core") && is_here("chromium", chromium)
-}
-
 /// What a control plane answers to a GET.
-#[cfg(feature = "control")]
+#[cfg(feature = "program")]
 #[track_caller]
 pub(crate) fn get(control: &str, path: &str) -> String {
     use std::io::{Read, Write};

@@ -17,7 +17,7 @@ impl Random {
     }
 
     /// A generator for one of several threads, with a seed that another gave.
-    #[cfg(feature = "control")]
+    #[cfg(feature = "program")]
     pub(crate) fn from_seed(seed: u64) -> Self {
         Random(seed)
     }

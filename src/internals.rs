@@ -1,0 +1,114 @@
+//! What the benches reach of the inside. It is not part of the API: it may change or go with any version.
+
+use crate::config::Config;
+use crate::engine::interest;
+use crate::engine::table::{Key, Table};
+use crate::protocol::http::{self, Outcome, Site};
+use crate::protocol::websocket::{self, Assembly};
+use crate::protocol::{self, Decoded, Encoding, Label};
+
+/// Bytes that a message may have: more than any bench makes.
+const MESSAGE_MAX: usize = 1 << 30;
+
+/// An encoding of messages, to measure it.
+#[derive(Clone, Copy, Debug)]
+pub struct Codec(Encoding);
+
+impl Codec {
+    /// Lines.
+    pub const LINE: Codec = Codec(Encoding::Line);
+    /// Messages with their length before them.
+    pub const LENGTH: Codec = Codec(Encoding::Length);
+    /// WebSocket messages.
+    pub const WEBSOCKET: Codec = Codec(Encoding::WebSocket);
+    /// Server-sent events.
+    pub const SSE: Codec = Codec(Encoding::Sse);
+
+    /// Appends a message to `out` as clients read it; `false`: the encoding can't carry it.
+    pub fn encode(self, message: &[u8], out: &mut Vec<u8>) -> bool {
+        protocol::encode(self.0, Label::default(), message, out).is_ok()
+    }
+
+    /// Cuts the messages out of whole frames in a plain framing, as far as they may be; the bytes of all messages.
+    pub fn decode(self, mut bytes: &[u8]) -> usize {
+        let mut total = 0;
+        while let Ok(Decoded::Message { range, consumed }) = protocol::decode(self.0, bytes, 0, MESSAGE_MAX) {
+            total += range.len();
+            bytes = &bytes[consumed..];
+        }
+        total
+    }
+}
+
+/// Cuts the messages out of whole WebSocket frames of a client, unmasking them where they lie, as far as they may be; the
+/// bytes of all messages.
+pub fn decode_websocket(mut bytes: &mut [u8]) -> usize {
+    let (mut total, mut assembly): (usize, Option<Box<Assembly>>) = (0, None);
+    while !bytes.is_empty() {
+        let consumed = match websocket::decode(bytes, &mut assembly, MESSAGE_MAX) {
+            Ok(websocket::Decoded::Message { range, consumed, .. }) => {
+                total += range.len();
+                consumed
+            }
+            Ok(websocket::Decoded::Assembled { consumed }) => {
+                total += assembly.take().map_or(0, |whole| whole.message().len());
+                consumed
+            }
+            Ok(websocket::Decoded::Incomplete { consumed }) if consumed > 0 => consumed,
+            Ok(_) | Err(_) => break,
+        };
+        bytes = &mut bytes[consumed..];
+    }
+    total
+}
+
+/// What requests are answered by.
+pub struct Requests(Site);
+
+impl Default for Requests {
+    fn default() -> Self {
+        let host = vec!["push.example.com".parse().expect("it is a name")];
+        Requests(Site::new(&Config { host, ..Config::default() }))
+    }
+}
+
+impl Requests {
+    /// Answers a request that opens a WebSocket or an event stream; the bytes it took, 0 if it does not.
+    pub fn open(&self, request: &[u8]) -> usize {
+        match http::respond(request, 0, &self.0, 0, false) {
+            Outcome::Open { consumed, .. } => consumed,
+            Outcome::Incomplete | Outcome::Answer(_) | Outcome::Foreign { .. } => 0,
+        }
+    }
+}
+
+/// The topics of one shard, with connections to subscribe.
+#[derive(Default)]
+pub struct Topics {
+    topics: interest::Topics,
+    connections: Vec<Key>,
+}
+
+impl Topics {
+    /// Topics with so many connections that may subscribe to them.
+    pub fn with_connections(connections: usize) -> Self {
+        let mut table = Table::default();
+        let connections = (0..connections).map(|_| table.insert_with(|_| ())).collect();
+        Topics { topics: interest::Topics::default(), connections }
+    }
+
+    /// Subscribes a connection to a topic; `false`: it is already.
+    pub fn subscribe(&mut self, connection: usize, name: &str) -> bool {
+        self.topics.subscribe(self.connections[connection], name)
+    }
+
+    /// Ends a subscription; `false`: there was none.
+    pub fn unsubscribe(&mut self, connection: usize, name: &str) -> bool {
+        self.topics.unsubscribe(self.connections[connection], name)
+    }
+
+    /// How many subscribers a topic has, as a publish asks.
+    pub fn members(&self, name: &str) -> usize {
+        self.topics.members(name).map_or(0, |members| members.len())
+    }
+}

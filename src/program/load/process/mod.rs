@@ -1,0 +1,76 @@
+//! A run of several processes, because one process may open only so many files.
+//!
+//! The process that was started leads: it publishes, it decides on the phases, it reports. It starts the others with its
+//! own command line and a part (`parent`). Each of them is like a thread of the leader that happens to live elsewhere
+//! (`child`): orders come over its stdin, figures and the result go over its stdout, as lines of JSON. Histograms go over
+//! whole, so what is merged is exact.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::shared::{Counts, LinkCounts, Phase};
+use super::worker::WorkerResult;
+
+mod child;
+mod parent;
+
+pub(super) use child::take_part;
+pub(super) use parent::{Process, start};
+
+/// A process's part of a run, written `INDEX/BASE/RUN`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Which of the processes it is, from 0 on.
+    pub(super) index: usize,
+    /// When the run began, in nanoseconds of the machine's clock.
+    pub(super) base_ns: u64,
+    /// The run's number.
+    pub(super) run: u32,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.index, self.base_ns, self.run)
+    }
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || -> Option<Part> {
+            let (index, rest) = text.split_once('/')?;
+            let (base_ns, run) = rest.split_once('/')?;
+            Some(Part { index: index.parse().ok()?, base_ns: base_ns.parse().ok()?, run: run.parse().ok()? })
+        };
+        read().ok_or_else(|| format!("`{text}` is no part of a run; only a run of several processes gives one"))
+    }
+}
+
+/// What the leader tells a process.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Order {
+    /// Enter a phase.
+    Enter { phase: Phase, begin_ns: u64, is_cut_short: bool },
+    /// The server has accepted all messages before this one.
+    Accepted(u32),
+}
+
+/// What a process tells the leader.
+#[derive(Serialize, Deserialize)]
+enum Word<R> {
+    Figures {
+        links: LinkCounts,
+        counts: Counts,
+        p99_ns: u64,
+    },
+    /// It is done; the last word.
+    Result {
+        workers: Vec<WorkerResult<R>>,
+        cpu_ns: u64,
+    },
+    /// It can't go on; the last word.
+    Failed(String),
+}
