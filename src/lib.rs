@@ -127,6 +127,7 @@ mod receipt;
 mod server;
 mod shard;
 mod sys;
+mod transport;
 
 pub use config::{
     Config, ConfigError, ControlAddr, Cpus, Framing, HostName, Listen, Origin, Pin, QUERY_PAGE_MAX, SHARDS_MAX,
@@ -140,8 +141,8 @@ pub use hub::{ErrorCode, Hub};
 pub use message::{CloseReason, ConnId, Dialect, DropReason, Kind, Payload, PublishId, Target, Topic, TopicError};
 pub use metrics::{Counter, ShardMetrics, Spans};
 pub use receipt::{Published, Receipt};
+pub use server::bind::BindError;
 pub use server::handle::{ConnectionCursor, PolicyError, QueryError, ServerHandle, TopicInfo};
 pub use server::placement::Placement;
 pub use server::report::Reporter;
 pub use server::{Outlook, RunError, Server, StartError};
-pub use shard::listener::BindError;

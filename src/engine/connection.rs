@@ -1,10 +1,8 @@
 //! The row of one client connection.
 
-use std::os::fd::OwnedFd;
-
 use crate::config::{Framing, PING_SPREAD};
-use crate::engine::Settings;
 use crate::engine::outbox::{Load, Outbox, Written};
+use crate::engine::settings::Settings;
 use crate::engine::wheel::{NEVER, Tick};
 use crate::message::{CloseReason, ConnId};
 use crate::protocol::Encoding;
@@ -12,8 +10,8 @@ use crate::protocol::websocket::Assembly;
 use crate::rate::Micros;
 
 /// The row of one connection. Idle, it owns no buffer and no queue.
-pub(crate) struct Connection {
-    pub(crate) socket: OwnedFd,
+pub(crate) struct Connection<S> {
+    pub(crate) socket: S,
     pub(crate) id: ConnId,
     /// What waits to be written, and gaps to be told; `None` when there is neither.
     pub(crate) outbox: Option<Box<Outbox>>,
@@ -44,6 +42,8 @@ pub(crate) struct Connection {
     pub(crate) closing: Option<CloseReason>,
     /// What the connection speaks; `None`: that is not settled yet, and nothing can be sent to it.
     pub(crate) encoding: Option<Encoding>,
+    /// While the transport's handshake goes on: what the connection will speak. The handler has not heard of it.
+    pub(crate) handshaking: Option<Option<Encoding>>,
     /// Waits for its turn.
     pub(crate) queued: bool,
     /// The socket may have something to read: nothing has shown yet that it is empty.
@@ -118,9 +118,9 @@ pub(crate) struct Held {
     pub(crate) since: Tick,
 }
 
-impl Connection {
+impl<S> Connection<S> {
     /// A connection that comes in at `now`, when the shard has the age `opened`.
-    pub(crate) fn new(socket: OwnedFd, id: ConnId, encoding: Option<Encoding>, opened: Tick, now: Tick) -> Self {
+    pub(crate) fn new(socket: S, id: ConnId, encoding: Option<Encoding>, opened: Tick, now: Tick) -> Self {
         Connection {
             socket,
             id,
@@ -138,6 +138,7 @@ impl Connection {
             mark: NEVER,
             closing: None,
             encoding,
+            handshaking: None,
             queued: false,
             readable: false,
             hangup: false,
@@ -337,12 +338,13 @@ pub(crate) fn spread(id: ConnId) -> u64 {
 mod tests {
     use super::*;
     use crate::engine::table::Table;
+    use crate::transport::Plain;
 
     /// The manual says what a connection costs. What makes this grow makes a million of them grow.
     #[test]
     fn a_row_takes_no_more_than_it_did() {
-        assert_eq!(size_of::<Connection>(), 88);
-        assert_eq!(Table::<Connection>::BYTES_PER_ROW, 96);
+        assert_eq!(size_of::<Connection<Plain>>(), 88);
+        assert_eq!(Table::<Connection<Plain>>::BYTES_PER_ROW, 96);
         assert_eq!(size_of::<crate::engine::registry::Row>(), 28);
     }
 }

@@ -3,16 +3,15 @@
 //! Connections of one encoding read the same bytes. These are put together once for the whole run, and each socket is
 //! given all of them in one piece. What it does not take goes through the connection's outbox.
 
-use std::os::fd::AsFd;
 use std::rc::Rc;
 
+use super::driver::Driver;
+use super::outbox::{Frame, Written};
+use super::visit::Visit;
 use crate::config::{GATHER_BUFFER_BYTES, SlowConsumer};
-use crate::engine::Engine;
-use crate::engine::outbox::{Frame, Written};
-use crate::engine::outgoing::send;
-use crate::engine::table::Key;
 use crate::message::CloseReason;
 use crate::protocol::Encoding;
+use crate::transport::{Broken, Transport};
 
 /// Messages as connections of one encoding read them, one after the other.
 #[derive(Default)]
@@ -54,60 +53,57 @@ impl Joined {
     }
 }
 
-impl Engine {
-    /// What a connection reads for which nothing waits and that may be written to.
-    pub(crate) fn idle_encoding(&self, key: Key) -> Option<Encoding> {
-        let connection = self.table.get(key)?;
-        let idle = connection.outbox.is_none() && connection.closing.is_none() && !connection.blocked;
-        connection.encoding.filter(|_| idle)
+impl<D: Driver> Visit<'_, D> {
+    /// What the connection reads, if nothing waits for it and it may be written to.
+    pub(crate) fn idle_encoding(&self) -> Option<Encoding> {
+        let idle = self.row.outbox.is_none() && self.row.closing.is_none() && !self.row.blocked;
+        self.row.encoding.filter(|_| idle)
     }
 
     /// Writes messages to a connection for which nothing waits. `true`: its socket took all of them, and the caller
     /// counts that in their tallies. Else what it did not take is queued, or dropped as the policy says, and counted.
-    pub(crate) fn write_directly(&mut self, key: Key, joined: &Joined) -> bool {
-        let Some(connection) = self.table.get(key) else { return false };
+    pub(crate) fn write_directly(&mut self, joined: &Joined) -> bool {
         let bytes = joined.bytes();
-        let taken = match send(&self.metrics, connection.socket.as_fd(), bytes) {
+        self.base.metrics.sends.add(1);
+        let taken = match self.row.socket.send(bytes) {
             Ok(taken) if taken == bytes.len() => {
-                self.count_direct(key, joined.messages.len(), taken);
+                self.count_direct(joined.messages.len(), taken);
                 return true;
             }
             Ok(taken) => {
-                self.blocked(key);
+                self.blocked();
                 taken
             }
-            Err(_) => {
-                self.abort(key, CloseReason::Reset);
+            Err(Broken) => {
+                self.abort(CloseReason::Reset);
                 0
             }
         };
-        self.queue_rest(key, joined, taken);
+        self.queue_rest(joined, taken);
         false
     }
 
     /// Queues what comes after the first `taken` bytes.
-    fn queue_rest(&mut self, key: Key, joined: &Joined, taken: usize) {
+    fn queue_rest(&mut self, joined: &Joined, taken: usize) {
         let (whole, begun) = joined.split(taken);
-        self.count_direct(key, whole, taken);
+        self.count_direct(whole, taken);
         let (written, rest) = joined.messages.split_at(whole);
         written.iter().for_each(|(frame, _)| frame.tally().count_written(1));
         for (index, (frame, policy)) in rest.iter().enumerate() {
             if index == 0 && begun > 0 {
-                self.push_begun(key, frame, begun);
+                self.push_begun(frame, begun);
             } else {
-                self.push(key, frame, *policy);
+                self.push(frame, *policy);
             }
         }
     }
 
-    fn count_direct(&mut self, key: Key, messages: usize, bytes: usize) {
+    fn count_direct(&mut self, messages: usize, bytes: usize) {
         let written = Written { messages, pushes: messages, bytes };
-        let now = self.wheel.now();
-        if let Some(connection) = self.table.get_mut(key) {
-            connection.count_written(written, now);
-            self.proofs.await_one(key, connection, now);
-        }
-        self.count_sent(written);
+        let now = self.base.wheel.now();
+        self.row.count_written(written, now);
+        self.base.proofs.await_one(self.key, self.row, now);
+        self.base.count_sent(written);
     }
 }
 

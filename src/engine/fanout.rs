@@ -1,27 +1,26 @@
 //! Delivery: from a shard's queue of publishes to its connections, through their outboxes or straight to their sockets.
 //!
 //! A batch of publishes is delivered together. Publishes that follow each other to the same recipients go
-//! recipient by recipient, so that each socket is written once for all of them. The work is cut into slices, with
+//! recipient by recipient, so that each socket is written once for all of them. The work is cut into steps, with
 //! a chance for other tasks between them; per connection, order is the order of the queue.
 
 use std::cell::OnceCell;
-use std::future::poll_fn;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::direct::Joined;
+use super::driver::{Bell, Driver};
+use super::mailbox::{Delivery, Job, Recipients};
+use super::outbox::{Frame, Tally};
+use super::publish::answer;
+use super::visit::Visit;
+use super::{Base, Engine};
 use crate::config::{FANOUT_SLICE, PUBLISH_BATCH, SlowConsumer};
-use crate::engine::Engine;
-use crate::engine::direct::Joined;
-use crate::engine::mailbox::{Delivery, Job, Recipients};
-use crate::engine::outbox::{Frame, Tally};
-use crate::engine::publish::answer;
-use crate::engine::table::Key;
-use crate::handler::{Event, Handler};
+use crate::handler::Event;
 use crate::message::{DropReason, Publish, Target, Topic};
 use crate::protocol::{self, Encoding, Label};
 use crate::receipt::ShardReceipt;
-use crate::shard::Shard;
-use crate::shard::yielding::Slice;
 
 /// Publishes with the same recipients, delivered together.
 struct Run {
@@ -57,44 +56,109 @@ enum Rendered {
     Silent,
 }
 
-/// Delivers what is published for as long as the shard runs.
-pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
-    let mut batch = Vec::new();
-    let mut slice = Slice::begin();
-    loop {
-        slice.wait(poll_fn(|cx| shard.core.borrow_mut().publishes.poll_nonempty(cx))).await;
-        let started = Instant::now();
-        shard.core.borrow_mut().publishes.take(PUBLISH_BATCH, &mut batch);
-        let count = batch.len();
-        let mut runs: Vec<Run> = Vec::new();
-        let mut jobs = batch.drain(..).peekable();
-        while let Some(job) = jobs.next() {
-            let delivery = match job {
+/// The delivery of one batch after the other.
+#[derive(Default)]
+pub(crate) struct Fanout {
+    /// What is left of the batch.
+    jobs: VecDeque<Job>,
+    /// How many jobs it had.
+    count: usize,
+    began: Option<Instant>,
+    /// The run that is being delivered, and where it goes on.
+    current: Option<Progress>,
+    /// Runs that wait for the end of the batch.
+    runs: Vec<Run>,
+}
+
+/// How far a run is.
+struct Progress {
+    run: Run,
+    /// The next place among its recipients.
+    at: usize,
+    /// Whether it goes straight to the sockets of those for whom nothing waits.
+    direct: bool,
+}
+
+impl Fanout {
+    /// One step of the delivery: a slice of the recipients, or the end of a batch. Whether there is more to do.
+    pub(crate) fn step<D: Driver>(&mut self, engine: &mut Engine<D>) -> bool {
+        if self.current.is_none() && self.jobs.is_empty() && self.runs.is_empty() {
+            engine.base.publishes.take(PUBLISH_BATCH, &mut self.jobs);
+            if engine.base.publishes.has_room() {
+                engine.base.driver.ring(Bell::Room);
+            }
+            if self.jobs.is_empty() {
+                return false;
+            }
+            self.count = self.jobs.len();
+            self.began = Some(engine.base.driver.now());
+        }
+        match self.current.take().or_else(|| self.next_run(engine)) {
+            Some(progress) => self.go_on(engine, progress),
+            None => self.end_batch(engine),
+        }
+        true
+    }
+
+    /// Does what comes before the next run, and begins that.
+    fn next_run<D: Driver>(&mut self, engine: &mut Engine<D>) -> Option<Progress> {
+        loop {
+            let delivery = match self.jobs.pop_front()? {
                 Job::Deliver(delivery) => delivery,
                 Job::Close { key, reason } => {
-                    shard.core.borrow_mut().close(key, reason);
+                    engine.close(key, reason);
                     continue;
                 }
             };
             let mut run = Run::new(delivery);
-            while let Some(Job::Deliver(next)) = jobs.next_if(|next| run.takes(next)) {
+            while let Some(Job::Deliver(next)) = self.jobs.pop_front_if(|next| run.takes(next)) {
                 run.messages.push(Message::new(next.publish, next.policy));
             }
             // A small run is written with what follows it, each socket once for all. A large one is not kept waiting.
-            let direct = jobs.peek().is_none() || run.recipients.slots() >= FANOUT_SLICE;
-            run.deliver(&shard, direct, &mut slice).await;
-            runs.push(run);
+            let direct = self.jobs.is_empty() || run.recipients.slots() >= FANOUT_SLICE;
+            return Some(Progress { run, at: 0, direct });
         }
-        let core = &mut *shard.core.borrow_mut();
-        core.flush_dirty();
-        core.relieve_memory();
-        for mut run in runs {
-            run.note_writes();
-            run.settle(core);
+    }
+
+    /// Delivers a run to the next slice of its recipients. What the last slices left unwritten is written at the end of the
+    /// batch, where more may have joined it.
+    fn go_on<D: Driver>(&mut self, engine: &mut Engine<D>, mut progress: Progress) {
+        let Progress { run, at, direct } = &mut progress;
+        let slots = run.recipients.slots();
+        let to = slots.min(*at + FANOUT_SLICE);
+        for index in *at..to {
+            let key = run.recipients.at(&engine.table, index);
+            let Some(mut visit) = key.and_then(|key| engine.visit(key)) else { continue };
+            if !(*direct && run.write_to(&mut visit)) {
+                run.queue_for(&mut visit);
+            }
         }
-        core.publishes.count_delivered(count);
-        core.metrics.fanout.add(started.elapsed());
-        core.relieve();
+        if engine.base.dirty.len() >= FANOUT_SLICE {
+            engine.flush_dirty();
+            engine.relieve_memory();
+        }
+        run.note_writes(&engine.base.driver);
+        *at = to;
+        if to < slots {
+            self.current = Some(progress);
+        } else {
+            self.runs.push(progress.run);
+        }
+    }
+
+    fn end_batch<D: Driver>(&mut self, engine: &mut Engine<D>) {
+        engine.flush_dirty();
+        engine.relieve_memory();
+        for mut run in self.runs.drain(..) {
+            run.note_writes(&engine.base.driver);
+            run.settle(&mut engine.base);
+        }
+        let count = std::mem::take(&mut self.count);
+        engine.base.publishes.count_delivered(count);
+        if let Some(began) = self.began.take() {
+            engine.base.metrics.fanout.add(engine.base.driver.now().saturating_duration_since(began));
+        }
+        engine.relieve();
     }
 }
 
@@ -119,42 +183,15 @@ impl Run {
         matches!(job, Job::Deliver(next) if self.recipients.same_as(&next.recipients))
     }
 
-    /// Delivers the messages to all recipients, a slice at a time: with `direct` straight to the sockets of those for
-    /// whom nothing waits. What the last slices left unwritten is written at the end of the batch, where more may have
-    /// joined it.
-    async fn deliver<H: Handler>(&mut self, shard: &Shard<H>, direct: bool, slice: &mut Slice) {
-        let slots = self.recipients.slots();
-        let mut from = 0;
-        while from < slots {
-            let to = slots.min(from + FANOUT_SLICE);
-            {
-                let core = &mut *shard.core.borrow_mut();
-                for index in from..to {
-                    let Some(key) = self.recipients.at(&core.table, index) else { continue };
-                    if !(direct && self.write_to(core, key)) {
-                        self.queue_for(core, key);
-                    }
-                }
-                if core.dirty() >= FANOUT_SLICE {
-                    core.flush_dirty();
-                    core.relieve_memory();
-                }
-                self.note_writes();
-            }
-            from = to;
-            slice.pause_if_over().await;
-        }
-    }
-
-    /// Queues the messages for one connection, if it is still there.
-    fn queue_for(&mut self, core: &mut Engine, key: Key) {
-        let Some(encoding) = core.table.get(key).and_then(|connection| connection.encoding) else { return };
+    /// Queues the messages for one connection.
+    fn queue_for<D: Driver>(&mut self, visit: &mut Visit<'_, D>) {
+        let Some(encoding) = visit.row.encoding else { return };
         for message in &mut self.messages {
-            match message.rendered(core, encoding) {
-                Rendered::Frame(frame) => core.push(key, &frame, message.policy),
+            match message.rendered(visit.base, encoding) {
+                Rendered::Frame(frame) => visit.push(&frame, message.policy),
                 Rendered::Unfit(reason) => {
                     message.tally.count_dropped(reason);
-                    core.push_unfit(key, message.topic(), reason);
+                    visit.push_unfit(message.topic(), reason);
                 }
                 Rendered::Silent => continue,
             }
@@ -163,18 +200,18 @@ impl Run {
     }
 
     /// Writes all messages to a connection for which nothing waits; `false`: they must go through its outbox.
-    fn write_to(&mut self, core: &mut Engine, key: Key) -> bool {
-        let Some(encoding) = core.idle_encoding(key) else { return false };
+    fn write_to<D: Driver>(&mut self, visit: &mut Visit<'_, D>) -> bool {
+        let Some(encoding) = visit.idle_encoding() else { return false };
         let messages = &mut self.messages;
-        let joined = self.joined[encoding as usize].get_or_init(|| join(messages, core, encoding));
+        let joined = self.joined[encoding as usize].get_or_init(|| join(messages, visit.base, encoding));
         let Some(joined) = joined else { return false };
         self.direct += 1;
-        self.direct_whole += u64::from(core.write_directly(key, joined));
+        self.direct_whole += u64::from(visit.write_directly(joined));
         true
     }
 
     /// Follows what has been written since it was last called.
-    fn note_writes(&mut self) {
+    fn note_writes(&mut self, driver: &impl Driver) {
         let (direct, whole) = (std::mem::take(&mut self.direct), std::mem::take(&mut self.direct_whole));
         for message in &mut self.messages {
             message.matched += direct;
@@ -183,24 +220,24 @@ impl Run {
         let written = self.messages.iter().map(|message| message.tally.written()).sum();
         if written > self.written {
             self.written = written;
-            let now = Instant::now();
+            let now = driver.now();
             self.first_write.get_or_insert(now);
             self.last_write = Some(now);
         }
     }
 
-    /// Counts what became of each message, and says so to who wants to know.
-    fn settle(&self, core: &mut Engine) {
+    /// Counts what became of each message, and says so to the publisher, if it asked for a receipt.
+    fn settle<D: Driver>(&self, base: &mut Base<D>) {
         for message in &self.messages {
             let (publish, dropped) = (&message.publish, message.tally.dropped());
             let (matched, written) = (message.matched, message.tally.written());
-            core.metrics.publishes.add(1);
-            core.metrics.matched.add(matched);
+            base.metrics.publishes.add(1);
+            base.metrics.matched.add(matched);
             if let Some(last) = self.last_write {
-                core.metrics.time_to_last.add(last.saturating_duration_since(publish.accepted));
+                base.metrics.time_to_last.add(last.saturating_duration_since(publish.accepted));
             }
             if let Target::Topic(topic) = &publish.target {
-                core.topics.record(topic.as_str(), written, dropped.iter().sum());
+                base.topics.record(topic.as_str(), written, dropped.iter().sum());
             }
             tracing::trace!(id = %publish.id, matched, written, "delivered");
             if let Some(receipt) = &publish.receipt {
@@ -212,10 +249,10 @@ impl Run {
 }
 
 /// The messages as connections of `encoding` read them; `None`: some can't be sent to those, or it is too much.
-fn join(messages: &mut [Message], core: &Engine, encoding: Encoding) -> Option<Joined> {
+fn join<D: Driver>(messages: &mut [Message], base: &Base<D>, encoding: Encoding) -> Option<Joined> {
     let mut joined = Joined::default();
     for message in messages {
-        let Rendered::Frame(frame) = message.rendered(core, encoding) else { return None };
+        let Rendered::Frame(frame) = message.rendered(base, encoding) else { return None };
         if !joined.push(frame, message.policy) {
             return None;
         }
@@ -236,7 +273,7 @@ impl Message {
     }
 
     /// The message as connections of `encoding` read it.
-    fn rendered(&mut self, core: &Engine, encoding: Encoding) -> Rendered {
+    fn rendered<D: Driver>(&mut self, base: &Base<D>, encoding: Encoding) -> Rendered {
         if let Some(rendered) = &self.frames[encoding as usize] {
             return rendered.clone();
         }
@@ -248,13 +285,13 @@ impl Message {
             Target::Conn(_) => Event::Direct { payload, kind },
         };
         let (mut message, mut bytes) = (Vec::new(), Vec::new());
-        let rendered = if let Some(kind) = (core.render)(event, encoding.dialect(), &mut message) {
-            core.metrics.encoded.add(1);
+        let rendered = if let Some(kind) = (base.render)(event, encoding.dialect(), &mut message) {
+            base.metrics.encoded.add(1);
             let label = Label { event: event.name(), id: Some(self.publish.id), kind };
             match protocol::encode(encoding, label, &message, &mut bytes) {
-                Ok(()) if bytes.len() > core.limits.bytes() => Rendered::Unfit(DropReason::FrameTooLarge),
+                Ok(()) if bytes.len() > base.limits.bytes() => Rendered::Unfit(DropReason::FrameTooLarge),
                 Ok(()) => {
-                    let meter = core.holdings.frames();
+                    let meter = base.holdings.frames();
                     Rendered::Frame(Frame::new(bytes, self.topic().cloned(), Rc::clone(&self.tally), meter))
                 }
                 Err(error) => Rendered::Unfit(error.into()),

@@ -5,15 +5,14 @@
 //! client that does not read, but whose machine answers, lives: it is left to the limits of its outbox. The option
 //! `TCP_USER_TIMEOUT` does not tell the two apart, and makes one lost keepalive probe the end of an idle connection.
 
-use std::os::fd::AsFd;
-
 use crate::config::{FANOUT_SLICE, TICK_MS};
 use crate::engine::Engine;
 use crate::engine::connection::Connection;
+use crate::engine::driver::Driver;
 use crate::engine::table::{Key, Table};
 use crate::engine::wheel::{NEVER, Tick};
 use crate::message::CloseReason;
-use crate::sys::{self, Outstanding};
+use crate::transport::{Outstanding, Transport};
 
 /// Connections to which something was written that has not been seen to arrive: a bit for each slot of the table. A sweep
 /// goes round over them, in as many ticks as lie between two looks at a connection.
@@ -40,7 +39,7 @@ impl Proofs {
     }
 
     /// Notes that bytes were written to a connection: before long it is looked whether they arrive.
-    pub(crate) fn await_one(&mut self, key: Key, connection: &mut Connection, now: Tick) {
+    pub(crate) fn await_one<S>(&mut self, key: Key, connection: &mut Connection<S>, now: Tick) {
         if self.every.is_some() && connection.await_proof(now) {
             self.set(key.slot);
         }
@@ -74,7 +73,7 @@ impl Proofs {
 
     /// Goes on with the sweep, over about a slice of connections, and says which of them are due at `now`; `None`: it is
     /// over for this tick.
-    fn sweep(&mut self, table: &Table<Connection>, now: Tick) -> Option<Vec<Key>> {
+    fn sweep<S>(&mut self, table: &Table<Connection<S>>, now: Tick) -> Option<Vec<Key>> {
         let every = self.every.filter(|_| self.left > 0)?;
         let (mut due, mut seen) = (Vec::new(), 0);
         while self.left > 0 && seen < FANOUT_SLICE {
@@ -109,33 +108,32 @@ enum Verdict {
     Silent,
 }
 
-impl Engine {
+impl<D: Driver> Engine<D> {
     /// Some of the connections that are to be looked at in this tick; `None`: there are no more.
     pub(crate) fn take_due_proofs(&mut self) -> Option<Vec<Key>> {
-        self.proofs.sweep(&self.table, self.wheel.now())
+        self.base.proofs.sweep(&self.table, self.base.wheel.now())
     }
 
     /// Looks whether what was written to connections has arrived, and closes those that have acknowledged nothing within
     /// the write timeout.
     pub(crate) fn prove(&mut self, keys: &[Key]) {
-        let (now, back_at) = (self.wheel.now(), self.wheel.back_at());
-        let Some(timeout) = self.settings.write_timeout else { return };
+        let (now, back_at) = (self.base.wheel.now(), self.base.wheel.back_at());
+        let Some(timeout) = self.base.settings.write_timeout else { return };
         for key in keys.iter().copied() {
-            let Some(connection) = self.table.get_mut(key) else { continue };
-            let Some(since) = connection.unproven_since() else { continue };
+            let Some(mut visit) = self.visit(key) else { continue };
+            let Some(since) = visit.row.unproven_since() else { continue };
             // A machine that was paused has missed answers, and gets them again.
             let since = since.max(back_at);
-            let outstanding = sys::outstanding(connection.socket.as_fd());
-            // A socket that tells nothing is no longer connected, which its next read shows.
-            let verdict = outstanding.map_or(Verdict::Arrived, |outstanding| judge(outstanding, now - since));
-            match verdict {
+            // A socket that tells nothing is not connected any more, which its next read shows.
+            let outstanding = visit.row.socket.outstanding();
+            match outstanding.map_or(Verdict::Arrived, |outstanding| judge(outstanding, now - since)) {
                 Verdict::Arrived => {
-                    connection.set_unproven_since(NEVER);
-                    self.proofs.clear(key.slot);
+                    visit.row.set_unproven_since(NEVER);
+                    visit.base.proofs.clear(key.slot);
                 }
-                Verdict::Lives => connection.set_unproven_since(now),
-                Verdict::Silent if now - since >= timeout => self.close(key, CloseReason::WriteTimeout),
-                Verdict::Silent => connection.set_unproven_since(since),
+                Verdict::Lives => visit.row.set_unproven_since(now),
+                Verdict::Silent if now - since >= timeout => visit.close(CloseReason::WriteTimeout),
+                Verdict::Silent => visit.row.set_unproven_since(since),
             }
         }
     }
@@ -181,19 +179,18 @@ mod tests {
     }
 
     /// Connections to which something was written at tick 0.
-    fn written_to(count: usize) -> (Proofs, Table<Connection>) {
+    fn written_to(count: usize) -> (Proofs, Table<Connection<()>>) {
         let (mut proofs, mut table) = (Proofs::new(Some(8)), Table::default());
         for _ in 0..count {
-            let socket = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
             let id = crate::message::ConnId::from_u64(1);
-            let key = table.insert_with(|_| Connection::new(socket, id, None, 0, 0));
+            let key = table.insert_with(|_| Connection::new((), id, None, 0, 0));
             proofs.await_one(key, table.get_mut(key).unwrap(), 0);
         }
         (proofs, table)
     }
 
     /// What a sweep of one tick says is due, and in how many parts.
-    fn due_at(proofs: &mut Proofs, table: &Table<Connection>, now: Tick) -> (Vec<Key>, usize) {
+    fn due_at(proofs: &mut Proofs, table: &Table<Connection<()>>, now: Tick) -> (Vec<Key>, usize) {
         proofs.turn(1);
         let parts: Vec<_> = std::iter::from_fn(|| proofs.sweep(table, now)).collect();
         let len = parts.len();

@@ -1,17 +1,17 @@
 //! Publishing: a message is accepted for all shards or refused, and queued for this shard's own connections.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 
-use crate::engine::Engine;
-use crate::engine::mailbox::{Delivery, Job, Recipients, ShardMsg};
-use crate::engine::table::Key;
+use super::driver::{Bell, Driver};
+use super::mailbox::{Delivery, Job, Recipients, ShardMsg};
+use super::table::Key;
+use super::visit::Visit;
+use super::{Base, Engine};
 use crate::handler::PublishError;
 use crate::message::{CloseReason, DropReason, Kind, Publish, PublishId, Target};
 use crate::receipt::{ReceiptSender, ShardReceipt};
 
-impl Engine {
+impl<D: Driver> Base<D> {
     /// Accepts a publish of one of this shard's clients for all shards, or refuses it whole.
     pub(crate) fn publish(&mut self, target: Target, kind: Kind, payload: Bytes) -> Result<PublishId, PublishError> {
         if payload.len() > self.settings.message_max {
@@ -19,13 +19,13 @@ impl Engine {
         }
         self.publish_sequence += 1;
         let id = PublishId::new(self.index as u16, self.publish_sequence);
-        let accepted = Instant::now();
+        let accepted = self.driver.now();
         let publish = Publish { id, target, payload, kind, slow_consumer: None, accepted, receipt: None };
-        let peers = self.mesh.peers();
+        let peers = self.lanes.peers();
         match &publish.target {
             Target::Conn(to) => match self.registry.get(*to).map(|row| row.shard()) {
                 Some(shard) if shard != self.index => {
-                    self.check_room(self.mesh.has_room(shard))?;
+                    self.check_room(self.lanes.has_room(shard))?;
                     self.send_to_shard(shard, ShardMsg::Publish(publish));
                 }
                 Some(_) => {
@@ -37,7 +37,7 @@ impl Engine {
                 }
             },
             Target::All | Target::Topic(_) => {
-                let room = self.publishes.has_room() && peers.iter().all(|peer| self.mesh.has_room(*peer));
+                let room = self.publishes.has_room() && peers.iter().all(|peer| self.lanes.has_room(*peer));
                 self.check_room(room)?;
                 for peer in peers.iter().copied() {
                     self.send_to_shard(peer, ShardMsg::Publish(publish.clone()));
@@ -48,13 +48,6 @@ impl Engine {
         Ok(id)
     }
 
-    /// Closes a connection behind what has been published to it so far.
-    pub(crate) fn close_in_order(&mut self, key: Key, reason: CloseReason) {
-        if self.table.get(key).is_some_and(|connection| connection.closing.is_none()) {
-            self.publishes.push(Job::Close { key, reason });
-        }
-    }
-
     fn check_room(&self, room: bool) -> Result<(), PublishError> {
         if room {
             return Ok(());
@@ -63,18 +56,19 @@ impl Engine {
         Err(PublishError::Busy)
     }
 
-    pub(crate) fn send_to_shard(&mut self, shard: usize, message: ShardMsg) {
-        if self.mesh.send(shard, message) {
+    pub(crate) fn send_to_shard(&mut self, shard: usize, message: ShardMsg<D::Socket>) {
+        if self.lanes.send(&mut self.driver, shard, message) {
             self.metrics.mesh_full.add(1);
+            self.driver.ring(Bell::Backlog);
         }
-        self.metrics.mesh_backlog.set(self.mesh.waiting() as u64);
+        self.metrics.mesh_backlog.set(self.lanes.waiting() as u64);
     }
 
     /// Queues a publish for this shard's own connections; the caller has looked for room. A message that none of
     /// them shall get is done with, and one to a connection that is gone is counted.
     pub(crate) fn enqueue(&mut self, publish: Publish) {
         let recipients = match &publish.target {
-            Target::All => Some(Recipients::All { slots: self.table.slots() }),
+            Target::All => Some(Recipients::All { slots: self.slots }),
             Target::Topic(topic) => self.topics.members(topic.as_str()).map(Recipients::Members),
             Target::Conn(id) => {
                 let row = self.registry.get(*id).filter(|row| row.shard() == self.index);
@@ -101,27 +95,36 @@ impl Engine {
         };
         let policy = publish.slow_consumer.or(topic_policy).unwrap_or(self.settings.slow_consumer);
         self.publishes.push(Job::Deliver(Delivery { publish, policy, recipients }));
+        self.driver.ring(Bell::Publishes);
         self.metrics.publish_queue.set(self.publishes.len() as u64);
     }
+}
 
+impl<D: Driver> Visit<'_, D> {
     /// Whether this connection should be read no further for now, since the shard has much to deliver first.
     /// It is woken when that is done.
-    pub(crate) fn wait_if_congested(&mut self, key: Key) -> bool {
-        if !self.publishes.is_congested() {
-            return false;
+    pub(crate) fn wait_if_congested(&mut self) -> bool {
+        let is_congested = self.base.publishes.is_congested();
+        if is_congested {
+            self.base.congested.push(self.key);
         }
-        self.congested.push(key);
-        true
+        is_congested
+    }
+}
+
+impl<D: Driver> Engine<D> {
+    /// Closes a connection behind what has been published to it so far.
+    pub(crate) fn close_in_order(&mut self, key: Key, reason: CloseReason) {
+        if self.table.get(key).is_some_and(|row| row.closing.is_none()) {
+            self.base.publishes.push(Job::Close { key, reason });
+            self.base.driver.ring(Bell::Publishes);
+        }
     }
 
-    /// Lets the clients go on that waited for the queue of publishes.
-    pub(crate) fn relieve(&mut self) {
-        self.metrics.publish_queue.set(self.publishes.len() as u64);
-        if !self.publishes.is_congested() {
-            for key in self.congested.split_off(0) {
-                self.wake(key);
-            }
-        }
+    /// Tries again to send what waits for other shards.
+    pub(crate) fn retry_lanes(&mut self) {
+        self.base.lanes.retry(&mut self.base.driver);
+        self.base.metrics.mesh_backlog.set(self.base.lanes.waiting() as u64);
     }
 }
 

@@ -7,6 +7,7 @@ use async_channel::Sender;
 
 use crate::config::{Framing, QUERY_SLOTS_MAX, SlowConsumer, TICK_MS};
 use crate::engine::Engine;
+use crate::engine::driver::Driver;
 use crate::engine::table::Key;
 use crate::message::{ConnId, Topic};
 
@@ -67,52 +68,52 @@ pub(crate) struct ShardTopic {
 }
 
 /// Answers a question. Who asked may have given up waiting, which is no fault.
-pub(crate) fn answer(core: &Engine, query: Query) {
+pub(crate) fn answer<D: Driver>(engine: &Engine<D>, query: Query) {
     match query {
         Query::Connections { slot, limit, answer } => {
-            let _ = answer.try_send(connections(core, slot, limit));
+            let _ = answer.try_send(connections(engine, slot, limit));
         }
         Query::Connection { id, answer } => {
-            let row = core.registry.get(id).filter(|row| row.shard() == core.index);
-            let _ = answer.try_send(row.and_then(|row| connection(core, row.key())));
+            let row = engine.base.registry.get(id).filter(|row| row.shard() == engine.base.index);
+            let _ = answer.try_send(row.and_then(|row| connection(engine, row.key())));
         }
         Query::Topics { prefix, after, limit, answer } => {
-            let topics = core.topics.list(&prefix, after.as_deref()).take(limit);
-            let topics = topics.map(|(name, ..)| topic(core, name.as_str())).collect();
+            let topics = engine.base.topics.list(&prefix, after.as_deref()).take(limit);
+            let topics = topics.map(|(name, ..)| topic(engine, name.as_str())).collect();
             let _ = answer.try_send(topics);
         }
         Query::Topic { name, answer } => {
-            let _ = answer.try_send(topic(core, &name));
+            let _ = answer.try_send(topic(engine, &name));
         }
     }
 }
 
-fn connections(core: &Engine, slot: u32, limit: usize) -> ConnectionPage {
+fn connections<D: Driver>(engine: &Engine<D>, slot: u32, limit: usize) -> ConnectionPage {
     let mut connections = Vec::new();
     // A table that is mostly empty is not walked through at one go.
-    let end = core.table.slots().min(slot.saturating_add(QUERY_SLOTS_MAX));
+    let end = engine.table.slots().min(slot.saturating_add(QUERY_SLOTS_MAX));
     for slot in slot..end {
         if connections.len() == limit {
             return ConnectionPage { connections, next: Some(slot) };
         }
-        connections.extend(core.table.key_at(slot).and_then(|key| connection(core, key)));
+        connections.extend(engine.table.key_at(slot).and_then(|key| connection(engine, key)));
     }
-    ConnectionPage { connections, next: (end < core.table.slots()).then_some(end) }
+    ConnectionPage { connections, next: (end < engine.table.slots()).then_some(end) }
 }
 
-fn connection(core: &Engine, key: Key) -> Option<ConnectionInfo> {
+fn connection<D: Driver>(engine: &Engine<D>, key: Key) -> Option<ConnectionInfo> {
     // One that has had its farewell is only waited for.
-    let connection = core.table.get(key).filter(|connection| connection.closing.is_none())?;
-    let peer = core.registry.get(connection.id)?.peer();
+    let connection = engine.table.get(key).filter(|connection| connection.closing.is_none())?;
+    let peer = engine.base.registry.get(connection.id)?.peer();
     let (queued_messages, queued_bytes) =
         connection.outbox.as_ref().map_or((0, 0), |outbox| (outbox.len(), outbox.bytes()));
     Some(ConnectionInfo {
         id: connection.id,
         peer,
-        shard: core.index,
+        shard: engine.base.index,
         framing: connection.framing(),
-        age: Duration::from_millis(u64::from(core.wheel.age() - connection.opened) * TICK_MS),
-        topics: core.topics.names(key).cloned().collect(),
+        age: Duration::from_millis(u64::from(engine.base.wheel.age() - connection.opened) * TICK_MS),
+        topics: engine.base.topics.names(key).cloned().collect(),
         queued_messages,
         queued_bytes,
         sent: connection.sent.into(),
@@ -120,8 +121,8 @@ fn connection(core: &Engine, key: Key) -> Option<ConnectionInfo> {
     })
 }
 
-fn topic(core: &Engine, name: &str) -> ShardTopic {
-    let found = core.topics.list(name, None).next().filter(|(found, ..)| found.as_str() == name);
+fn topic<D: Driver>(engine: &Engine<D>, name: &str) -> ShardTopic {
+    let found = engine.base.topics.list(name, None).next().filter(|(found, ..)| found.as_str() == name);
     let (subscribers, counts) = found.map(|(_, subscribers, counts)| (subscribers, counts)).unwrap_or_default();
     ShardTopic {
         name: name.to_owned(),
@@ -129,6 +130,6 @@ fn topic(core: &Engine, name: &str) -> ShardTopic {
         published: counts.published,
         written: counts.written,
         dropped: counts.dropped,
-        policy: core.topics.policy(name),
+        policy: engine.base.topics.policy(name),
     }
 }

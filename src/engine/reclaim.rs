@@ -3,9 +3,11 @@
 use crate::config::{RECLAIM_CLOSES, RECLAIM_EVERY_MS, RECLAIM_SHARE, RECLAIM_SLOTS, TICK_MS};
 use crate::engine::Engine;
 use crate::engine::connection::Connection;
+use crate::engine::driver::Driver;
 use crate::engine::mailbox::ShardMsg;
 use crate::engine::memory::Verdict;
 use crate::engine::table::Key;
+use crate::engine::visit::Visit;
 use crate::engine::wheel::Tick;
 use crate::message::CloseReason;
 use crate::sys;
@@ -24,33 +26,33 @@ pub(crate) struct Reclaim {
     trim: bool,
 }
 
-impl Engine {
+impl<D: Driver> Engine<D> {
     /// Gives memory back if too much is held. It may be called at any time but while a connection has its turn.
     pub(crate) fn relieve_memory(&mut self) {
         self.tell_holdings();
-        if !self.holdings.is_quiet() {
+        if !self.base.holdings.is_quiet() {
             self.reclaim_if_needed();
         }
     }
 
     /// Tells the others what is held here.
     fn tell_holdings(&mut self) {
-        if let Some(bytes) = self.holdings.news() {
-            self.metrics.held_bytes.set(bytes as u64);
-            self.registry.note_held(self.index, bytes);
+        if let Some(bytes) = self.base.holdings.news() {
+            self.base.metrics.held_bytes.set(bytes as u64);
+            self.base.registry.note_held(self.base.index, bytes);
         }
     }
 
     /// Looks at what all shards hold, and gives memory back if that is too much.
     pub(crate) fn reclaim_if_needed(&mut self) {
-        match self.holdings.judge(self.registry.held()) {
+        match self.base.holdings.judge(self.base.registry.held()) {
             Verdict::Fine => {}
             Verdict::Reclaim { target } => self.reclaim(target),
             Verdict::AskOthers => {
-                let part = self.registry.buffers_max() / self.registry.shards();
-                for peer in self.mesh.peers().iter().copied() {
-                    if self.registry.held_by(peer) > part {
-                        self.send_to_shard(peer, ShardMsg::Reclaim);
+                let part = self.base.registry.buffers_max() / self.base.registry.shards();
+                for peer in self.base.lanes.peers().iter().copied() {
+                    if self.base.registry.held_by(peer) > part {
+                        self.base.send_to_shard(peer, ShardMsg::Reclaim);
                     }
                 }
             }
@@ -61,19 +63,19 @@ impl Engine {
     pub(crate) fn see_to_memory(&mut self) {
         self.tell_holdings();
         self.reclaim_if_needed();
-        if std::mem::take(&mut self.reclaim.trim) {
+        if std::mem::take(&mut self.base.reclaim.trim) {
             sys::trim_heap();
         }
-        let now = self.wheel.now();
-        if let Some(excess) = self.registry.excess()
-            && now >= self.reclaim.last + RECLAIM_EVERY
+        let now = self.base.wheel.now();
+        if let Some(excess) = self.base.registry.excess()
+            && now >= self.base.reclaim.last + RECLAIM_EVERY
         {
-            let (held, sum) = (self.holdings.bytes(), self.registry.held());
+            let (held, sum) = (self.base.holdings.bytes(), self.base.registry.held());
             // Where connections hold little, closing them would be of no use.
-            if sum > self.registry.buffers_max() / RECLAIM_SHARE {
+            if sum > self.base.registry.buffers_max() / RECLAIM_SHARE {
                 let share = held as f64 / sum as f64;
-                self.reclaim.last = now;
-                self.reclaim.trim = true;
+                self.base.reclaim.last = now;
+                self.base.reclaim.trim = true;
                 self.reclaim(held.saturating_sub((excess as f64 * share) as usize));
             }
         }
@@ -82,62 +84,61 @@ impl Engine {
     /// Closes connections until no more than `target` bytes are held: those first that hold the most, for the longest.
     /// Some of a large table are looked at, and some of a crowd are closed; the rest is for the next time.
     fn reclaim(&mut self, target: usize) {
-        let (now, slots) = (self.wheel.now(), self.table.slots());
+        let (now, slots) = (self.base.wheel.now(), self.table.slots());
         let looked_at = slots.min(RECLAIM_SLOTS);
-        let from = if self.reclaim.slot < slots { self.reclaim.slot } else { 0 };
+        let from = if self.base.reclaim.slot < slots { self.base.reclaim.slot } else { 0 };
         let mut holders: Vec<(u64, Key)> = (0..looked_at)
             .filter_map(|step| self.table.key_at((from + step) % slots))
             .filter_map(|key| self.table.get(key)?.grip(now).map(|grip| (grip, key)))
             .collect();
-        self.reclaim.slot = from + looked_at;
+        self.base.reclaim.slot = from + looked_at;
         holders.sort_unstable_by_key(|(grip, _)| std::cmp::Reverse(*grip));
-        let fresh = self.dirty.len();
+        let fresh = self.base.dirty.len();
         let mut closed = 0;
         for (_, key) in holders.iter().take(RECLAIM_CLOSES) {
-            if self.holdings.bytes() <= target {
+            if self.base.holdings.bytes() <= target {
                 break;
             }
-            self.evict(*key);
+            self.visit(*key).expect("it was found in the table").evict();
             closed += 1;
         }
         // Each writes its farewell when it has its turn, or this would take too long.
-        for key in self.dirty.split_off(fresh) {
-            if let Some(connection) = self.table.get_mut(key) {
-                connection.dirty = false;
-            }
+        for key in self.base.dirty.split_off(fresh) {
+            self.table.get_mut(key).expect("none is taken out here").dirty = false;
         }
         self.tell_holdings();
-        let is_done = self.holdings.bytes() <= target;
+        let is_done = self.base.holdings.bytes() <= target;
         if !is_done && holders.len() > RECLAIM_CLOSES || !is_done && looked_at < slots && closed > 0 {
-            self.holdings.be_alert();
+            self.base.holdings.be_alert();
         } else {
-            self.holdings.be_quiet_for_now();
-        }
-    }
-
-    /// Closes a connection and frees what it holds. One whose socket takes nothing can't be told.
-    fn evict(&mut self, key: Key) {
-        self.drop_held(key);
-        let Some(connection) = self.table.get_mut(key) else { return };
-        if connection.blocked || connection.closing.is_some() {
-            if let Some(outbox) = connection.outbox.take() {
-                self.discard(outbox);
-            }
-            self.abort(key, CloseReason::MemoryPressure);
-        } else {
-            self.close(key, CloseReason::MemoryPressure);
-        }
-    }
-
-    /// Frees what has come in of a message.
-    pub(crate) fn drop_held(&mut self, key: Key) {
-        if let Some(held) = self.table.get_mut(key).and_then(|connection| connection.held.take()) {
-            self.holdings.change(held.memory(), 0);
+            self.base.holdings.be_quiet_for_now();
         }
     }
 }
 
-impl Connection {
+impl<D: Driver> Visit<'_, D> {
+    /// Closes the connection and frees what it holds. One whose socket takes nothing can't be told.
+    fn evict(&mut self) {
+        self.drop_held();
+        if self.row.blocked || self.row.closing.is_some() {
+            if let Some(outbox) = self.row.outbox.take() {
+                self.base.discard(outbox);
+            }
+            self.abort(CloseReason::MemoryPressure);
+        } else {
+            self.close(CloseReason::MemoryPressure);
+        }
+    }
+
+    /// Frees what has come in of a message.
+    pub(crate) fn drop_held(&mut self) {
+        if let Some(held) = self.row.held.take() {
+            self.base.holdings.change(held.memory(), 0);
+        }
+    }
+}
+
+impl<S> Connection<S> {
     /// How much memory it holds, times how long: bytes and ticks. `None`: it holds none, or is given up already. What is
     /// about to be written is not held.
     fn grip(&self, now: Tick) -> Option<u64> {

@@ -4,30 +4,23 @@
 //! read yet. So a refused client is told, its sending side is shut, and it is read for a moment. That takes a descriptor,
 //! so only few get it; beyond them the word is sent and the socket closed.
 
-use std::future::poll_fn;
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use glommio::timer::sleep;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown};
-
-use crate::config::{REFUSAL_BYTES_MAX, REFUSAL_HEAD_BYTES_MAX, REFUSAL_LOOK_MS, REFUSAL_MS};
-use crate::engine::Engine;
-use crate::engine::connection::spread;
-use crate::engine::mailbox::Client;
-use crate::engine::outgoing::send;
-use crate::handler::{Event, Handler};
+use super::Base;
+use super::connection::spread;
+use super::driver::{Bell, Driver};
+use super::mailbox::Client;
+use crate::config::{REFUSAL_BYTES_MAX, REFUSAL_HEAD_BYTES_MAX, REFUSAL_MS};
+use crate::handler::Event;
 use crate::message::{CloseReason, ConnId};
 use crate::protocol::http::{self, Outcome};
 use crate::protocol::{Encoding, websocket};
-use crate::shard::Shard;
+use crate::transport::{Received, Transport};
 
 /// A client that is not taken in.
-struct Refused {
-    socket: OwnedFd,
+struct Refused<S> {
+    socket: S,
     /// What it speaks; `None`: its request will say.
     encoding: Option<Encoding>,
     reason: CloseReason,
@@ -43,26 +36,27 @@ struct Refused {
 }
 
 /// Those of a shard that have got time to read why.
-#[derive(Default)]
-pub(crate) struct Refusals {
-    lingering: Vec<Refused>,
+pub(crate) struct Refusals<S> {
+    lingering: Vec<Refused<S>>,
     count: u64,
-    task: Option<Waker>,
 }
 
-impl Refusals {
-    fn poll_nonempty(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if !self.lingering.is_empty() {
-            return Poll::Ready(());
-        }
-        self.task = Some(cx.waker().clone());
-        Poll::Pending
+impl<S> Default for Refusals<S> {
+    fn default() -> Self {
+        Refusals { lingering: Vec::new(), count: 0 }
     }
 }
 
-impl Engine {
+impl<S> Refusals<S> {
+    /// Whether nobody lingers.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lingering.is_empty()
+    }
+}
+
+impl<D: Driver> Base<D> {
     /// Tells a client that it is not taken in, and closes its connection: after a moment, if there is a place for that.
-    pub(crate) fn refuse(&mut self, client: Client, reason: CloseReason) {
+    pub(crate) fn refuse(&mut self, client: Client<D::Socket>, reason: CloseReason) {
         self.refusals.count += 1;
         let mut refused = Refused {
             socket: client.socket,
@@ -71,7 +65,7 @@ impl Engine {
             head: Vec::new(),
             told: false,
             received: 0,
-            until: Instant::now() + Duration::from_millis(REFUSAL_MS),
+            until: self.driver.now() + Duration::from_millis(REFUSAL_MS),
             seed: spread(ConnId::from_u64(self.refusals.count << 16 | u64::from(client.peer.port()))),
         };
         if self.attend(&mut refused) {
@@ -79,17 +73,15 @@ impl Engine {
         }
         if self.registry.take_refusal_place() {
             self.refusals.lingering.push(refused);
-            if let Some(task) = self.refusals.task.take() {
-                task.wake();
-            }
+            self.driver.ring(Bell::Refusals);
         } else if !refused.told {
             self.tell_unavailable(&mut refused);
         }
     }
 
     /// Gives each that lingers its turn.
-    fn attend_all(&mut self) {
-        let now = Instant::now();
+    pub(crate) fn attend_refused(&mut self) {
+        let now = self.driver.now();
         let mut lingering = std::mem::take(&mut self.refusals.lingering);
         lingering.retain_mut(|refused| {
             let is_over = self.attend(refused) || refused.until <= now;
@@ -106,7 +98,7 @@ impl Engine {
     }
 
     /// Tells a refused client as soon as it can be told, and reads what it sends; whether it is over.
-    fn attend(&mut self, refused: &mut Refused) -> bool {
+    fn attend(&mut self, refused: &mut Refused<D::Socket>) -> bool {
         if !refused.told
             && let Some(encoding) = refused.encoding
         {
@@ -116,31 +108,29 @@ impl Engine {
             }
             self.tell(refused, words);
         }
-        let mut buffer = self.pool.take_read();
+        let mut buffer = self.driver.read_buffer();
         let is_over = loop {
-            match rustix::net::recv(refused.socket.as_fd(), buffer.as_bytes_mut(), RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => break true,
-                Ok((_, n)) => {
-                    refused.received += n;
+            match refused.socket.recv(&mut buffer) {
+                Received::End | Received::Failed => break true,
+                Received::Nothing => break false,
+                Received::Bytes { count, .. } => {
+                    refused.received += count;
                     if !refused.told {
-                        refused.head.extend_from_slice(&buffer.as_bytes()[..n]);
+                        refused.head.extend_from_slice(&buffer[..count]);
                         self.answer_head(refused);
                     }
                     if refused.received > REFUSAL_BYTES_MAX {
                         break true;
                     }
                 }
-                Err(Errno::AGAIN) => break false,
-                Err(Errno::INTR) => {}
-                Err(_) => break true,
             }
         };
-        self.pool.give_back_read(buffer);
+        self.driver.return_read_buffer(buffer);
         is_over
     }
 
     /// Answers a request once it has come in whole.
-    fn answer_head(&mut self, refused: &mut Refused) {
+    fn answer_head(&mut self, refused: &mut Refused<D::Socket>) {
         let site = Rc::clone(&self.site);
         let answer = match http::respond(&refused.head, 0, &site, refused.seed, false) {
             Outcome::Incomplete if refused.head.len() <= REFUSAL_HEAD_BYTES_MAX => return,
@@ -158,24 +148,16 @@ impl Engine {
     }
 
     /// Tells a refused client whose request has not come in whole.
-    fn tell_unavailable(&mut self, refused: &mut Refused) {
+    fn tell_unavailable(&mut self, refused: &mut Refused<D::Socket>) {
         let answer = http::unavailable(refused.reason, &refused.head, refused.seed);
         self.tell(refused, answer);
     }
 
     /// Sends a refused client all that it will get. A new socket has room for it.
-    fn tell(&mut self, refused: &mut Refused, words: Vec<u8>) {
+    fn tell(&mut self, refused: &mut Refused<D::Socket>, words: Vec<u8>) {
         refused.told = true;
-        let _ = send(&self.metrics, refused.socket.as_fd(), &words);
-        let _ = rustix::net::shutdown(refused.socket.as_fd(), Shutdown::Write);
-    }
-}
-
-/// Attends to refused clients for as long as the shard runs.
-pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>) {
-    loop {
-        poll_fn(|cx| shard.core.borrow_mut().refusals.poll_nonempty(cx)).await;
-        sleep(Duration::from_millis(REFUSAL_LOOK_MS)).await;
-        shard.core.borrow_mut().attend_all();
+        self.metrics.sends.add(1);
+        let _ = refused.socket.send(&words);
+        refused.socket.finish();
     }
 }

@@ -1,5 +1,6 @@
 //! A server's life: start all shards or none, and wait for their end.
 
+pub(crate) mod bind;
 pub(crate) mod handle;
 pub(crate) mod handover;
 pub(crate) mod placement;
@@ -21,8 +22,8 @@ use crate::host::{self, HostError};
 use crate::metrics::ShardMetrics;
 use crate::server::handle::{ServerHandle, ShardEnd};
 use crate::server::placement::Placement;
-use crate::shard::listener::{self, BindError};
 use crate::shard::{self, Start};
+use bind::BindError;
 
 /// Why a server did not start. Nothing of it runs.
 #[derive(Debug, Error)]
@@ -126,7 +127,7 @@ impl Server {
         let config = Config { buffers_max: Server::buffers_max(&config), ..config };
         let cpus = outlook.placement.cpus();
         let shards = cpus.len();
-        let (sockets, listen) = listener::bind(&config, shards)?;
+        let (sockets, listen) = bind::bind(&config, shards)?;
 
         let addrs: Vec<SocketAddr> = listen.iter().map(|listen| listen.addr).collect();
         let config = Arc::new(config);
@@ -208,7 +209,7 @@ impl Server {
     /// A setting or the host is at fault, or an address is not this machine's.
     pub fn check(config: &Config) -> Result<Outlook, StartError> {
         let mut outlook = look(config)?;
-        for listen in listener::wanted(config) {
+        for listen in bind::wanted(config) {
             host::check_address(listen.addr).map_err(|source| BindError::new(listen, "binding", source))?;
             outlook.warnings.extend(host::check_port(listen.addr));
         }

@@ -3,32 +3,51 @@
 //! Its buffers lie in the memory that the executor has registered with its ring. A buffer is borrowed for one
 //! poll, never across an `.await`, so a few serve all connections, and an idle connection has none.
 
+use std::ops::{Deref, DerefMut};
+
 use glommio::io::DmaBuffer;
 
 use crate::config::{GATHER_BUFFER_BYTES, POOL_GATHER_BUFFERS, POOL_READ_BUFFERS, READ_BUFFER_BYTES};
 
+/// A borrowed buffer.
+pub(crate) struct Buffer(DmaBuffer);
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.as_bytes_mut()
+    }
+}
+
 /// Buffers of one size.
 struct Shelf {
     size: usize,
-    free: Vec<DmaBuffer>,
+    free: Vec<Buffer>,
     /// How often it was empty.
     misses: u64,
 }
 
 impl Shelf {
     fn new(size: usize, count: usize) -> Self {
-        Shelf { size, free: (0..count).map(|_| glommio::allocate_dma_buffer(size)).collect(), misses: 0 }
+        Shelf { size, free: (0..count).map(|_| Buffer(glommio::allocate_dma_buffer(size))).collect(), misses: 0 }
     }
 
     /// A buffer. It holds whatever its last user left in it: only what is written to it anew may be looked at.
-    fn take(&mut self) -> DmaBuffer {
+    fn take(&mut self) -> Buffer {
         self.free.pop().unwrap_or_else(|| {
             self.misses += 1;
-            glommio::allocate_dma_buffer(self.size)
+            Buffer(glommio::allocate_dma_buffer(self.size))
         })
     }
 
-    fn give_back(&mut self, buffer: DmaBuffer) {
+    fn give_back(&mut self, buffer: Buffer) {
         if self.free.len() < self.free.capacity() {
             self.free.push(buffer);
         }
@@ -55,20 +74,20 @@ impl Pool {
     }
 
     /// A buffer to read into: [`READ_BUFFER_BYTES`] bytes.
-    pub(crate) fn take_read(&mut self) -> DmaBuffer {
+    pub(crate) fn take_read(&mut self) -> Buffer {
         self.read.take()
     }
 
-    pub(crate) fn give_back_read(&mut self, buffer: DmaBuffer) {
+    pub(crate) fn give_back_read(&mut self, buffer: Buffer) {
         self.read.give_back(buffer);
     }
 
     /// A buffer to gather small frames in: [`GATHER_BUFFER_BYTES`] bytes.
-    pub(crate) fn take_gather(&mut self) -> DmaBuffer {
+    pub(crate) fn take_gather(&mut self) -> Buffer {
         self.gather.take()
     }
 
-    pub(crate) fn give_back_gather(&mut self, buffer: DmaBuffer) {
+    pub(crate) fn give_back_gather(&mut self, buffer: Buffer) {
         self.gather.give_back(buffer);
     }
 }

@@ -1,12 +1,13 @@
-//! A shard: everything on one core. It shares nothing with the others but messages, counters and the registry.
+//! A shard: everything on one base. It shares nothing with the others but messages, counters and the registry.
 
+mod accept;
 pub(crate) mod buffers;
-pub(crate) mod listener;
 pub(crate) mod poller;
-pub(crate) mod turns;
+mod turns;
+mod world;
 pub(crate) mod yielding;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -19,16 +20,28 @@ use futures_lite::StreamExt;
 use glommio::channels::channel_mesh::{FullMesh, Receivers};
 use glommio::channels::shared_channel::ConnectedReceiver;
 use glommio::{Latency, Shares, Task, TaskQueueHandle};
+use socket2::Socket;
 
-use crate::config::{ABSENCE_MS, Config, FANOUT_SLICE, MESH_RETRY_MS, STALL_MS, START_LOOK_MS, TICK_MS};
-use crate::engine::Engine;
-use crate::engine::mailbox::{Command, Mesh, ShardMsg};
+use crate::config::{
+    ABSENCE_MS, Config, FANOUT_SLICE, Framing, MESH_RETRY_MS, REFUSAL_LOOK_MS, STALL_MS, START_LOOK_MS, TICK_MS,
+};
+use crate::engine::drain::Drain;
+use crate::engine::driver::{Bell, Report};
+use crate::engine::fanout::Fanout;
+use crate::engine::mailbox::{Command, ShardMsg};
 use crate::engine::registry::Registry;
 use crate::engine::wheel::{NEVER, Tick};
+use crate::engine::{Base, Engine, query};
 use crate::handler::Handler;
 use crate::host;
 use crate::metrics::ShardMetrics;
-use crate::shard::yielding::Slice;
+use accept::{Listeners, Listening};
+pub(crate) use world::Message;
+use world::{Mesh, World};
+use yielding::Slice;
+
+/// The sockets that one shard listens on, each with its framing.
+pub(crate) type Sockets = Vec<(Framing, Socket)>;
 
 /// What a shard is started with.
 pub(crate) struct Start {
@@ -36,8 +49,8 @@ pub(crate) struct Start {
     pub(crate) config: Arc<Config>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<ShardMetrics>,
-    pub(crate) sockets: listener::Sockets,
-    pub(crate) mesh: FullMesh<ShardMsg>,
+    pub(crate) sockets: Sockets,
+    pub(crate) mesh: FullMesh<Message>,
     pub(crate) commands: Receiver<Command>,
     /// The first request to drain, with the time to do it over.
     pub(crate) drain: Receiver<Duration>,
@@ -45,8 +58,11 @@ pub(crate) struct Start {
 
 /// A running shard: its state and its handler.
 pub(crate) struct Shard<H> {
-    pub(crate) core: RefCell<Engine>,
+    pub(crate) engine: RefCell<Engine<World>>,
     pub(crate) handler: RefCell<H>,
+    pub(crate) listeners: RefCell<Listeners>,
+    /// What the ring has reported and nobody has looked at.
+    pub(crate) reports: Cell<Vec<Report>>,
     /// Where tasks run that carry messages to many: between two batches of the connections' turns.
     urgent: TaskQueueHandle,
     /// Takes the words of the first task that panicked.
@@ -66,36 +82,44 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         let _ = drain.recv().await;
         Ok(None)
     };
-    let joined = async { join_mesh(mesh, index, &config).await.map(Some) };
+    let joined = async { join_mesh(mesh, index).await.map(Some) };
     let joined = kept_awake(futures_lite::future::or(joined, given_up));
     let Some((mesh, lanes)) = joined.await? else { return Ok(()) };
-    let core = Engine::new(index, &config, H::render, registry, metrics, mesh);
-    let core = core.map_err(|error| format!("shard {index} got no ring to watch its sockets with: {error}"))?;
-    let signal = core.readiness.signal().map_err(|error| format!("holding on to a ring's signal failed: {error}"))?;
+    let world = World::new(mesh);
+    let world = world.map_err(|error| format!("shard {index} got no ring to watch its sockets with: {error}"))?;
+    let signal = world.poller.signal().map_err(|error| format!("holding on to a ring's signal failed: {error}"))?;
+    let engine = Engine::new(index, &config, H::render, registry, metrics, world);
     let (failure, failed) = async_channel::bounded(1);
-    let shard = Rc::new(Shard { core: RefCell::new(core), handler: RefCell::new(handler), urgent, failure });
+    let shard = Rc::new(Shard {
+        engine: RefCell::new(engine),
+        handler: RefCell::new(handler),
+        listeners: RefCell::default(),
+        reports: Cell::default(),
+        urgent,
+        failure,
+    });
 
     let mut tasks = vec![
-        shard.spawn_urgent(crate::engine::fanout::run(Rc::clone(&shard)))?,
-        shard.spawn_urgent(retry_mesh(Rc::clone(&shard)))?,
+        shard.spawn_urgent(deliver(Rc::clone(&shard)))?,
+        shard.spawn_urgent(retry_lanes(Rc::clone(&shard)))?,
         shard.spawn_urgent(obey(Rc::clone(&shard), commands))?,
         glommio::spawn_local(guarded(Rc::clone(&shard), turns::run(Rc::clone(&shard), signal))),
         glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard)))),
-        glommio::spawn_local(guarded(Rc::clone(&shard), crate::engine::refusals::run(Rc::clone(&shard)))),
+        glommio::spawn_local(guarded(Rc::clone(&shard), attend_refused(Rc::clone(&shard)))),
     ];
     for (_, lane) in lanes {
         tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), lane))?);
     }
     let mut listeners = Vec::new();
     for (framing, socket) in sockets {
-        listeners.push(listener::listen(&shard, framing, socket)?);
+        listeners.push(accept::listen(&shard, framing, socket)?);
     }
     ready();
 
     // When all handles are gone, nobody can ask for anything any more: the shard drains at once.
     let drained = async {
         let over = drain.recv().await.unwrap_or_default();
-        crate::engine::drain::run(&shard, &listeners, over).await;
+        drain_out(&shard, &listeners, over).await;
         Ok(())
     };
     let failed = async { Err(failed.recv().await.unwrap_or_default()) };
@@ -104,7 +128,11 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         task.cancel().await;
     }
     if ended.is_err() {
-        crate::engine::drain::abandon(&shard, &listeners);
+        listeners.iter().for_each(Listening::stop);
+        let engine = &mut *shard.engine.borrow_mut();
+        engine.abandon();
+        engine.base.driver.submit_polls();
+        engine.base.driver.close_mesh();
     }
     ended
 }
@@ -143,7 +171,7 @@ impl<H: Handler> Shard<H> {
     }
 }
 
-type Lanes = Vec<(usize, ConnectedReceiver<ShardMsg>)>;
+type Lanes = Vec<(usize, ConnectedReceiver<Message>)>;
 
 /// Runs something and looks at it again every so often. An executor that goes to sleep just when another one writes to
 /// its channel may miss that (glommio 0.9). Later the shard's own tick wakes it; before there is one, two shards that
@@ -158,12 +186,12 @@ async fn kept_awake<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Joins the mesh and finds out which of its numbers stands for which shard: each shard's first message says.
-async fn join_mesh(mesh: FullMesh<ShardMsg>, index: usize, config: &Config) -> Result<(Mesh, Lanes), String> {
+async fn join_mesh(mesh: FullMesh<Message>, index: usize) -> Result<(Mesh, Lanes), String> {
     let peers = mesh.nr_peers();
     if peers == 1 {
-        return Ok((Mesh::alone(), Vec::new()));
+        return Ok((Mesh::default(), Vec::new()));
     }
-    let (senders, mut receivers): (_, Receivers<ShardMsg>) = mesh.join().await.map_err(|error| error.to_string())?;
+    let (senders, mut receivers): (_, Receivers<Message>) = mesh.join().await.map_err(|error| error.to_string())?;
     let own = senders.peer_id();
     for peer in (0..peers).filter(|peer| *peer != own) {
         // The lanes are empty yet, so this does not wait.
@@ -177,40 +205,94 @@ async fn join_mesh(mesh: FullMesh<ShardMsg>, index: usize, config: &Config) -> R
             other => return Err(format!("shard {index} was greeted by peer {peer} with {other:?}")),
         }
     }
-    Ok((Mesh::new(senders, lanes, config), receivers))
+    Ok((Mesh::new(senders, lanes), receivers))
 }
 
 /// Takes what one other shard sends. While this shard's queue is full it takes nothing, and the lane fills up.
-async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: ConnectedReceiver<ShardMsg>) {
+async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: ConnectedReceiver<Message>) {
     let mut slice = Slice::begin();
     while let Some(message) = slice.wait(lane.next()).await {
         match message {
             ShardMsg::Publish(publish) => {
-                poll_fn(|cx| shard.core.borrow_mut().publishes.poll_room(cx)).await;
-                shard.core.borrow_mut().enqueue(publish);
+                shard.room().await;
+                shard.engine.borrow_mut().base.enqueue(publish);
             }
             ShardMsg::Client(client) => {
-                if let Err(refusal) = listener::take_in(&shard, client) {
+                let engine = &mut *shard.engine.borrow_mut();
+                if let Err(refusal) = engine.take_in(&mut *shard.handler.borrow_mut(), client) {
                     tracing::debug!("a connection that another shard handed over was refused: {refusal}");
                 }
             }
-            ShardMsg::Reclaim => shard.core.borrow_mut().reclaim_if_needed(),
-            ShardMsg::Draining => shard.core.borrow_mut().draining_peers += 1,
+            ShardMsg::Reclaim => shard.engine.borrow_mut().reclaim_if_needed(),
+            ShardMsg::Draining => shard.engine.borrow_mut().base.draining_peers += 1,
             ShardMsg::Hello { .. } => {}
         }
         slice.pause_if_over().await;
     }
 }
 
-/// Passes on what full mesh queues did not take.
-async fn retry_mesh<H: Handler>(shard: Rc<Shard<H>>) {
-    loop {
-        poll_fn(|cx| shard.core.borrow_mut().mesh.poll_waiting(cx)).await;
-        glommio::timer::sleep(Duration::from_millis(MESH_RETRY_MS)).await;
-        let core = &mut *shard.core.borrow_mut();
-        core.mesh.retry();
-        core.metrics.mesh_backlog.set(core.mesh.waiting() as u64);
+impl<H> Shard<H> {
+    /// Waits until something holds of what connections share, which is looked at whenever the bell has rung.
+    async fn until(&self, bell: Bell, holds: impl Fn(&Base<World>) -> bool) {
+        poll_fn(|cx| {
+            let base = &mut self.engine.borrow_mut().base;
+            if holds(base) { Poll::Ready(()) } else { base.driver.wait_for(bell, cx) }
+        })
+        .await;
     }
+
+    /// Delivers some of what is published; whether there is more.
+    fn step(&self, fanout: &mut Fanout) -> bool {
+        fanout.step(&mut self.engine.borrow_mut())
+    }
+
+    /// Waits until the queue of publishes has room.
+    async fn room(&self) {
+        self.until(Bell::Room, |base| base.publishes.has_room()).await;
+    }
+}
+
+/// Delivers what is published for as long as the shard runs.
+async fn deliver<H: Handler>(shard: Rc<Shard<H>>) {
+    let mut fanout = Fanout::default();
+    let mut slice = Slice::begin();
+    loop {
+        slice.wait(shard.until(Bell::Publishes, |base| !base.publishes.is_empty())).await;
+        while shard.step(&mut fanout) {
+            slice.pause_if_over().await;
+        }
+    }
+}
+
+/// Passes on what full lanes did not take.
+async fn retry_lanes<H: Handler>(shard: Rc<Shard<H>>) {
+    loop {
+        shard.until(Bell::Backlog, |base| base.lanes.waiting() > 0).await;
+        glommio::timer::sleep(Duration::from_millis(MESH_RETRY_MS)).await;
+        shard.engine.borrow_mut().retry_lanes();
+    }
+}
+
+/// Attends to refused clients for as long as the shard runs.
+async fn attend_refused<H: Handler>(shard: Rc<Shard<H>>) {
+    loop {
+        shard.until(Bell::Refusals, |base| !base.refusals.is_empty()).await;
+        glommio::timer::sleep(Duration::from_millis(REFUSAL_LOOK_MS)).await;
+        shard.engine.borrow_mut().base.attend_refused();
+    }
+}
+
+/// Stops accepting, closes all connections evenly over a time, and returns when the last one is gone.
+async fn drain_out<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening], over: Duration) {
+    listeners.iter().for_each(|listening| listening.take_in_waiting(shard));
+    let mut drain = Drain::begin(&mut shard.engine.borrow_mut(), over);
+    listeners.iter().for_each(Listening::stop);
+    loop {
+        let pause = drain.step(&mut shard.engine.borrow_mut());
+        let Some(pause) = pause else { break };
+        glommio::timer::sleep(pause).await;
+    }
+    shard.engine.borrow_mut().base.driver.close_mesh();
 }
 
 /// Moves the shard's clock on.
@@ -222,50 +304,51 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
         let late_ms = (asleep.elapsed().as_millis() as u64).saturating_sub(TICK_MS);
         let passed = started.elapsed().as_millis() / u128::from(TICK_MS);
         let mut slice = Slice::begin();
-        note_tick(&shard.core.borrow(), late_ms);
-        shard.core.borrow_mut().see_to_polls();
-        shard.core.borrow_mut().trim_heap();
-        shard.core.borrow_mut().see_to_memory();
-        let turns = shard.core.borrow_mut().wheel.catch_up(Tick::try_from(passed).unwrap_or(NEVER));
+        note_tick(&shard.engine.borrow(), late_ms);
+        shard.see_to_polls();
+        shard.engine.borrow_mut().trim_heap();
+        shard.engine.borrow_mut().see_to_memory();
+        let turns = shard.engine.borrow_mut().base.wheel.catch_up(Tick::try_from(passed).unwrap_or(NEVER));
         for _ in 0..turns {
-            let due = shard.core.borrow_mut().wheel.turn();
+            let due = shard.engine.borrow_mut().base.wheel.turn();
             // Clients that came together are due together, so there may be many.
             for some in due.chunks(FANOUT_SLICE) {
-                shard.core.borrow_mut().look_at(some);
+                shard.engine.borrow_mut().look_at(some);
                 slice.pause_if_over().await;
             }
         }
-        shard.core.borrow_mut().proofs.turn(turns);
+        shard.engine.borrow_mut().base.proofs.turn(turns);
         loop {
-            let due = shard.core.borrow_mut().take_due_proofs();
+            let due = shard.engine.borrow_mut().take_due_proofs();
             let Some(written) = due else { break };
-            shard.core.borrow_mut().prove(&written);
+            shard.engine.borrow_mut().prove(&written);
             slice.pause_if_over().await;
         }
     }
 }
 
 /// Counts what is looked at once a tick. `late_ms`: how much later than it should the tick came.
-fn note_tick(core: &Engine, late_ms: u64) {
+fn note_tick(engine: &Engine<World>, late_ms: u64) {
+    let base = &engine.base;
     if late_ms >= STALL_MS {
-        core.metrics.stalls.add(1);
-        core.metrics.stall_ms_max.set(core.metrics.stall_ms_max.get().max(late_ms));
+        base.metrics.stalls.add(1);
+        base.metrics.stall_ms_max.set(base.metrics.stall_ms_max.get().max(late_ms));
     }
     if late_ms >= ABSENCE_MS {
         tracing::warn!(
-            shard = core.index,
+            shard = base.index,
             "away for {late_ms} ms: the process or the machine was paused, or something kept the core busy; \
              that time counts against no client"
         );
     }
-    if core.index == 0
-        && core.registry.limits_memory()
+    if base.index == 0
+        && base.registry.limits_memory()
         && let Some(bytes) = host::resident_bytes()
     {
-        core.registry.note_resident(bytes);
+        base.registry.note_resident(bytes);
     }
-    core.metrics.topics.set(core.topics.len() as u64);
-    core.metrics.pool_misses.set(core.pool.misses());
+    base.metrics.topics.set(base.topics.len() as u64);
+    base.metrics.pool_misses.set(base.driver.pool.misses());
 }
 
 /// Does what the rest of the process asks for, also while the shard drains.
@@ -274,17 +357,18 @@ async fn obey<H: Handler>(shard: Rc<Shard<H>>, commands: Receiver<Command>) {
     while let Ok(command) = slice.wait(commands.recv()).await {
         match command {
             Command::Publish(publish) => {
-                poll_fn(|cx| shard.core.borrow_mut().publishes.poll_room(cx)).await;
-                shard.core.borrow_mut().enqueue(publish);
+                shard.room().await;
+                shard.engine.borrow_mut().base.enqueue(publish);
             }
             Command::Close { id, reason } => {
-                let core = &mut *shard.core.borrow_mut();
-                if let Some(row) = core.registry.get(id).filter(|row| row.shard() == core.index) {
-                    core.close_in_order(row.key(), reason);
+                let engine = &mut *shard.engine.borrow_mut();
+                let row = engine.base.registry.get(id).filter(|row| row.shard() == engine.base.index);
+                if let Some(row) = row {
+                    engine.close_in_order(row.key(), reason);
                 }
             }
-            Command::Query(query) => crate::engine::query::answer(&shard.core.borrow(), query),
-            Command::SetPolicy { topic, policy } => shard.core.borrow_mut().topics.set_policy(topic, policy),
+            Command::Query(query) => query::answer(&shard.engine.borrow(), query),
+            Command::SetPolicy { topic, policy } => shard.engine.borrow_mut().base.topics.set_policy(topic, policy),
         }
         slice.pause_if_over().await;
     }

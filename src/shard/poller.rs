@@ -13,42 +13,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
 use crate::config::{POLL_COMPLETIONS, POLL_SUBMISSIONS, POLLS_PER_RING};
+use crate::engine::driver::{Report, Watched};
 use crate::engine::table::Key;
 use crate::sys;
 
-/// Whether a socket would be reported to take bytes again.
-pub(crate) fn has_room(socket: BorrowedFd<'_>) -> bool {
-    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
-    // An error is one of the socket, which shows when it is written to.
-    poll(&mut polled, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).map_or(true, |ready| ready > 0)
-}
-
-/// What is waited for on a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interest {
-    /// That the connection of this key has something to read, or has ended.
-    Read(Key),
-    /// That its socket takes bytes again.
-    Write(Key),
-    /// That the listener of this number has connections to accept.
-    Accept(u32),
-}
-
-/// A report about a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    pub(crate) interest: Interest,
-    /// The other side has ended its stream, or both: more may be there than one read shows.
-    pub(crate) hangup: bool,
-    /// The poll stays armed.
-    pub(crate) armed: bool,
-}
-
 /// The polls of one shard.
-pub(crate) struct Readiness {
+pub(crate) struct Poller {
     rings: Vec<Ring>,
     /// The kernel adds to it when a ring has reports.
     signal: OwnedFd,
@@ -73,14 +46,23 @@ const LISTENERS: u32 = SLOTS_MAX - 1;
 /// Marks what reports nothing of interest: how a cancellation went.
 const IGNORED: u64 = u64::MAX;
 
-impl Interest {
+/// How a watch goes through the kernel.
+trait Token: Sized {
+    fn token(self) -> u64;
+    fn from_token(token: u64) -> Option<Self>;
+    fn events(self) -> PollFlags;
+    fn is_lasting(self) -> bool;
+    fn ring(self) -> usize;
+}
+
+impl Token for Watched {
     /// As the kernel hands it back with a report.
     fn token(self) -> u64 {
         let token = |slot: u32, generation: u32| u64::from(slot) << 32 | u64::from(generation);
         match self {
-            Interest::Read(key) => token(key.slot, key.generation()),
-            Interest::Write(key) => token(key.slot, key.generation()) | WRITE,
-            Interest::Accept(number) => token(LISTENERS, number),
+            Watched::Read(key) => token(key.slot, key.generation()),
+            Watched::Write(key) => token(key.slot, key.generation()) | WRITE,
+            Watched::Accept(number) => token(LISTENERS, number),
         }
     }
 
@@ -90,34 +72,34 @@ impl Interest {
         }
         let (slot, low) = (((token & !WRITE) >> 32) as u32, token as u32);
         Some(match (slot, token & WRITE) {
-            (LISTENERS, _) => Interest::Accept(low),
-            (slot, 0) => Interest::Read(Key::new(slot, low)),
-            (slot, _) => Interest::Write(Key::new(slot, low)),
+            (LISTENERS, _) => Watched::Accept(low),
+            (slot, 0) => Watched::Read(Key::new(slot, low)),
+            (slot, _) => Watched::Write(Key::new(slot, low)),
         })
     }
 
     fn events(self) -> PollFlags {
         match self {
-            Interest::Read(_) => PollFlags::IN | PollFlags::RDHUP,
-            Interest::Write(_) => PollFlags::OUT,
-            Interest::Accept(_) => PollFlags::IN,
+            Watched::Read(_) => PollFlags::IN | PollFlags::RDHUP,
+            Watched::Write(_) => PollFlags::OUT,
+            Watched::Accept(_) => PollFlags::IN,
         }
     }
 
     /// Whether one poll goes on reporting. Who waits for room to write waits once.
     fn is_lasting(self) -> bool {
-        !matches!(self, Interest::Write(_))
+        !matches!(self, Watched::Write(_))
     }
 
     fn ring(self) -> usize {
         match self {
-            Interest::Read(key) | Interest::Write(key) => key.slot as usize / POLLS_PER_RING,
-            Interest::Accept(_) => 0,
+            Watched::Read(key) | Watched::Write(key) => key.slot as usize / POLLS_PER_RING,
+            Watched::Accept(_) => 0,
         }
     }
 }
 
-impl Readiness {
+impl Poller {
     /// The polls of a shard, on whose thread this must be called. `multishot`: polls go on reporting, where the kernel
     /// can do that.
     ///
@@ -125,10 +107,10 @@ impl Readiness {
     /// The kernel gives no descriptor or no ring.
     pub(crate) fn new(multishot: bool) -> io::Result<Self> {
         let signal = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let mut readiness = Readiness { rings: Vec::new(), signal, multishot };
-        readiness.add_ring()?;
-        readiness.multishot = multishot && readiness.has_multishot()?;
-        Ok(readiness)
+        let mut poller = Poller { rings: Vec::new(), signal, multishot };
+        poller.add_ring()?;
+        poller.multishot = multishot && poller.has_multishot()?;
+        Ok(poller)
     }
 
     /// A second hold on the descriptor that becomes readable when there are reports to collect.
@@ -162,23 +144,23 @@ impl Readiness {
     }
 
     /// Has the kernel report from the next [`submit`](Self::submit) on, at once if there is something already.
-    pub(crate) fn watch(&mut self, interest: Interest, socket: BorrowedFd<'_>) {
-        let poll = opcode::PollAdd::new(Fd(socket.as_raw_fd()), interest.events().bits().into());
-        let poll = poll.multi(self.multishot && interest.is_lasting()).build().user_data(interest.token());
-        self.push(interest, poll);
+    pub(crate) fn watch(&mut self, watched: Watched, socket: BorrowedFd<'_>) {
+        let poll = opcode::PollAdd::new(Fd(socket.as_raw_fd()), watched.events().bits().into());
+        let poll = poll.multi(self.multishot && watched.is_lasting()).build().user_data(watched.token());
+        self.push(watched, poll);
     }
 
     /// Ends an armed poll. Until the next [`submit`](Self::submit) it keeps the socket open, though its descriptor is
     /// closed.
-    pub(crate) fn unwatch(&mut self, interest: Interest) {
+    pub(crate) fn unwatch(&mut self, watched: Watched) {
         // Not `PollRemove`: that leaves a poll armed which is about to report.
-        let cancel = opcode::AsyncCancel::new(interest.token()).build().user_data(IGNORED);
-        self.push(interest, cancel);
+        let cancel = opcode::AsyncCancel::new(watched.token()).build().user_data(IGNORED);
+        self.push(watched, cancel);
     }
 
-    fn push(&mut self, interest: Interest, entry: squeue::Entry) {
+    fn push(&mut self, watched: Watched, entry: squeue::Entry) {
         // A slot's ring is there since it was reserved.
-        if let Some(ring) = self.rings.get_mut(interest.ring()) {
+        if let Some(ring) = self.rings.get_mut(watched.ring()) {
             ring.waiting.push(entry);
             ring.open += 1;
         }
@@ -209,15 +191,15 @@ impl Readiness {
     /// Tries a multishot poll on a descriptor that can be written to at any time.
     fn has_multishot(&mut self) -> io::Result<bool> {
         let probe = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let interest = Interest::Accept(u32::MAX);
+        let watched = Watched::Accept(u32::MAX);
         let poll = opcode::PollAdd::new(Fd(probe.as_raw_fd()), PollFlags::OUT.bits().into());
-        self.push(interest, poll.multi(true).build().user_data(interest.token()));
+        self.push(watched, poll.multi(true).build().user_data(watched.token()));
         self.submit()?;
         let mut reports = Vec::new();
         self.collect(&mut reports);
-        let lasting = reports.iter().any(|report| report.interest == interest && report.armed);
+        let lasting = reports.iter().any(|report| report.watched == watched && report.armed);
         if lasting {
-            self.unwatch(interest);
+            self.unwatch(watched);
             self.submit()?;
             self.collect(&mut reports);
         }
@@ -293,13 +275,13 @@ impl Ring {
         for completion in self.ring.completion() {
             let armed = cqueue::more(completion.flags());
             self.open -= usize::from(!armed);
-            let Some(interest) = Interest::from_token(completion.user_data()) else { continue };
+            let Some(watched) = Watched::from_token(completion.user_data()) else { continue };
             let events = u32::try_from(completion.result()).map(|bits| PollFlags::from_bits_truncate(bits as u16));
             // A poll that failed is reported, too: the socket is tried, and says itself what is wrong with it. Linux 6.1
             // cancels a poll for whose report the ring has no room; who is told that it is armed no more arms it again.
             let hangup =
                 events.is_ok_and(|events| events.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR));
-            reports.push(Report { interest, hangup, armed });
+            reports.push(Report { watched, hangup, armed });
         }
     }
 }
@@ -323,42 +305,42 @@ mod tests {
     }
 
     /// The reports that are there, waited for if there is none yet.
-    fn reports(readiness: &mut Readiness) -> Vec<Report> {
+    fn reports(poller: &mut Poller) -> Vec<Report> {
         let mut reports = Vec::new();
         let started = Instant::now();
         while reports.is_empty() {
             assert!(started.elapsed() < Duration::from_secs(10), "no report came");
-            readiness.collect(&mut reports);
+            poller.collect(&mut reports);
         }
         reports
     }
 
-    fn none(readiness: &mut Readiness) {
+    fn none(poller: &mut Poller) {
         let mut reports = Vec::new();
         std::thread::sleep(Duration::from_millis(20));
-        readiness.collect(&mut reports);
+        poller.collect(&mut reports);
         assert_eq!(reports, []);
     }
 
     #[test]
     fn a_token_names_what_it_was_made_of() {
         let keys = [Key::new(0, 0), Key::new(5, u32::MAX), Key::new(LISTENERS - 1, 1)];
-        for interest in keys.into_iter().flat_map(|key| [Interest::Read(key), Interest::Write(key)]) {
-            assert_eq!(Interest::from_token(interest.token()), Some(interest));
+        for interest in keys.into_iter().flat_map(|key| [Watched::Read(key), Watched::Write(key)]) {
+            assert_eq!(Watched::from_token(interest.token()), Some(interest));
         }
-        assert_eq!(Interest::from_token(Interest::Accept(3).token()), Some(Interest::Accept(3)));
-        assert_eq!(Interest::from_token(IGNORED), None);
+        assert_eq!(Watched::from_token(Watched::Accept(3).token()), Some(Watched::Accept(3)));
+        assert_eq!(Watched::from_token(IGNORED), None);
     }
 
     #[test]
     fn one_collection_finds_what_lies_behind_many_polls_that_have_nothing_to_report() {
-        let mut readiness = Readiness::new(true).unwrap();
+        let mut poller = Poller::new(true).unwrap();
         let mut pairs: Vec<_> = (0..100).map(|_| pair()).collect();
         for (slot, (server, _)) in pairs.iter().enumerate() {
-            readiness.watch(Interest::Read(key(slot as u32)), server.as_fd());
+            poller.watch(Watched::Read(key(slot as u32)), server.as_fd());
         }
-        readiness.submit().unwrap();
-        none(&mut readiness);
+        poller.submit().unwrap();
+        none(&mut poller);
         // They are woken twice and read before the kernel has looked at their polls: it finds nothing.
         for (server, client) in &mut pairs {
             for _ in 0..2 {
@@ -369,56 +351,53 @@ mod tests {
         pairs[99].1.write_all(b"x").unwrap();
         std::thread::sleep(Duration::from_millis(20));
         let mut reports = Vec::new();
-        readiness.collect(&mut reports);
-        assert!(reports.iter().any(|report| report.interest == Interest::Read(key(99))), "{reports:?}");
+        poller.collect(&mut reports);
+        assert!(reports.iter().any(|report| report.watched == Watched::Read(key(99))), "{reports:?}");
     }
 
     #[test]
     fn one_poll_reports_as_often_as_something_comes() {
-        let mut readiness = Readiness::new(true).unwrap();
+        let mut poller = Poller::new(true).unwrap();
         let (mut server, mut client) = pair();
-        readiness.watch(Interest::Read(key(1)), server.as_fd());
-        readiness.submit().unwrap();
-        none(&mut readiness);
+        poller.watch(Watched::Read(key(1)), server.as_fd());
+        poller.submit().unwrap();
+        none(&mut poller);
         for _ in 0..3 {
             client.write_all(b"x").unwrap();
-            let found = reports(&mut readiness);
-            assert_eq!(found, [Report { interest: Interest::Read(key(1)), hangup: false, armed: readiness.multishot }]);
+            let found = reports(&mut poller);
+            assert_eq!(found, [Report { watched: Watched::Read(key(1)), hangup: false, armed: poller.multishot }]);
             server.read_exact(&mut [0]).unwrap();
             if !found[0].armed {
-                readiness.watch(Interest::Read(key(1)), server.as_fd());
-                readiness.submit().unwrap();
+                poller.watch(Watched::Read(key(1)), server.as_fd());
+                poller.submit().unwrap();
             }
         }
         client.shutdown(Shutdown::Write).unwrap();
-        assert!(reports(&mut readiness)[0].hangup);
+        assert!(reports(&mut poller)[0].hangup);
     }
 
     #[test]
     fn without_multishot_a_poll_reports_once_and_at_once_when_it_is_armed_again() {
-        let mut readiness = Readiness::new(false).unwrap();
+        let mut poller = Poller::new(false).unwrap();
         let (server, mut client) = pair();
         client.write_all(b"x").unwrap();
         for _ in 0..2 {
-            readiness.watch(Interest::Read(key(1)), server.as_fd());
-            readiness.submit().unwrap();
-            assert_eq!(
-                reports(&mut readiness),
-                [Report { interest: Interest::Read(key(1)), hangup: false, armed: false }]
-            );
+            poller.watch(Watched::Read(key(1)), server.as_fd());
+            poller.submit().unwrap();
+            assert_eq!(reports(&mut poller), [Report { watched: Watched::Read(key(1)), hangup: false, armed: false }]);
         }
-        none(&mut readiness);
+        none(&mut poller);
     }
 
     #[test]
     fn a_socket_without_room_is_reported_once_it_has_some() {
-        let mut readiness = Readiness::new(true).unwrap();
+        let mut poller = Poller::new(true).unwrap();
         let (mut server, mut client) = pair();
         server.set_nonblocking(true).unwrap();
         while server.write(&[0; 65536]).is_ok() {}
-        readiness.watch(Interest::Write(key(2)), server.as_fd());
-        readiness.submit().unwrap();
-        none(&mut readiness);
+        poller.watch(Watched::Write(key(2)), server.as_fd());
+        poller.submit().unwrap();
+        none(&mut poller);
         client.set_nonblocking(true).unwrap();
         let mut buffer = vec![0; 1 << 20];
         let mut found = Vec::new();
@@ -426,22 +405,22 @@ mod tests {
         while found.is_empty() {
             assert!(started.elapsed() < Duration::from_secs(10), "no report came");
             let _ = client.read(&mut buffer);
-            readiness.collect(&mut found);
+            poller.collect(&mut found);
         }
-        assert_eq!(found, [Report { interest: Interest::Write(key(2)), hangup: false, armed: false }]);
+        assert_eq!(found, [Report { watched: Watched::Write(key(2)), hangup: false, armed: false }]);
     }
 
     #[test]
     fn an_unwatched_socket_closes_for_good() {
-        let mut readiness = Readiness::new(true).unwrap();
+        let mut poller = Poller::new(true).unwrap();
         let (server, mut client) = pair();
-        readiness.watch(Interest::Read(key(3)), server.as_fd());
-        readiness.submit().unwrap();
-        readiness.unwatch(Interest::Read(key(3)));
-        readiness.submit().unwrap();
+        poller.watch(Watched::Read(key(3)), server.as_fd());
+        poller.submit().unwrap();
+        poller.unwatch(Watched::Read(key(3)));
+        poller.submit().unwrap();
         drop(server);
-        assert!(reports(&mut readiness).iter().all(|report| !report.armed));
-        none(&mut readiness);
+        assert!(reports(&mut poller).iter().all(|report| !report.armed));
+        none(&mut poller);
         // The client sees the end only if no poll holds the socket any more.
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
@@ -449,16 +428,16 @@ mod tests {
 
     #[test]
     fn a_socket_closes_for_good_though_its_poll_is_about_to_report() {
-        let mut readiness = Readiness::new(true).unwrap();
+        let mut poller = Poller::new(true).unwrap();
         let (server, mut client) = pair();
-        readiness.watch(Interest::Read(key(3)), server.as_fd());
-        readiness.submit().unwrap();
+        poller.watch(Watched::Read(key(3)), server.as_fd());
+        poller.submit().unwrap();
         client.write_all(b"x").unwrap();
-        readiness.unwatch(Interest::Read(key(3)));
-        readiness.submit().unwrap();
+        poller.unwatch(Watched::Read(key(3)));
+        poller.submit().unwrap();
         drop(server);
         let mut late = Vec::new();
-        (0..3).for_each(|_| readiness.collect(&mut late));
+        (0..3).for_each(|_| poller.collect(&mut late));
         // What was not read makes it a reset.
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let end = client.read(&mut [0]).map_err(|error| error.kind());
@@ -467,45 +446,45 @@ mod tests {
 
     #[test]
     fn slots_beyond_one_ring_are_watched_in_the_next() {
-        let mut readiness = Readiness::new(true).unwrap();
+        let mut poller = Poller::new(true).unwrap();
         let (server, mut client) = pair();
         let far = key(3 * POLLS_PER_RING as u32 + 1);
-        readiness.reserve(far.slot).unwrap();
-        assert_eq!(readiness.rings.len(), 4);
-        readiness.watch(Interest::Read(far), server.as_fd());
-        readiness.submit().unwrap();
+        poller.reserve(far.slot).unwrap();
+        assert_eq!(poller.rings.len(), 4);
+        poller.watch(Watched::Read(far), server.as_fd());
+        poller.submit().unwrap();
         client.write_all(b"x").unwrap();
-        assert_eq!(reports(&mut readiness)[0].interest, Interest::Read(far));
-        assert!(readiness.reserve(LISTENERS).is_err());
+        assert_eq!(reports(&mut poller)[0].watched, Watched::Read(far));
+        assert!(poller.reserve(LISTENERS).is_err());
     }
 
     #[test]
     fn a_ring_that_is_not_needed_goes_back_once_nothing_is_armed_in_it() {
-        let mut readiness = Readiness::new(true).unwrap();
+        let mut poller = Poller::new(true).unwrap();
         let (server, mut client) = pair();
         let (far, ring) = (key(2 * POLLS_PER_RING as u32), POLLS_PER_RING as u32);
-        readiness.reserve(far.slot).unwrap();
-        readiness.watch(Interest::Read(far), server.as_fd());
-        readiness.release(far.slot + 1);
-        assert_eq!(readiness.rings.len(), 3, "its slot is in use");
-        readiness.release(ring + 1);
-        assert_eq!(readiness.rings.len(), 3, "a poll is to be armed");
-        readiness.submit().unwrap();
+        poller.reserve(far.slot).unwrap();
+        poller.watch(Watched::Read(far), server.as_fd());
+        poller.release(far.slot + 1);
+        assert_eq!(poller.rings.len(), 3, "its slot is in use");
+        poller.release(ring + 1);
+        assert_eq!(poller.rings.len(), 3, "a poll is to be armed");
+        poller.submit().unwrap();
         client.write_all(b"x").unwrap();
-        let armed = reports(&mut readiness)[0].armed;
-        readiness.release(ring + 1);
-        assert_eq!(readiness.rings.len(), 2 + usize::from(armed), "a poll that goes on keeps its ring");
-        readiness.unwatch(Interest::Read(far));
-        readiness.submit().unwrap();
-        (0..3).for_each(|_| readiness.collect(&mut Vec::new()));
-        readiness.release(ring + 1);
-        assert_eq!(readiness.rings.len(), 2, "its slots and all before are in use");
-        readiness.release(0);
-        assert_eq!(readiness.rings.len(), 1, "listeners are watched there");
-        readiness.reserve(far.slot).unwrap();
-        readiness.watch(Interest::Read(far), server.as_fd());
-        readiness.submit().unwrap();
-        assert_eq!(reports(&mut readiness)[0].interest, Interest::Read(far));
+        let armed = reports(&mut poller)[0].armed;
+        poller.release(ring + 1);
+        assert_eq!(poller.rings.len(), 2 + usize::from(armed), "a poll that goes on keeps its ring");
+        poller.unwatch(Watched::Read(far));
+        poller.submit().unwrap();
+        (0..3).for_each(|_| poller.collect(&mut Vec::new()));
+        poller.release(ring + 1);
+        assert_eq!(poller.rings.len(), 2, "its slots and all before are in use");
+        poller.release(0);
+        assert_eq!(poller.rings.len(), 1, "listeners are watched there");
+        poller.reserve(far.slot).unwrap();
+        poller.watch(Watched::Read(far), server.as_fd());
+        poller.submit().unwrap();
+        assert_eq!(reports(&mut poller)[0].watched, Watched::Read(far));
     }
 
     #[test]
@@ -520,17 +499,17 @@ mod tests {
 
     /// Watches so many at once, which all have something to report at once.
     fn all_report(count: usize) {
-        let mut readiness = Readiness::new(true).unwrap();
+        let mut poller = Poller::new(true).unwrap();
         let (server, mut client) = pair();
         for slot in 0..count {
-            readiness.watch(Interest::Read(key(slot as u32)), server.as_fd());
+            poller.watch(Watched::Read(key(slot as u32)), server.as_fd());
         }
-        readiness.submit().unwrap();
+        poller.submit().unwrap();
         client.write_all(b"x").unwrap();
         let (mut found, started) = (Vec::new(), Instant::now());
         while found.len() < count {
             assert!(started.elapsed() < Duration::from_secs(10), "{} of {count} reports came", found.len());
-            readiness.collect(&mut found);
+            poller.collect(&mut found);
         }
     }
 }

@@ -1,156 +1,45 @@
-//! Which connections have something to do, and the one task that finds it out and gives each its turn.
+//! The one task that finds out which connections have something to do, and gives each its turn.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use glommio::io::BufferedFile;
 
 use crate::config::{MESH_RETRY_MS, TURNS_PER_BATCH};
-use crate::engine::Engine;
-use crate::engine::connection::Polls;
-use crate::engine::table::Key;
-use crate::engine::turn;
+use crate::engine::driver::{Bell, Watched};
 use crate::handler::Handler;
 use crate::shard::Shard;
-use crate::shard::poller::{Interest, Report};
 use crate::shard::yielding::Slice;
 use crate::sys;
 
-/// Connections that wait for their turn, in the order in which they came. Each is in it once, as its row says.
-#[derive(Default)]
-pub(crate) struct TurnQueue {
-    keys: VecDeque<Key>,
-    runner: Option<Waker>,
-}
-
-impl TurnQueue {
-    fn push(&mut self, key: Key) {
-        self.keys.push_back(key);
-        if let Some(runner) = self.runner.take() {
-            runner.wake();
-        }
-    }
-
-    fn pop(&mut self) -> Option<Key> {
-        let key = self.keys.pop_front();
-        if self.keys.is_empty() {
-            // After a moment in which all were busy.
-            self.keys.shrink_to(TURNS_PER_BATCH);
-        }
-        key
-    }
-
-    fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    fn poll_nonempty(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if !self.keys.is_empty() {
-            return Poll::Ready(());
-        }
-        self.runner = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Engine {
-    /// Gives a connection a turn soon.
-    pub(crate) fn wake(&mut self, key: Key) {
-        if let Some(connection) = self.table.get_mut(key)
-            && !connection.queued
-        {
-            connection.queued = true;
-            self.turns.push(key);
-        }
-    }
-
-    /// The connection whose turn it is.
-    fn next_turn(&mut self) -> Option<Key> {
-        loop {
-            let key = self.turns.pop()?;
-            // Others have gone meanwhile.
-            if let Some(connection) = self.table.get_mut(key) {
-                connection.queued = false;
-                return Some(key);
-            }
-        }
-    }
-
-    /// Has the ring report what the connection waits for, unless it does so already.
-    pub(crate) fn watch(&mut self, key: Key) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        // What is known to be there is read before more is asked for.
-        if !connection.polls.has(Polls::READ) && !connection.readable {
-            connection.polls.set(Polls::READ, true);
-            self.metrics.polls.add(1);
-            self.readiness.watch(Interest::Read(key), connection.socket.as_fd());
-        }
-        if !connection.polls.has(Polls::WRITE) && connection.blocked {
-            connection.polls.set(Polls::WRITE, true);
-            self.metrics.polls.add(1);
-            self.readiness.watch(Interest::Write(key), connection.socket.as_fd());
-        }
-    }
-
+impl<H: Handler> Shard<H> {
     /// Takes in what the ring has reported; whether there was anything.
-    fn take_reports(&mut self) -> bool {
-        let mut reports = std::mem::take(&mut self.reports);
-        self.readiness.collect(&mut reports);
+    fn take_reports(&self) -> bool {
+        let mut reports = self.reports.take();
+        let engine = &mut *self.engine.borrow_mut();
+        engine.base.driver.poller.collect(&mut reports);
         let any = !reports.is_empty();
         for report in reports.drain(..) {
-            self.take_report(report);
+            match report.watched {
+                Watched::Accept(number) => self.listeners.borrow_mut().report(number, report.armed),
+                Watched::Read(key) | Watched::Write(key) => engine.take_report(key, report),
+            }
         }
-        self.reports = reports;
+        self.reports.replace(reports);
         any
-    }
-
-    fn take_report(&mut self, report: Report) {
-        let key = match report.interest {
-            Interest::Accept(number) => return self.listeners.report(number, report.armed),
-            Interest::Read(key) | Interest::Write(key) => key,
-        };
-        let Some(connection) = self.table.get_mut(key) else {
-            // It is gone, and the cancellation of its poll may have come between two reports.
-            if report.armed {
-                self.readiness.unwatch(report.interest);
-            }
-            return;
-        };
-        self.metrics.polls.sub(u64::from(!report.armed));
-        if let Interest::Write(_) = report.interest {
-            connection.writable = true;
-            connection.polls.set(Polls::WRITE, report.armed);
-        } else {
-            connection.readable = true;
-            connection.hangup |= report.hangup;
-            connection.polls.set(Polls::READ, report.armed);
-            // A connection that is read no further for now is woken by what it waits for.
-            if connection.paused && connection.closing.is_none() {
-                return;
-            }
-        }
-        self.wake(key);
-    }
-
-    /// Hands to the ring what is to be watched from now on. What it does not take, for want of memory or because
-    /// reports wait to be collected, it is handed again.
-    pub(crate) fn submit_polls(&mut self) {
-        if let Err(error) = self.readiness.submit() {
-            tracing::debug!(%error, "the ring takes no polls for now");
-        }
     }
 
     /// Does again what the kernel may have refused for a moment, when nothing else would have it done; and gives back
     /// rings that many connections needed once.
-    pub(crate) fn see_to_polls(&mut self) {
-        self.submit_polls();
+    pub(crate) fn see_to_polls(&self) {
+        self.engine.borrow_mut().base.driver.submit_polls();
         self.take_reports();
-        self.readiness.release(self.table.slots());
+        let engine = &mut *self.engine.borrow_mut();
+        engine.base.driver.poller.release(engine.table.slots());
     }
 }
 
@@ -163,17 +52,18 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
     let mut reading = pin!(None);
     let mut slice = Slice::begin();
     loop {
-        let any = shard.core.borrow_mut().take_reports();
+        let any = shard.take_reports();
         for _ in 0..TURNS_PER_BATCH {
-            let Some(key) = shard.core.borrow_mut().next_turn() else { break };
-            turn::take(&shard, key);
+            let engine = &mut *shard.engine.borrow_mut();
+            let Some(key) = engine.next_turn() else { break };
+            engine.take_turn(&mut *shard.handler.borrow_mut(), key);
             // Turns of clients that send as much as they can are long.
             if slice.is_over() {
                 break;
             }
         }
-        shard.core.borrow_mut().submit_polls();
-        let has_more = !shard.core.borrow().turns.is_empty();
+        shard.engine.borrow_mut().base.driver.submit_polls();
+        let has_more = !shard.engine.borrow().base.turns.is_empty();
         if !slice.pause_if_over().await && has_more {
             // Messages go out between two batches, however much there is to read.
             glommio::executor().yield_task_queue_now().await;
@@ -188,7 +78,8 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
             if let Some(Poll::Ready(read)) = reading.as_mut().as_pin_mut().map(|reading| reading.poll(cx)) {
                 return Poll::Ready(Some(read));
             }
-            shard.core.borrow_mut().turns.poll_nonempty(cx).map(|()| None)
+            let base = &mut shard.engine.borrow_mut().base;
+            if base.turns.is_empty() { base.driver.wait_for(Bell::Turns, cx).map(|()| None) } else { Poll::Ready(None) }
         });
         if let Some(read) = slice.wait(woken).await {
             reading.set(None);

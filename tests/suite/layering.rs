@@ -20,7 +20,7 @@ fn level(module: &str) -> Option<u8> {
         "server/handover" => 0,
         _ if within(module, HOST) => 0,
         "handler" => 1,
-        _ if within(module, "protocol") => 1,
+        _ if within(module, "protocol") || within(module, "transport") => 1,
         "echo" => 2,
         _ if within(module, "hub") => 2,
         "engine/table"

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use corecast::{CloseReason, Config, DropReason, Echo, Framing};
+use corecast::{CloseReason, Config, Context, DropReason, Framing, Handler};
 
 use crate::support::http::{HttpClient, SseEvent};
 use crate::support::{Client, Fixture, config, wait_until};
@@ -25,9 +25,22 @@ fn messages_are_events_with_the_publish_id() {
     assert_eq!(client.recv_event().data, r#"{"type":"all","payload":"all"}"#);
 }
 
+/// Lets everybody read what they ask for, in no words of its own.
+struct Open;
+
+impl Handler for Open {
+    fn on_topics(&mut self, cx: &mut Context<'_>, topics: &[String]) {
+        for topic in topics {
+            cx.subscribe(topic).unwrap();
+        }
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &[u8]) {}
+}
+
 #[test]
 fn a_handler_without_words_of_its_own_sends_payloads_line_by_line() {
-    let server = Fixture::start(config(), |_| Echo);
+    let server = Fixture::start(config(), |_| Open);
     let mut client = events(&server, "/sse?topic=a");
     let mut line = Client::connect(server.addr(Framing::Line), Framing::Line);
     server.wait_for_connections(2);

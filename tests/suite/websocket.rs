@@ -385,6 +385,12 @@ impl Handler for Witness {
         cx.subscribe("connected").unwrap();
     }
 
+    fn on_topics(&mut self, cx: &mut Context<'_>, topics: &[String]) {
+        for topic in topics {
+            cx.subscribe(topic).unwrap();
+        }
+    }
+
     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
         assert_eq!(cx.framing(), Framing::Http);
         let _ = cx.send(message);

@@ -1,0 +1,99 @@
+//! The way to the other shards.
+//!
+//! Nothing here waits for another shard: a lane that is full is not waited for (two full shards would wait for each other).
+//! What it refuses is kept in a bounded backlog, in order, and tried again. When that is full too, a publish is refused to
+//! its publisher.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::driver::Driver;
+use super::mailbox::{Client, ShardMsg};
+use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX};
+
+/// What waits for lanes that are full, by shard.
+pub(crate) struct Lanes<S> {
+    peers: Rc<[usize]>,
+    backlogs: Vec<Backlog<S>>,
+    backlog_max: usize,
+}
+
+struct Backlog<S> {
+    queue: VecDeque<ShardMsg<S>>,
+    bytes: usize,
+}
+
+fn payload_bytes<S>(message: &ShardMsg<S>) -> usize {
+    match message {
+        ShardMsg::Publish(publish) => publish.payload.len(),
+        ShardMsg::Hello { .. } | ShardMsg::Client(_) | ShardMsg::Reclaim | ShardMsg::Draining => 0,
+    }
+}
+
+impl<S> Lanes<S> {
+    /// The lanes from shard `own` to the others of so many.
+    pub(crate) fn new(own: usize, shards: usize, config: &Config) -> Self {
+        Lanes {
+            peers: (0..shards).filter(|shard| *shard != own).collect(),
+            backlogs: (0..shards).map(|_| Backlog { queue: VecDeque::new(), bytes: 0 }).collect(),
+            backlog_max: config.mesh_backlog,
+        }
+    }
+
+    /// The numbers of the other shards.
+    pub(crate) fn peers(&self) -> Rc<[usize]> {
+        Rc::clone(&self.peers)
+    }
+
+    /// Whether a message to this shard would be taken.
+    pub(crate) fn has_room(&self, shard: usize) -> bool {
+        let backlog = &self.backlogs[shard];
+        backlog.queue.len() < self.backlog_max && backlog.bytes < PUBLISH_QUEUE_BYTES_MAX
+    }
+
+    /// Sends to a shard, behind what waits for it already. The caller has looked for room. Says whether it had
+    /// to be put into the backlog.
+    pub(crate) fn send(&mut self, driver: &mut impl Driver<Socket = S>, shard: usize, message: ShardMsg<S>) -> bool {
+        let backlog = &mut self.backlogs[shard];
+        let message = if backlog.queue.is_empty() { driver.offer(shard, message) } else { Some(message) };
+        let Some(message) = message else { return false };
+        backlog.bytes += payload_bytes(&message);
+        backlog.queue.push_back(message);
+        true
+    }
+
+    /// Sends a client to a shard, unless something waits for that shard already; then it is given back.
+    pub(crate) fn hand_over(
+        &mut self,
+        driver: &mut impl Driver<Socket = S>,
+        shard: usize,
+        client: Client<S>,
+    ) -> Result<(), Client<S>> {
+        if !self.backlogs[shard].queue.is_empty() {
+            return Err(client);
+        }
+        match driver.offer(shard, ShardMsg::Client(client)) {
+            Some(ShardMsg::Client(client)) => Err(client),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tries again to send what waits.
+    pub(crate) fn retry(&mut self, driver: &mut impl Driver<Socket = S>) {
+        for (shard, backlog) in self.backlogs.iter_mut().enumerate() {
+            while let Some(message) = backlog.queue.pop_front() {
+                let bytes = payload_bytes(&message);
+                if let Some(message) = driver.offer(shard, message) {
+                    backlog.queue.push_front(message);
+                    break;
+                }
+                backlog.bytes -= bytes;
+            }
+        }
+    }
+
+    /// Messages that wait for full lanes.
+    pub(crate) fn waiting(&self) -> usize {
+        self.backlogs.iter().map(|backlog| backlog.queue.len()).sum()
+    }
+}
