@@ -125,7 +125,7 @@ impl Ends {
             connection.send("where")?;
             let shard = connection.receive()?;
             let of_shard = shard.parse().ok().and_then(|shard: usize| shards.get_mut(shard));
-            of_shard.ok_or_else(|| format!("`{shard}` is none of two shards"))?.push(connection);
+            of_shard.ok_or_else(|| format!("`{shard}` is not one of two shards"))?.push(connection);
             if shards.iter().all(|connections| connections.len() > 1) {
                 let mut take = || shards.each_mut().map(|connections| connections.swap_remove(0));
                 let mut ends = Ends { publishers: take(), subscribers: take(), count: 0 };

@@ -274,7 +274,7 @@ check_rest() {
     done
     at_rest || fail "not at rest after $rest_s s: $(jq -c '.totals | {connections, polls, topics, queued_messages, queued_bytes,
         publish_queue, mesh_backlog}' <<<"$now")"
-    ((fds <= base_fds)) || fail "$fds file descriptors are open, $base_fds were at the begin"
+    ((fds <= base_fds)) || fail "$fds file descriptors are open, $base_fds were open at the start"
     held=$(held_sockets)
     ((held == 0)) || fail "the kernel still holds $held sockets of clients that are gone"
     listed=$(curl -sS --max-time 10 "$control/v1/connections" | jq '.connections | length')

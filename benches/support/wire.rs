@@ -78,6 +78,6 @@ impl FromStr for Wire {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Wire::ALL.into_iter().find(|wire| wire.name() == name).ok_or_else(|| format!("`{name}` is no framing"))
+        Wire::ALL.into_iter().find(|wire| wire.name() == name).ok_or_else(|| format!("`{name}` is not a framing"))
     }
 }

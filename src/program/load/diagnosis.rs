@@ -51,7 +51,7 @@ impl Met {
     fn words(self) -> &'static str {
         match self {
             Met::Line => "speaks corecast's language in lines",
-            Met::Length => "speaks corecast's language in messages behind their length",
+            Met::Length => "speaks corecast's language in messages preceded by their length",
             Met::Http => "is corecast's port for browsers, WebSocket and server-sent events over HTTP",
             Met::Control => "is corecast's control plane",
             Met::Web => "speaks HTTP, but has nothing at /ws",

@@ -78,7 +78,7 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// What `frame` makes of a payload of so many bytes, at least [`STAMP_BYTES`].
+    /// What `frame` makes of a payload of this many bytes, at least [`STAMP_BYTES`].
     pub(super) fn new(payload_bytes: usize, frame: impl FnOnce(&[u8]) -> Framed) -> Template {
         let filler: Vec<u8> = PADDING.iter().copied().cycle().take(payload_bytes).collect();
         let Framed { bytes, payload } = frame(&filler);

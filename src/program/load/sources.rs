@@ -61,7 +61,9 @@ impl FromStr for SourceIps {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || {
-            format!("`{text}` is no range of addresses; write the first and the last one, as in 127.0.0.2-127.0.0.20")
+            format!(
+                "`{text}` is not a range of addresses; write the first and the last one, as in 127.0.0.2-127.0.0.20"
+            )
         };
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let first: IpAddr = first.trim().parse().map_err(|_| bad())?;

@@ -241,7 +241,7 @@ impl ChurnWorker {
         let place = &mut self.places[index];
         if self.churn.is_abrupt(place.number) {
             if let Some(stream) = &place.link.stream {
-                // If it can't be set, the close is a clean one, and that is no fault of the server.
+                // If it can't be set, the close is a clean one, and that is not the server's fault.
                 let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
             self.visitors.result.left_abrupt += 1;

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 pub(crate) enum Framing {
     /// Lines
     Line,
-    /// Messages behind their length
+    /// Messages preceded by their length
     Length,
     /// A WebSocket at /ws
     Ws,

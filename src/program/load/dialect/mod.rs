@@ -19,7 +19,7 @@ mod web;
 
 pub(crate) use framing::Framing;
 
-/// Bytes of one message at the most. A longer one means that the other side speaks another framing.
+/// Largest message, in bytes. A longer one means that the other side speaks another framing.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A message's place in a slice, and the bytes to drop with it.

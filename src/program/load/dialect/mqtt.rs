@@ -79,7 +79,7 @@ fn parse(packet: &[u8]) -> Option<Reply<'_>> {
     })
 }
 
-/// The beginning of a packet with so many bytes in its body.
+/// The beginning of a packet with this many bytes in its body.
 fn header(first: u8, mut length: usize) -> Vec<u8> {
     let mut header = vec![first];
     loop {

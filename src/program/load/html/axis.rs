@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
-/// From a largest to a smallest value so far apart, an axis of times is logarithmic.
+/// If the largest and the smallest value are this far apart, an axis of times is logarithmic.
 const DECADES_LOG: f64 = 1.3;
 
 /// What an axis counts, which tells how its ticks are written.
@@ -12,7 +12,7 @@ const DECADES_LOG: f64 = 1.3;
 pub(super) enum Unit {
     /// Nanoseconds, written in the unit that fits.
     Time,
-    /// Seconds since the begin.
+    /// Seconds since the start.
     Seconds,
     /// Anything that is counted: 1.5k, 2M.
     Count,

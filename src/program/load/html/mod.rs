@@ -243,7 +243,7 @@ fn plots(report: &Report) -> Markup {
         Some(in_both_sizes(title, |ticks| Plot {
             x: Axis::along(Unit::Seconds, end, ticks),
             y: Axis::upwards(unit, values(&lines), Y_TICKS),
-            x_label: "seconds since the begin",
+            x_label: "seconds since the start",
             y_label,
             lines: lines.clone(),
             is_filled: filled,
@@ -278,7 +278,7 @@ fn plots(report: &Report) -> Markup {
     ];
     html! {
         @if plots.iter().all(Option::is_none) {
-            p.note { "The run was too short for a course over time." }
+            p.note { "The run was too short for plots over time." }
         }
         @for plot in plots.into_iter().flatten() { (plot) }
         @if has_dropped == Some(false) { p.note { "No message was dropped." } }

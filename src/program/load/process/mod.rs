@@ -1,4 +1,4 @@
-//! A run of several processes, because one process may open only so many files.
+//! A run of several processes, because one process may open only a limited number of files.
 //!
 //! The process that was started leads: it publishes, it decides on the phases, it reports. It starts the others with its
 //! own command line and a part (`parent`). Each of them is like a thread of the leader that happens to live elsewhere
@@ -45,7 +45,7 @@ impl FromStr for Part {
             let (base_ns, run) = rest.split_once('/')?;
             Some(Part { index: index.parse().ok()?, base_ns: base_ns.parse().ok()?, run: run.parse().ok()? })
         };
-        read().ok_or_else(|| format!("`{text}` is no part of a run; only a run of several processes gives one"))
+        read().ok_or_else(|| format!("`{text}` is not a part of a run; only a run of several processes gives one"))
     }
 }
 

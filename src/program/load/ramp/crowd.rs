@@ -15,7 +15,7 @@ use crate::load::scenario::{Scenario, Step};
 use crate::load::shared::{Counts, Phase};
 use crate::load::subscriber::Subscriber;
 
-/// One connection in so many subscribes to the second topic too.
+/// One connection in this many subscribes to the second topic too.
 const FEW_ONE_IN: usize = 100;
 
 /// What the threads note while a message is under way, for the coordinator to read.

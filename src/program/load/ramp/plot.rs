@@ -18,7 +18,7 @@ const FAINT: RGBColor = RGBColor(225, 225, 225);
 
 const FONT: &str = "sans-serif";
 
-/// A cost counts as flat within so many percent, up and down.
+/// A cost counts as flat within this many percent, up and down.
 const FLAT_PERCENT: f64 = 10.0;
 
 /// What one panel shows.

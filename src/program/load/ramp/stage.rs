@@ -156,7 +156,7 @@ impl Climb {
         self.is_much(self.kept)
     }
 
-    /// Whether a server that keeps so many bytes may be expected to hand some of them back.
+    /// Whether a server that keeps this many bytes may be expected to hand some of them back.
     pub(in crate::load) fn should_hand_back(&self, kept: Option<u64>) -> bool {
         kept > Some(HAND_BACK_MIN_BYTES) && self.is_much(kept)
     }
@@ -181,9 +181,9 @@ impl Climb {
             }
         };
         let Wrongs { duplicated, strayed, late, corrupted, gaps } = self.wrongs;
-        wrong(duplicated, "messages came twice");
-        wrong(strayed, "messages came to connections that had not subscribed to their topic");
-        wrong(late, "messages came after their time, or were none of this run's");
+        wrong(duplicated, "messages arrived twice");
+        wrong(strayed, "messages reached connections that had not subscribed to their topic");
+        wrong(late, "messages arrived late, or belonged to another run");
         wrong(corrupted, "messages were not what was published");
         wrong(gaps, "messages were dropped, as a GAP told");
         for stage in &self.stages {
@@ -193,10 +193,10 @@ impl Climb {
             }
         }
         if let Some(again) = &self.again {
-            wrong(again.missing, "connections did not come about a second time");
+            wrong(again.missing, "connections could not be opened a second time");
         }
         if let Some(closed) = &self.closed {
-            wrong(closed.fds_left.unwrap_or(0), "file descriptors of the server are left of closed connections");
+            wrong(closed.fds_left.unwrap_or(0), "file descriptors of closed connections are left in the server");
             wrong(closed.connections_left.unwrap_or(0), "connections are left in the server's own count");
         }
         problems.extend(self.refused_fresh.iter().map(|error| format!("a fresh connection was not served: {error}")));
@@ -372,14 +372,17 @@ mod tests {
         type Fault = fn(&mut Climb);
         let closed = |climb: &mut Climb, with: fn(&mut Closed)| with(climb.closed.as_mut().unwrap());
         let faults: [(Fault, &str); 14] = [
-            (|climb| climb.wrongs.duplicated = 3, "3 messages came twice"),
-            (|climb| climb.wrongs.strayed = 1, "1 messages came to connections that had not subscribed"),
-            (|climb| climb.wrongs.late = 1, "1 messages came after their time"),
+            (|climb| climb.wrongs.duplicated = 3, "3 messages arrived twice"),
+            (|climb| climb.wrongs.strayed = 1, "1 messages reached connections that had not subscribed"),
+            (|climb| climb.wrongs.late = 1, "1 messages arrived late"),
             (|climb| climb.wrongs.corrupted = 1, "1 messages were not what was published"),
             (|climb| climb.wrongs.gaps = 7, "7 messages were dropped, as a GAP told"),
             (|climb| climb.stages[1].to_all[2].received -= 2, "2 of 2000 subscribers missed a message to all"),
             (|climb| climb.stages[0].to_few.received = 9, "1 of 10 subscribers missed a message to the few"),
-            (|climb| climb.closed.as_mut().unwrap().fds_left = Some(4), "4 file descriptors of the server are left"),
+            (
+                |climb| climb.closed.as_mut().unwrap().fds_left = Some(4),
+                "4 file descriptors of closed connections are left",
+            ),
             (|climb| climb.closed.as_mut().unwrap().connections_left = Some(5), "5 connections are left"),
             (|climb| climb.refused_fresh = Some("why".into()), "a fresh connection was not served: why"),
             (
@@ -387,7 +390,10 @@ mod tests {
                 "a connection takes 1025 B of the server's private memory; at most 1024 B",
             ),
             (|climb| climb.kept = Some(200_001), "the server keeps 200001 B, 10.0 % of what its connections took"),
-            (|climb| climb.again = Some(Again { missing: 1, ..again(0) }), "1 connections did not come about a second"),
+            (
+                |climb| climb.again = Some(Again { missing: 1, ..again(0) }),
+                "1 connections could not be opened a second",
+            ),
             (
                 |climb| climb.again = Some(again(600_000)),
                 "the server loses memory: the same connections took 600000 B more",

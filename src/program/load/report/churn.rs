@@ -50,7 +50,7 @@ pub(in crate::load) fn report(plan: &Plan, churn: &ChurnPlan, mut run: Run<Churn
         sum.not_begun,
         "connects were due but not begun, because --connections were open; give more, or a lower --rate",
     );
-    report.problem(sum.not_closed, "connections were shut down, which the server did not answer");
+    report.problem(sum.not_closed, "connections were shut down without an answer from the server");
     report.deliveries(&verdict, &sum.deliveries);
     report.problem(sum.judged.unjudged, "visits missed messages and were too many to be judged");
     report.publisher(&publisher);

@@ -13,7 +13,7 @@ pub(in crate::load) fn report(plan: &Plan, ramp: &RampPlan, run: Run<()>, climb:
         own.add("private_before_bytes", "server's memory before", Value::Bytes(before.private as usize));
     }
     if let (Some(grown), Some(kept)) = (climb.grown(), climb.kept) {
-        own.add("private_grown_bytes", "its growth at the most", Value::Bytes(grown as usize));
+        own.add("private_grown_bytes", "its largest growth", Value::Bytes(grown as usize));
         own.add("private_kept_bytes", "kept of it after the close", Value::Bytes(kept as usize));
         own.add("kept_percent", "kept share", Value::Percent(percent(kept, grown)));
         if let Some(lost) = climb.lost() {

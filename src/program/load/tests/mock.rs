@@ -32,7 +32,7 @@ pub(super) enum Fault {
     /// Sends a message behind the one that follows it.
     Reorder,
     Corrupt,
-    /// Refuses a publish for want of room.
+    /// Refuses a publish for lack of room.
     Busy,
     /// Refuses all publishes.
     Forbidden,
@@ -129,7 +129,7 @@ impl Hub {
     fn send(&self, stream: &mut TcpStream, message: &[u8]) {
         let frame = self.dialect.echo(message).bytes;
         let (first, rest) = frame.split_at(if self.fault == Fault::Pieces { frame.len() / 2 } else { 0 });
-        // A client that has left is no concern of the server.
+        // A client that has left doesn't concern the server.
         let _ = stream.write_all(first).and_then(|()| stream.write_all(rest));
     }
 

@@ -123,7 +123,7 @@ fn echo_measures_round_trips_in_both_framings() {
 }
 
 #[test]
-fn echo_tells_lost_changed_and_doubled_messages() {
+fn echo_tells_lost_changed_and_duplicated_messages() {
     for (fault, key) in [(Fault::Lose, "unanswered"), (Fault::Corrupt, "corrupted"), (Fault::Duplicate, "duplicated")] {
         let mock = Mock::start(Framing::Line, App::Echo, fault);
         let figures = Figures::of("echo --connections 1 --duration 50ms", &mock);
@@ -328,7 +328,7 @@ fn the_page_shows_verdict_plots_figures_and_command_and_needs_nothing_else() {
 
     let mock = Mock::start(Framing::Line, App::Hub, Fault::Lose);
     let page = html::page(&execute(FANOUT, mock.addr).unwrap(), &origin);
-    for text in ["✗ Failed", "<li>1 deliveries were lost without a GAP</li>", "too short for a course over time"] {
+    for text in ["✗ Failed", "<li>1 deliveries were lost without a GAP</li>", "too short for plots over time"] {
         assert!(page.contains(text), "no {text:?} in {page}");
     }
 }

@@ -169,7 +169,7 @@ fn start(side: &'static Side, loses: Option<u32>) -> SocketAddr {
 }
 
 fn serve(side: &Side, subscribers: &Subscribers, mut stream: TcpStream, loses: Option<u32>) {
-    // A client that has left is no concern of the server.
+    // A client that has left doesn't concern the server.
     let say = |stream: &mut TcpStream, bytes: &[u8]| drop(stream.write_all(bytes));
     say(&mut stream, side.greeting);
     let (mut bytes, mut buffer, mut published) = (Vec::new(), [0; 4096], 0);
