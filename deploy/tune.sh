@@ -217,7 +217,7 @@ read_now() {
     read -ra words <<<"$raw"
     now="${words[*]}"
     [[ $now =~ ^(unlimited|[0-9]+( [0-9]+)*)$ ]] && return 0
-    trouble="holds '$raw', which is no number"
+    trouble="holds '$raw', which is not a number"
     return 2
 }
 

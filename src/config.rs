@@ -139,10 +139,10 @@ pub(crate) const CPU_LOOK_MS: u64 = 50;
 pub(crate) const CPU_LOOK_THREADS_MAX: usize = 16_384;
 
 /// Milliseconds that a shard may be late for its tick before that counts as a stall: something kept its core, or its
-/// tasks, busy for so long that all of its clients waited.
+/// tasks, busy long enough that all of its clients waited.
 pub(crate) const STALL_MS: u64 = 50;
 
-/// Milliseconds from which on a stall is worth a line in the log.
+/// Milliseconds from which a stall is worth a line in the log.
 pub(crate) const ABSENCE_MS: u64 = 1_000;
 
 /// Milliseconds for which a task goes on before all others, and what comes from outside, have their turn. Looking for
@@ -156,18 +156,19 @@ pub(crate) const RECLAIM_SLOTS: u32 = 131_072;
 /// Connections that are closed for it at once.
 pub(crate) const RECLAIM_CLOSES: usize = 4_096;
 
-/// Milliseconds between two times that connections are closed since the process has more memory than `max_memory`. What
+/// Milliseconds between two times that connections are closed because the process has more memory than `max_memory`. What
 /// was given back shows only after the allocator has handed it to the system.
 pub(crate) const RECLAIM_EVERY_MS: u64 = 2_000;
 
-/// Then none is closed while all hold less than one in so many of `buffers_max`: something else has the memory.
+/// Then none is closed while all together hold less than one part in this many of `buffers_max`: something else has the
+/// memory.
 pub(crate) const RECLAIM_SHARE: usize = 8;
 
 /// Messages that the queue of a spare outbox has room for.
 pub(crate) const SPARE_OUTBOX_MESSAGES: usize = 64;
 
-/// `buffers_max` where it is not set: one in so many of `max_memory`, or of the memory of the machine or of its control
-/// group.
+/// `buffers_max` where it is not set: one part in this many of `max_memory`, or of the memory of the machine or of its
+/// control group.
 pub(crate) const BUFFERS_OF_MAX_MEMORY: usize = 2;
 
 /// See [`BUFFERS_OF_MAX_MEMORY`].
@@ -205,7 +206,7 @@ pub(crate) const START_LOOK_MS: u64 = 20;
 /// Milliseconds between two tries to pass on what a full mesh queue refused.
 pub(crate) const MESH_RETRY_MS: u64 = 1;
 
-/// Milliseconds of the first and of the longest pause after `accept` failed for want of fds or memory.
+/// Milliseconds of the first and of the longest pause after `accept` failed for lack of fds or memory.
 pub(crate) const ACCEPT_BACKOFF_MS: (u64, u64) = (10, 1_000);
 
 /// Clients of the whole process that are refused and get time to read why; the others are told and closed at once. Each
@@ -221,10 +222,10 @@ pub(crate) const REFUSAL_LOOK_MS: u64 = 20;
 /// Bytes that are read of one of them: a request's head, and what follows it.
 pub(crate) const REFUSAL_BYTES_MAX: usize = REFUSAL_HEAD_BYTES_MAX + 64 * KIB;
 
-/// Bytes of a refused client's request that are waited for, until it is answered whatever it wants.
+/// Bytes of a refused client's request to wait for; after that it is answered, whatever it wants.
 pub(crate) const REFUSAL_HEAD_BYTES_MAX: usize = 32 * KIB;
 
-/// Seconds after which a client that was answered with status 503 shall come back: at the least, and how many more at the
+/// Seconds after which a client that was answered with status 503 is told to come back: at least, and how many more at
 /// most. A random part keeps those that are refused together from coming back together.
 pub(crate) const RETRY_AFTER_S: (u64, u64) = (5, 10);
 
@@ -350,7 +351,7 @@ pub struct Config {
     pub cpus: Option<Cpus>,
     /// Whether shards are pinned to CPUs where `cpus` names none.
     pub pin: Pin,
-    /// Connections at the most, over all shards.
+    /// Most connections at a time, over all shards.
     pub max_connections: usize,
     /// Bytes of resident memory above which new connections are refused; zero: no limit.
     #[serde(with = "bytes_text")]
@@ -365,7 +366,7 @@ pub struct Config {
     /// Messages, and WebSocket frames of any kind, a second from one connection; one that sends more is read more slowly.
     /// Zero: no limit.
     pub message_rate: u32,
-    /// Bytes of one message at the most, without its framing.
+    /// Largest message, in bytes, without its framing.
     #[serde(with = "bytes_text")]
     pub max_message: usize,
     /// Pushed messages that may wait for one client.
@@ -375,19 +376,19 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// What happens when they don't fit.
     pub slow_consumer: SlowConsumer,
-    /// A connection that completes no message for so long is closed; zero: never.
+    /// A connection that completes no message for this long is closed; zero: never.
     #[serde(with = "duration_text")]
     pub read_timeout: Duration,
-    /// A connection that takes no byte of what waits for it for so long is closed; zero: never.
+    /// A connection that takes no byte of what waits for it for this long is closed; zero: never.
     #[serde(with = "duration_text")]
     pub write_timeout: Duration,
-    /// An HTTP connection whose request is not complete for so long is closed.
+    /// An HTTP connection whose request is not complete after this long is closed.
     #[serde(with = "duration_text")]
     pub head_timeout: Duration,
     /// Bytes of an HTTP request's head at the most.
     #[serde(with = "bytes_text")]
     pub head_bytes_max: usize,
-    /// A silent WebSocket is pinged, and an idle event stream gets a comment, after so long; zero: never. Where the
+    /// A silent WebSocket is pinged, and an idle event stream gets a comment, after this long; zero: never. Where the
     /// read timeout is shorter than two of it, half of the read timeout counts.
     #[serde(with = "duration_text")]
     pub ping_every: Duration,
@@ -414,7 +415,7 @@ pub struct Config {
     pub client_publish: bool,
     /// Topics one client may subscribe to.
     pub topics_per_connection_max: usize,
-    /// Bytes of a topic's name at the most.
+    /// Longest topic name, in bytes.
     pub topic_bytes_max: usize,
     /// Time for which a server that is to drain takes and serves clients all the same, while it says that it is not ready:
     /// load balancers look only every few seconds. Zero: none.
@@ -550,7 +551,7 @@ impl Config {
             return Err(ConfigError {
                 field: "listen",
                 value: "empty".into(),
-                allowed: "it needs one address at least, as in line=[::]:8888".into(),
+                allowed: "it needs at least one address, as in line=[::]:8888".into(),
             });
         }
         for (index, listen) in self.listen.iter().enumerate() {
@@ -658,9 +659,10 @@ impl Config {
             return Err(ConfigError {
                 field: "control",
                 value: addr.to_string(),
-                allowed: "who reaches it there could publish and close connections, so it needs control_token_file, \
+                allowed:
+                    "anyone who reaches it there could publish and close connections, so it needs control_token_file, \
                           a file with a token that calls must show; or use an address like 127.0.0.1:8081"
-                    .into(),
+                        .into(),
             });
         }
         for addr in self.control.0.iter().filter(|addr| addr.port() != 0) {
@@ -729,9 +731,9 @@ mod tests {
         let text = toml::from_str::<Config>("max_conections = 5").unwrap_err().to_string();
         assert!(text.contains("max_conections"), "{text}");
         let text = toml::from_str::<Config>("read_timeout = 'soon'").unwrap_err().to_string();
-        assert!(text.contains("`soon` is no time span"), "{text}");
+        assert!(text.contains("`soon` is not a time span"), "{text}");
         let text = toml::from_str::<Config>("listen = ['morse=0.0.0.0:1']").unwrap_err().to_string();
-        assert!(text.contains("`morse` is no framing; use one of: line, length, http"), "{text}");
+        assert!(text.contains("`morse` is not a framing; use one of: line, length, http"), "{text}");
     }
 
     #[test]

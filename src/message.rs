@@ -86,7 +86,7 @@ impl fmt::Display for PublishId {
     }
 }
 
-/// Who shall get a message.
+/// Who gets a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Every connection.
@@ -102,9 +102,9 @@ pub enum Target {
 pub(crate) struct Publish {
     /// Its id.
     pub(crate) id: PublishId,
-    /// Who shall get it.
+    /// Who gets it.
     pub(crate) target: Target,
-    /// What they shall get.
+    /// What they get.
     pub(crate) payload: Bytes,
     /// What kind it is of.
     pub(crate) kind: Kind,
@@ -112,7 +112,7 @@ pub(crate) struct Publish {
     pub(crate) slow_consumer: Option<SlowConsumer>,
     /// When it was accepted.
     pub(crate) accepted: Instant,
-    /// Where the shards say what became of it, if somebody wants to know.
+    /// Where the shards report what became of it, if the publisher asked.
     pub(crate) receipt: Option<ReceiptSender>,
 }
 
@@ -169,7 +169,7 @@ reasons! {
         Kicked = "kicked",
         /// No complete message within the read timeout.
         ReadTimeout = "read-timeout",
-        /// Nothing of what waited was taken, or nothing of what was sent acknowledged, within the write timeout.
+        /// The client took nothing of what waited, or acknowledged nothing of what was sent, within the write timeout.
         WriteTimeout = "write-timeout",
         /// Its queue was full and the slow-consumer policy is to disconnect.
         SlowConsumer = "slow-consumer",
@@ -179,13 +179,13 @@ reasons! {
         MessageTooLarge = "message-too-large",
         /// What the client sent breaks the rules of its protocol.
         ProtocolError = "protocol-error",
-        /// What the client sent first is of another protocol than its port's.
+        /// The client's first bytes are of another protocol than its port's.
         WrongProtocol = "wrong-protocol",
         /// A WebSocket text message was not UTF-8.
         NotUtf8 = "not-utf8",
         /// No complete HTTP request within the head timeout.
         HeadTimeout = "head-timeout",
-        /// It was an HTTP request that is answered now.
+        /// It was an HTTP request, and has been answered.
         Answered = "answered",
         /// The server is shutting down.
         Drain = "drain",
@@ -201,19 +201,19 @@ reasons! {
         QueueFull = "queue-full",
         /// The client's queue was full and this message, the oldest, made room.
         DropOldest = "drop-oldest",
-        /// A newer message of the same topic took its place in a waiting queue.
+        /// A newer message of the same topic took its place in the queue.
         Superseded = "superseded",
         /// The payload holds a line feed, which the line framing can't carry.
         LineFeed = "line-feed",
-        /// The payload ends in a carriage return, which the line framing takes for part of the line's end.
+        /// The payload ends in a carriage return, which the line framing takes as part of the line end.
         CarriageReturn = "carriage-return",
         /// The payload is not UTF-8, which server-sent events can't carry.
         NotUtf8 = "not-utf8",
-        /// In the form that the client reads, the message is larger than `queue_bytes_max`.
+        /// Encoded for the client, the message is larger than `queue_bytes_max`.
         FrameTooLarge = "frame-too-large",
         /// The connection was closed while the message waited.
         Closed = "closed",
-        /// The connection that the message was addressed to does not exist any more.
+        /// The connection that the message was addressed to no longer exists.
         NoConnection = "no-connection",
     }
 }

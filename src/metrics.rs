@@ -96,9 +96,9 @@ pub struct ShardMetrics {
     pub refused_draining: Counter,
     /// Requests by pages that may not connect (`allow_origin`, `host`).
     pub pages_refused: Counter,
-    /// Times that a client was read more slowly since it sent more than `message_rate`.
+    /// Times that a client was read more slowly because it sent more than `message_rate`.
     pub throttled: Counter,
-    /// `accept` calls that failed for want of fds or memory.
+    /// `accept` calls that failed for lack of fds or memory.
     pub accept_errors: Counter,
     /// Connections closed, by the number of their `CloseReason`.
     pub closed: [Counter; REASONS_MAX],

@@ -18,7 +18,7 @@ pub fn duration_from_text(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     humantime::parse_duration(text)
-        .map_err(|_| format!("`{text}` is no time span; write a number and a unit, as in 10s, 250ms or 2m"))
+        .map_err(|_| format!("`{text}` is not a time span; write a number and a unit, as in 10s, 250ms or 2m"))
 }
 
 /// Writes a time span so that [`duration_from_text`] reads it.
@@ -34,7 +34,7 @@ pub fn bytes_from_text(text: &str) -> Result<usize, String> {
     text.parse::<ByteSize>()
         .ok()
         .and_then(|size| usize::try_from(size.as_u64()).ok())
-        .ok_or_else(|| format!("`{text}` is no size; write a number of bytes, or a unit with it, as in 64KiB"))
+        .ok_or_else(|| format!("`{text}` is not a size; write a number of bytes, or a unit with it, as in 64KiB"))
 }
 
 /// Writes a number of bytes so that [`bytes_from_text`] reads the same number.

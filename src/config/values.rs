@@ -104,7 +104,7 @@ macro_rules! from_name {
             fn from_str(text: &str) -> Result<Self, String> {
                 Self::ALL.into_iter().find(|value| value.name() == text).ok_or_else(|| {
                     let names: Vec<_> = Self::ALL.iter().map(|value| value.name()).collect();
-                    format!("`{text}` is no {}; use one of: {}", $what, names.join(", "))
+                    format!("`{text}` is not a {}; use one of: {}", $what, names.join(", "))
                 })
             }
         }
@@ -230,7 +230,7 @@ impl FromStr for Cpus {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is no list of CPUs; write numbers and ranges, as in 0,2-3");
+        let bad = || format!("`{text}` is not a list of CPUs; write numbers and ranges, as in 0,2-3");
         let mut cpus = Vec::new();
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));

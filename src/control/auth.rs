@@ -58,7 +58,7 @@ impl Caller {
         if has_room || request.uri().path() == "/metrics" {
             return Ok(());
         }
-        let detail = "the control plane serves as many connections as it may; try again later";
+        let detail = "the control plane has no room for more connections; try again later";
         Err(Problem::new(ProblemCode::Busy, detail))
     }
 }
@@ -101,7 +101,7 @@ impl Access {
                  name it with --host"
             ),
             Standing::OtherScheme => format!(
-                "the request comes from a page of {origin}, which is this server but for the scheme; if a proxy ends \
+                "the request comes from a page of {origin}, which is this server except for the scheme; if a proxy ends \
                  TLS, let it send X-Forwarded-Proto, or start the server with --allow-origin {origin}"
             ),
             _ => format!(
@@ -129,7 +129,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Cow<'a
     let mut values = headers.get_all(name).iter();
     let value = values.next();
     if values.next().is_some() {
-        let detail = format!("the header {name} is there more than once");
+        let detail = format!("the header {name} appears more than once");
         return Err(Problem::new(ProblemCode::BadHeader, detail));
     }
     Ok(value.map(|value| String::from_utf8_lossy(value.as_bytes())))

@@ -69,7 +69,7 @@ enum Answer {
 
 /// Publish many messages
 ///
-/// The body has one JSON object a line, and so has the answer, in the same order: the accepted publish, the receipt,
+/// The body has one JSON object per line, and so has the answer, in the same order: the accepted publish, the receipt,
 /// or a problem. A line that can't be published does not keep the others from it; but when the server is too busy for a
 /// line, it takes none of those after it, so that they can be sent again in order. Where no line was published, the status
 /// says so: 503 if the server was too busy, 400 otherwise.
@@ -80,9 +80,9 @@ enum Answer {
     params(PublishParams),
     request_body(content = inline(AnyBytes), content_type = "application/x-ndjson"),
     responses(
-        (status = 200, description = "A line for each line, at least one of which was published", body = String, content_type = "application/x-ndjson"),
-        (status = 400, description = "Nothing was published: a line for each line, or a problem with the whole", content((String = "application/x-ndjson"), (Problem = "application/problem+json"))),
-        (status = 503, description = "Nothing was published: a line for each line, or a problem with the whole", content((String = "application/x-ndjson"), (Problem = "application/problem+json"))),
+        (status = 200, description = "A line of answer for each line; at least one was published", body = String, content_type = "application/x-ndjson"),
+        (status = 400, description = "Nothing was published: a line of answer for each line, or a problem with the whole", content((String = "application/x-ndjson"), (Problem = "application/problem+json"))),
+        (status = 503, description = "Nothing was published: a line of answer for each line, or a problem with the whole", content((String = "application/x-ndjson"), (Problem = "application/problem+json"))),
     )
 )]
 pub(super) async fn batch(

@@ -104,7 +104,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// Refuses a body whose media type is none of these.
+/// Refuses a body whose media type is not one of these.
 fn require_type(headers: &HeaderMap, wanted: &[&str]) -> Result<(), Problem> {
     let value = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
@@ -134,14 +134,14 @@ pub(super) async fn read(request: Request, api: &Api, max: usize) -> Result<Held
     // A body that does not tell its length may become as long as allowed.
     let permits = length.unwrap_or(max).div_ceil(PERMIT_BYTES) as u32;
     let permit = api.body_budget().try_acquire_many_owned(permits).map_err(|_| {
-        Problem::new(ProblemCode::Busy, "the control plane holds as many bytes of requests as it may; try again later")
+        Problem::new(ProblemCode::Busy, "the control plane has no room for more bytes of requests; try again later")
     })?;
     let body: Body = request.into_body();
     let whole = Limited::new(body, max).collect();
     match tokio::time::timeout(api.limits().body_time, whole).await {
         Ok(Ok(whole)) => Ok(Held { bytes: whole.to_bytes(), _permit: permit }),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Problem::new(ProblemCode::BadBody, format!("the body did not come whole: {error}"))),
-        Err(_) => Err(Problem::new(ProblemCode::BodyTimeout, "the body did not come in time")),
+        Ok(Err(error)) => Err(Problem::new(ProblemCode::BadBody, format!("the body did not arrive whole: {error}"))),
+        Err(_) => Err(Problem::new(ProblemCode::BodyTimeout, "the body did not arrive in time")),
     }
 }

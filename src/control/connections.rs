@@ -148,7 +148,7 @@ pub(super) async fn get(
     tag = "operate",
     params(("id" = u64, Path, description = "The connection")),
     responses(
-        (status = 204, description = "It takes nothing any more, and closes"),
+        (status = 204, description = "It no longer takes anything, and is closing"),
         (status = 404, description = "It is not open", body = Problem, content_type = "application/problem+json"),
     )
 )]

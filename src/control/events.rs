@@ -57,7 +57,7 @@ impl Listeners {
     /// Adds a listener, and begins to tick if it is the first.
     fn join(&self, api: &Api) -> Result<Receiver<Bytes>, Problem> {
         if self.events.receiver_count() >= EVENT_LISTENERS_MAX {
-            let detail = format!("{EVENT_LISTENERS_MAX} listen already, and no more may");
+            let detail = format!("there are {EVENT_LISTENERS_MAX} listeners already, and no more are allowed");
             return Err(Problem::new(ProblemCode::Busy, detail));
         }
         let receiver = self.events.subscribe();
@@ -77,7 +77,7 @@ impl Listeners {
     }
 }
 
-/// Tells all listeners once a second, until there is none.
+/// Tells all listeners once a second, until there are none.
 async fn tick(api: Api) {
     let mut last: Option<(Instant, ShardStats)> = None;
     let mut ticks = tokio::time::interval(api.limits().event_time);

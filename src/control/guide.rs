@@ -36,7 +36,7 @@ const ALIASES: [(&str, &str); 16] = [
     ("/dashboard", "/"),
 ];
 
-/// The problem of a path that is none of `routes`, which are templates as in `/v1/topics/{topic}`.
+/// The problem with a path that is not one of `routes`, which are templates as in `/v1/topics/{topic}`.
 pub(super) fn not_found(routes: &[String], path: &str) -> Problem {
     let detail = meant(routes, path).unwrap_or_else(|| "there is nothing here".to_owned());
     Problem::new(ProblemCode::NotFound, format!("{detail}; /openapi.json lists what there is"))
@@ -83,7 +83,7 @@ fn topic_meant(rest: &str) -> String {
     )
 }
 
-/// A path without doubled slashes, and without one at its end.
+/// A path without repeated slashes, and without one at its end.
 fn tidy(path: &str) -> String {
     let parts = path.split('/').filter(|part| !part.is_empty());
     parts.fold(String::new(), |path, part| path + "/" + part)

@@ -86,7 +86,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
     path = "/v1/drain",
     tag = "operate",
     request_body(content = Option<Drain>, content_type = "application/json"),
-    responses((status = 202, description = "It has begun, or had before", body = Draining))
+    responses((status = 202, description = "It has begun, now or earlier", body = Draining))
 )]
 pub(super) async fn drain(
     State(api): State<Api>,

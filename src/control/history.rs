@@ -29,7 +29,7 @@ pub(super) struct Sample {
     connections: usize,
     /// The same, by shard.
     connections_by_shard: Box<[u64]>,
-    /// Memory that came since the start, divided by the connections; null: there are none.
+    /// Memory growth since the start, divided by the connections; null: there are none.
     #[schema(required)]
     bytes_per_connection: Option<u64>,
     /// Complete messages received.

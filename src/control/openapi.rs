@@ -73,9 +73,9 @@ fn add_problems(path: &str, operation: &mut Operation) {
             let responses = &mut operation.responses.responses;
             responses.entry(status.to_owned()).or_insert_with(|| problem(description).into());
         };
-        add("408", "The body did not come in time");
+        add("408", "The body did not arrive in time");
         add("413", "The body is too large");
-        add("415", "The body is of another media type");
+        add("415", "The body has another media type");
     }
 }
 

@@ -58,7 +58,7 @@ codes! {
     BadConnectionId = BAD_REQUEST "bad-connection-id",
     /// A query parameter is unknown, or its value can't be used.
     BadQuery = BAD_REQUEST "bad-query",
-    /// A header is there twice, or the target names another server than `Host`.
+    /// A header appears twice, or the target names another server than `Host`.
     BadHeader = BAD_REQUEST "bad-header",
     /// The `Corecast-Slow-Consumer` header names no policy.
     BadPolicy = BAD_REQUEST "bad-policy",
@@ -68,19 +68,19 @@ codes! {
     Unauthorized = UNAUTHORIZED "unauthorized",
     /// A page of another site sent the request, or it reached a server without a token under a foreign name.
     ForeignOrigin = FORBIDDEN "foreign-origin",
-    /// There is nothing under this path.
+    /// There is nothing at this path.
     NotFound = NOT_FOUND "not-found",
     /// The connection is not open.
     NoConnection = NOT_FOUND "no-connection",
     /// The path takes other methods; `Allow` names them.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed",
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     BodyTimeout = REQUEST_TIMEOUT "body-timeout",
-    /// As many topics as may have a policy of their own have one.
+    /// The limit on topics with a policy of their own is reached.
     TooManyPolicies = CONFLICT "too-many-policies",
     /// The body is larger than allowed; nothing was published.
     MessageTooLarge = PAYLOAD_TOO_LARGE "message-too-large",
-    /// The body must be of another media type.
+    /// The body must have another media type.
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type",
     /// A queue is full: nothing was published; try again after `Retry-After` seconds.
     Busy = SERVICE_UNAVAILABLE "busy",
@@ -148,7 +148,7 @@ impl Problem {
 
     /// A shard did not answer.
     pub(super) fn late() -> Self {
-        Problem::new(ProblemCode::Late, "a shard did not answer in time; it may have too much to do")
+        Problem::new(ProblemCode::Late, "a shard did not answer in time; it may be overloaded")
     }
 
     /// A shard did not say what became of a publish that was accepted.

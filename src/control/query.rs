@@ -78,7 +78,7 @@ impl Query {
                 return Err(bad(format!("there is no parameter `{name}` here; this call takes {takes}")));
             }
             if self.pairs[..number].iter().any(|(earlier, _)| earlier == name) {
-                return Err(bad(format!("`{name}` is there more than once; give it once")));
+                return Err(bad(format!("`{name}` appears more than once; give it once")));
             }
         }
         Ok(())

@@ -135,9 +135,9 @@ shard_stats! {
     accepted,
     /// Connections accepted and handed over to a shard that had fewer.
     handed_over,
-    /// `accept` calls that failed for want of file descriptors or memory.
+    /// `accept` calls that failed for lack of file descriptors or memory.
     accept_errors,
-    /// Times that a client was read more slowly since it sent more than `message_rate`.
+    /// Times that a client was read more slowly because it sent more than `message_rate`.
     throttled,
     /// Complete messages received.
     messages_in,

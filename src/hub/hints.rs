@@ -9,7 +9,7 @@ const VERBS: &str = "SUB, UNSUB, PUB, CAST, PING, ID";
 
 /// What is to be said of a message whose first word is not a verb.
 pub(super) fn unknown_verb(message: &[u8], verb: &[u8]) -> String {
-    let mut text = format!("{} is none of {VERBS}", quoted(verb));
+    let mut text = format!("{} is not one of {VERBS}", quoted(verb));
     if let Some(hint) = hint(message, verb) {
         let _ = write!(text, "; {hint}");
     }
@@ -57,7 +57,7 @@ fn known_elsewhere(verb: &str) -> Option<&'static str> {
         "UNSUB" | "UNSUBS" | "UNSUBSCRIBE" | "PUNSUBSCRIBE" | "LEAVE" => "to end a subscription, write UNSUB topic…",
         "PUB" | "PUBLISH" | "SEND" | "MSG" | "MESSAGE" | "POST" => "to publish, write PUB topic payload",
         "CAST" | "BROADCAST" | "ALL" => "to publish to everyone, write CAST payload",
-        "PING" | "PONG" | "HEARTBEAT" | "KEEPALIVE" => "to show that you live, write PING",
+        "PING" | "PONG" | "HEARTBEAT" | "KEEPALIVE" => "to show that you are alive, write PING",
         "ID" | "WHOAMI" => "to learn this connection's id, write ID",
         "AUTH" | "LOGIN" | "USER" | "PASS" => "clients don't log in here",
         "HELLO" | "HELO" | "EHLO" | "HI" | "CONNECT" | "STOMP" => "no greeting is needed, begin with SUB topic…",
@@ -125,7 +125,7 @@ mod tests {
     fn what_a_client_wrote_is_never_echoed_raw() {
         assert_eq!(
             said(b"\x1b[31m\x00\xff and so on for ever and ever"),
-            r"`\x1b[31m\x00\xff` is none of SUB, UNSUB, PUB, CAST, PING, ID"
+            r"`\x1b[31m\x00\xff` is not one of SUB, UNSUB, PUB, CAST, PING, ID"
         );
         let said = said(&[b'x'; 100]);
         assert!(said.starts_with("`xxxxxxxxxxxxxxxxxxxxxxxx…`"), "{said}");

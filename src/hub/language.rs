@@ -73,7 +73,7 @@ macro_rules! error_codes {
 error_codes! {
     /// The message has no bytes.
     EmptyMessage = "empty-message",
-    /// The first word is no verb of the language.
+    /// The first word is not a verb of the language.
     UnknownVerb = "unknown-verb",
     /// The verb needs a topic and none is there.
     MissingTopic = "missing-topic",
@@ -95,7 +95,7 @@ error_codes! {
     Full = "full",
     /// The message is larger than `max_message`; where it came as one frame, the connection is closed.
     MessageTooLarge = "message-too-large",
-    /// The message is none of the JSON objects that a `corecast.v1.json` client may send.
+    /// The message is not one of the JSON objects that a `corecast.v1.json` client may send.
     BadJson = "bad-json",
     /// The client broke the rules of WebSocket; the connection is closed.
     ProtocolError = "protocol-error",

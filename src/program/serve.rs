@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ServeArgs) -> ExitCode {
 }
 
 fn start(args: &ServeArgs) -> Result<ExitCode, (u8, String)> {
-    // Taken before anything runs, so that none of them kills the server, and one during the start ends it when it is up.
+    // Handled before anything runs, so that no signal kills the server, and one during the start ends it once it is up.
     let signals = Taken::take().map_err(|error| (FAULT, format!("can't take signals: {error}")))?;
     start_log(args)?;
     let config = args.settings.resolve(args.config.as_deref()).map_err(|error| (USAGE, error.to_string()))?;

@@ -75,7 +75,7 @@ fn follow(signal: i32, asked: &Mutex<Asked>, told: &mut Vec<i32>) {
         told.push(signal);
         match signal {
             SIGHUP => tracing::warn!(
-                "{name} is ignored: settings are read at the start only; restart the server to change them"
+                "{name} is ignored: settings are read only at the start; restart the server to change them"
             ),
             _ => tracing::info!("{name} is ignored"),
         }

@@ -68,7 +68,7 @@ pub(crate) fn greeting(framing: Framing, bytes: &[u8]) -> Option<Foreign> {
     })
 }
 
-/// What the first line of a connection is, without its end, if it is none of corecast's `line` framing.
+/// What the first line of a connection is, without its end, if it is not of corecast's `line` framing.
 pub(crate) fn first_line(line: &[u8]) -> Option<Foreign> {
     // Each further part of a command comes as lines of its own, which would be read as commands here.
     let is_array = matches!(line.split_first(), Some((b'*', count)) if is_number(count));

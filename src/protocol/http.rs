@@ -29,7 +29,7 @@ corecast, a push server.
   /ws?topic=a&topic=b    a WebSocket; subprotocols corecast.v1 (text) and corecast.v1.json
   /sse?topic=a&topic=b   server-sent events, as for EventSource
   /sse?all               those that are sent to everyone
-  /readyz, /healthz      whether the server takes clients, and whether it lives
+  /readyz, /healthz      whether the server takes clients, and whether it is alive
 
 Inside a WebSocket, SUB topic subscribes, UNSUB topic ends it, PING proves that both sides live.
 ";
@@ -127,7 +127,7 @@ pub(crate) fn respond(bytes: &[u8], scanned: usize, site: &Site, seed: u64, drai
 
 /// The answer to a client that did not complete its request in time.
 pub(crate) fn timed_out() -> Vec<u8> {
-    Refusal::new(408, "the request did not come in whole in time").bytes("", false)
+    Refusal::new(408, "the request did not arrive whole in time").bytes("", false)
 }
 
 /// The answer to a client that came to the wrong port.
@@ -234,7 +234,7 @@ impl<'a> Request<'a> {
             "*" => "OPTIONS",
             _ if file.is_some() && site.demo => "GET, HEAD, OPTIONS",
             _ if file.is_some() => return Err(Refusal::new(404, "the demo page is switched off; --demo serves it")),
-            _ => return Err(Refusal::new(404, "there is nothing here; / says what there is")),
+            _ => return Err(Refusal::new(404, "there is nothing here; / lists what there is")),
         };
         self.allow_methods(allowed)?;
         // Balancers check with any of these, by GET, HEAD or OPTIONS.
@@ -290,7 +290,7 @@ impl<'a> Request<'a> {
         let Query { topics, all } = Query::read(self.query, site)?;
         if topics.is_empty() && !all {
             let text = "an event stream needs a topic, as in /sse?topic=news or /sse?topic=news&topic=sport; \
-                        /sse?all has what is sent to everyone alone";
+                        /sse?all has only what is sent to everyone";
             return Err(Refusal::new(400, text));
         }
         // The stream ends with the connection. Proxies may neither compress it, since then they gather events until

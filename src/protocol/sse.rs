@@ -7,7 +7,7 @@ use super::{EncodeError, Label};
 /// A comment: it keeps the way open, and clients pass over it.
 pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
-/// Has the client wait for so long before it connects again.
+/// Makes the client wait this long before it connects again.
 pub(super) fn retry(out: &mut Vec<u8>, ms: u64) {
     put(out, format_args!("retry: {ms}\n\n"));
 }

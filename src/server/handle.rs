@@ -358,7 +358,7 @@ impl FromStr for ConnectionCursor {
             let (shard, slot) = text.split_once('.')?;
             Some(ConnectionCursor { shard: shard.parse().ok()?, slot: slot.parse().ok()? })
         };
-        parse().ok_or_else(|| format!("`{text}` is no cursor; use the one that came with the page before"))
+        parse().ok_or_else(|| format!("`{text}` is not a cursor; use the one that came with the page before"))
     }
 }
 

@@ -139,8 +139,8 @@ pub(crate) fn take(addrs: &[SocketAddr]) {
             old.take(1).read_to_end(&mut Vec::new())
         });
         match told {
-            Ok(_) => tracing::info!("took over {other} from a server that drains"),
-            Err(error) => tracing::debug!(%error, "a server that drains did not answer for {other}"),
+            Ok(_) => tracing::info!("took over {other} from a draining server"),
+            Err(error) => tracing::debug!(%error, "a draining server did not answer for {other}"),
         }
     }
 }

@@ -78,7 +78,7 @@ fn place_on(
             return Err(ConfigError {
                 field: "cpus",
                 value: cpus.to_string(),
-                allowed: format!("CPU {cpu} is none that this process may use: {}", Cpus(allowed.to_vec())),
+                allowed: format!("this process may not use CPU {cpu}, only {}", Cpus(allowed.to_vec())),
             });
         }
         return Ok(Placement::pinned(cpus.0.clone(), String::new()));
@@ -151,6 +151,6 @@ mod tests {
     fn a_cpu_that_may_not_be_used_is_named_with_those_that_may() {
         let config = Config { cpus: Some(Cpus(vec![2, 7])), ..Config::default() };
         let error = place_on(&config, &[2, 3], 2, |_, _| Vec::new(), &mut Vec::new()).unwrap_err().to_string();
-        assert!(error.contains("CPU 7 is none that this process may use: 2,3"), "{error}");
+        assert!(error.contains("this process may not use CPU 7, only 2,3"), "{error}");
     }
 }

@@ -48,7 +48,7 @@ export async function use(): Promise<void> {
 
 // @ts-expect-error: a topic is a string
 push.subscribe(7);
-// @ts-expect-error: a payload is no number
+// @ts-expect-error: a payload is not a number
 push.publish("a", 7);
 // @ts-expect-error: there is no such option
 new Corecast("wss://push.example.com/ws", { topic: "news" });

@@ -229,7 +229,7 @@ fn an_absent_server_is_named_with_what_to_do() {
 fn wrong_usage_is_told_apart() {
     for (words, said) in [
         (&["push"][..], "push needs a recipient"),
-        (&["push", "two words", "x"], "`two words` is no topic"),
+        (&["push", "two words", "x"], "`two words` is not a topic"),
         (&["push", "--all", "a", "b"], "there is no topic"),
         (&["push", "--all", "--connection", "7", "x"], "cannot be used with"),
         (&["push", "t", "x", "--slow-consumer", "never"], "no slow-consumer policy"),

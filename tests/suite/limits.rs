@@ -191,9 +191,9 @@ fn settings_that_cannot_be_used_are_refused_with_field_value_and_what_is_allowed
         ("unknown", "max_conections = 5", &["max_conections", "max_connections", "line 1"][..]),
         ("range", "queue_messages_max = 0", &["queue_messages_max is 0", "from 1 to 65536"]),
         ("relation", "queue_bytes_max = '1KiB'", &["queue_bytes_max is 1KiB", "max_message (64KiB)"]),
-        ("span", "\nread_timeout = 'soon'", &["`soon` is no time span", "10s, 250ms or 2m", "line 2"]),
+        ("span", "\nread_timeout = 'soon'", &["`soon` is not a time span", "10s, 250ms or 2m", "line 2"]),
         ("policy", "slow_consumer = 'wait'", &["wait", "skip", "drop-oldest", "keep-latest", "disconnect"]),
-        ("framing", "listen = ['morse=127.0.0.1:0']", &["`morse` is no framing", "line, length"]),
+        ("framing", "listen = ['morse=127.0.0.1:0']", &["`morse` is not a framing", "line, length"]),
         ("type", "max_connections = 'many'", &["many", "line 1"]),
         ("toml", "max_connections = = 5", &["line 1"]),
     ] {
@@ -217,14 +217,14 @@ fn flags_that_cannot_be_used_are_refused_with_the_flag_and_what_is_allowed() {
         (&["--max-connections", "0"], &["max_connections is 0", "from 1 to 16000000"]),
         (&["--max-connections", "many"], &["--max-connections", "many"]),
         (&["--read-timeout", "1ms"], &["read_timeout is 1ms", "from 500ms"]),
-        (&["--max-message", "huge"], &["--max-message", "`huge` is no size"]),
+        (&["--max-message", "huge"], &["--max-message", "`huge` is not a size"]),
         (&["--listen", "127.0.0.1:0"], &["--listen", "framing=address:port"]),
         (&["--slow-consumer", "wait"], &["--slow-consumer", "skip, drop-oldest, keep-latest, disconnect"]),
         (&["--cpus", "9999"], &["--cpus", "9999"]),
-        (&["--cpus", "1000"], &["cpus is 1000", "none that this process may use"]),
+        (&["--cpus", "1000"], &["cpus is 1000", "this process may not use CPU 1000"]),
         (&["--shards", "3", "--cpus", "0"], &["shards is 3", "cpus names 1"]),
         (&["--log", "a=b=c"], &["--log", "a=b=c"]),
-        (&["--report-every", "often"], &["--report-every", "`often` is no time span"]),
+        (&["--report-every", "often"], &["--report-every", "`often` is not a time span"]),
     ] {
         let ended = Program::run(flags);
         assert_eq!(ended.code, Some(2), "{flags:?}: {ended:?}");

@@ -160,7 +160,7 @@ fn a_load_that_went_to_the_wrong_port_says_what_it_met() {
         ),
         ("length", &http_port, "use --framing ws or sse"),
         ("ws", &line, "speaks corecast's language in lines, and this run speaks ws; use --framing line"),
-        ("sse", &length, "in messages behind their length, and this run speaks sse; use --framing length"),
+        ("sse", &length, "in messages preceded by their length, and this run speaks sse; use --framing length"),
         ("line", &length, "use --framing length"),
         ("length", &line, "use --framing line"),
         ("line", &web, "speaks HTTP, but has nothing at /ws"),
@@ -195,7 +195,7 @@ fn a_command_that_went_to_the_wrong_port_says_what_it_met() {
             answers(|_| http("200 OK", "text/html", "<html>")).to_string(),
             "not as corecast's control plane does: give the server's",
         ),
-        ("https://127.0.0.1:1".into(), "corecast speaks no TLS"),
+        ("https://127.0.0.1:1".into(), "corecast doesn't speak TLS"),
     ] {
         for words in [&["push", "news", "hello"][..], &["stats"]] {
             let output = corecast(&[words, &["--control", &target]].concat());

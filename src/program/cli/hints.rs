@@ -44,7 +44,7 @@ const CLIENTS: &[(&[&str], &str)] = &[
     (&["--token"], "'--token-file' names a file with the token"),
     (
         &["--topic", "-t", "--message", "--payload", "-m"],
-        "topic and message stand without flags, as in: corecast push news 'hello'",
+        "topic and message are given without flags, as in: corecast push news 'hello'",
     ),
 ];
 

@@ -79,9 +79,12 @@ impl FromStr for ControlUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is no control address; write it as in http://127.0.0.1:8081 or 127.0.0.1:8081");
+        let bad =
+            || format!("`{text}` is not a control address; write it as in http://127.0.0.1:8081 or 127.0.0.1:8081");
         if text.starts_with("https://") {
-            return Err(format!("`{text}`: corecast speaks no TLS; reach the server over a tunnel, as in `ssh -L`"));
+            return Err(format!(
+                "`{text}`: corecast doesn't speak TLS; reach the server over a tunnel, as in `ssh -L`"
+            ));
         }
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let uri: Uri = format!("{scheme}://{rest}").parse().map_err(|_| bad())?;
@@ -159,7 +162,7 @@ impl Answer {
     pub(super) fn foreign(&self) -> CommandError {
         // What the ports for clients say to a call like this.
         let is_client_port =
-            ["/ says what there is", "this port speaks corecast's"].iter().any(|text| self.text.contains(text));
+            ["/ lists what there is", "this port speaks corecast's"].iter().any(|text| self.text.contains(text));
         let meant = if is_client_port { CLIENT_PORT } else { CONTROL_ADDRESS };
         CommandError::Foreign { url: self.url.clone(), status: self.status, meant }
     }
@@ -217,7 +220,7 @@ impl Client {
     /// Asks for something.
     ///
     /// # Errors
-    /// The server is away, refuses, or is none of ours.
+    /// The server is away, refuses, or is not corecast.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
         let url = self.url(path);
         let mut request = self.agent.get(&url);
@@ -345,7 +348,7 @@ impl Pauses {
     }
 }
 
-/// The pause after so many tries.
+/// The pause after this many tries.
 fn pause(tries: u32) -> Duration {
     PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(PAUSE_MAX)
 }

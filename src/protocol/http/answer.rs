@@ -83,7 +83,7 @@ pub(super) fn answer(
     head.into_bytes()
 }
 
-/// A client's text as an answer repeats it: so many characters at the most, and in ASCII.
+/// A client's text as an answer repeats it: cut to a length, and in ASCII.
 pub(super) fn quoted(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).flat_map(char::escape_default).collect()
 }

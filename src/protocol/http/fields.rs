@@ -13,7 +13,7 @@ pub(super) fn single<'a>(fields: &'a [Header<'a>], name: &'static str) -> Result
     let mut values = values(fields, name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Refusal::new(400, format!("the {name} header is there twice")));
+        return Err(Refusal::new(400, format!("the {name} header appears twice")));
     }
     let value = std::str::from_utf8(value).map_err(|_| Refusal::new(400, format!("the {name} header is not text")))?;
     Ok(Some(value.trim_ascii()))

@@ -156,7 +156,7 @@ fn header_names_are_read_in_any_case_and_single_ones_not_twice() {
     for name in ["Host", "Origin", "Sec-WebSocket-Key", "Content-Length"] {
         let twice = request.replace("\r\n\r\n", &format!("\r\n{name}: 0\r\n{name}: 0\r\n\r\n"));
         let answer = answer_to(&twice);
-        assert!(answer.contains(&format!("the {name} header is there twice")), "{answer}");
+        assert!(answer.contains(&format!("the {name} header appears twice")), "{answer}");
     }
 }
 

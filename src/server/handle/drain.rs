@@ -9,7 +9,7 @@ use super::{Inner, ServerHandle};
 use crate::config::duration_to_text;
 use crate::server::handover::Offer;
 
-/// The grace where a caller's can't be reckoned with: as good as no end.
+/// The grace if a caller's is too long for a clock: as good as no end.
 const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What others may take over while the server drains.
@@ -146,7 +146,7 @@ impl ServerHandle {
             let inner = Arc::clone(&self.inner);
             let thread = std::thread::Builder::new().name("drain-grace".into());
             if let Err(error) = thread.spawn(move || inner.end_grace()) {
-                tracing::warn!(%error, "a thread to wait with can't be started; draining at once");
+                tracing::warn!(%error, "can't start a thread to wait; draining at once");
                 self.inner.begin_drain(&mut drain);
             }
         }

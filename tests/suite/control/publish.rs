@@ -73,7 +73,7 @@ fn any_bytes_and_any_topic_go_through() {
         ("receipt=maybe", "receipt is `maybe`; write receipt=true"),
         ("reciept=true", "no parameter `reciept` here; this call takes receipt"),
         ("receipt[]=true", "no parameter `receipt[]`"),
-        ("receipt=true&receipt=true", "`receipt` is there more than once"),
+        ("receipt=true&receipt=true", "`receipt` appears more than once"),
         ("receipt=%FF", "not UTF-8"),
     ] {
         let refused = http.post(&format!("/v1/broadcast?{bad}"), "x");

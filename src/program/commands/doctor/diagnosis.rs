@@ -298,7 +298,7 @@ impl Doctor<'_> {
         let (Some(max), Some(count)) = (self.host.nf_conntrack_max, self.host.nf_conntrack_count) else { return };
         let allows = max.saturating_sub(count);
         if count > 0 {
-            let reading = format!("{} tracked connections at the most, {} now", grouped(max), grouped(count));
+            let reading = format!("{} tracked connections at most, {} now", grouped(max), grouped(count));
             let mut remedies = self.tune_machine();
             remedies.push(remedy("or track none", "the nft rules in deploy/README.md, \"What the settings cost\""));
             self.bound("nf_conntrack_max", allows, reading, remedies);

@@ -31,7 +31,7 @@ pub(super) fn text(diagnosis: &Diagnosis, host: &Snapshot) -> String {
     let target = grouped(diagnosis.target());
     let obstacles: Vec<&Bound> = diagnosis.bounds.iter().filter(|bound| !bound.remedies.is_empty()).collect();
     if !obstacles.is_empty() {
-        let whence = if diagnosis.wanted.is_none() { " (what max_connections is by itself)" } else { "" };
+        let whence = if diagnosis.wanted.is_none() { " (the default of max_connections)" } else { "" };
         let _ = writeln!(out, "\nTo reach {target} connections{whence}:");
         for bound in obstacles {
             remedies(&mut out, bound.resource, &bound.remedies);
@@ -84,7 +84,7 @@ fn assumptions(diagnosis: &Diagnosis, host: &Snapshot) -> String {
     let kernel = host.kernel.as_deref().map(|release| format!("Linux {release}, ")).unwrap_or_default();
     let shards = diagnosis.shards;
     format!(
-        "{kernel}{shards} shard{}. Memory is reckoned for idle connections: {} each in the process and {} in the \
+        "{kernel}{shards} shard{}. Memory is estimated for idle connections: {} each in the process and {} in the \
          kernel; messages that wait for slow clients come on top. Limits on files and locked memory are those of this \
          shell: a service has those of its unit, a container those of its runtime. `deploy/tune.sh check` compares more \
          kernel settings.",

@@ -149,7 +149,7 @@ fn a_roomy_host_reaches_what_is_asked_for_and_no_more() {
 }
 
 #[test]
-fn memory_is_reckoned_by_connection_and_names_what_is_missing() {
+fn memory_is_estimated_by_connection_and_names_what_is_missing() {
     let host = Snapshot { memory_available: Some(1 << 30), ..roomy() };
     let diagnosis = diagnose(&host, Some(1_000_000));
     assert_eq!(diagnosis.bounds[0].resource, "memory");

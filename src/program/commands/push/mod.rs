@@ -61,7 +61,7 @@ pub(crate) struct PushArgs {
     /// Wait until every shard has gone through the recipients, and tell what became of the message
     #[arg(long)]
     receipt: bool,
-    /// Print the server's answers as they are, one JSON object a line
+    /// Print the server's answers as they are, one JSON object per line
     #[arg(long)]
     json: bool,
     /// What happens to the message where a client's queue is full: skip, drop-oldest, keep-latest or disconnect
@@ -101,7 +101,7 @@ impl PushArgs {
                 flags("push needs a recipient: a topic, --all or --connection ID; see `corecast push --help`")
             })?;
             let topic = Topic::new(name.as_bytes())
-                .map_err(|error| CommandError::Flags(format!("`{}` is no topic: {error}", name.display())))?;
+                .map_err(|error| CommandError::Flags(format!("`{}` is not a topic: {error}", name.display())))?;
             (Target::Topic(topic), &self.second)
         } else {
             if self.second.is_some() {

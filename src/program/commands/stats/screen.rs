@@ -199,7 +199,7 @@ fn scaled(value: u64, most: u64, steps: usize) -> usize {
     ((value as f64 / most as f64 * steps as f64).round() as usize).clamp(1, steps)
 }
 
-/// A bar of so many columns, filled to an eighth of a column.
+/// A bar of this many columns, filled to an eighth of a column.
 fn bar(share: f64, width: usize, color: Color) -> Span<'static> {
     let eighths = (share.clamp(0.0, 1.0) * width as f64 * 8.0).round() as usize;
     let mut text = String::new();
@@ -270,7 +270,7 @@ fn topic_table(topics: Option<&Topics>, width: usize, rows: usize) -> Vec<Line<'
     lines
 }
 
-/// Text in exactly so many columns: filled up, or cut with a sign of it.
+/// Text in exactly this many columns: padded, or cut with a mark.
 fn cut(text: &str, width: usize) -> String {
     let columns = |text: &str| Span::raw(text.to_owned()).width();
     let mut kept = text.to_owned();
