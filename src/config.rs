@@ -660,7 +660,7 @@ impl Config {
                 field: "control",
                 value: addr.to_string(),
                 allowed:
-                    "anyone who reaches it there could publish and close connections, so it needs control_token_file, \
+                    "anyone anyone who reaches it there could publish and close connections, so it needs control_token_file, \
                           a file with a token that calls must show; or use an address like 127.0.0.1:8081"
                         .into(),
             });

@@ -90,7 +90,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Topics with so many connections that may subscribe to them.
+    /// Topics with this many connections that may subscribe to them.
     pub fn with_connections(connections: usize) -> Self {
         let mut table = Table::default();
         let connections = (0..connections).map(|_| table.insert_with(|_| ())).collect();

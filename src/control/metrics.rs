@@ -91,7 +91,7 @@ metrics! {
         "Connections that the shard accepted and handed over to one that had fewer."
         Source::Counter(|shard| shard.handed_over.get()),
     "corecast_accept_errors_total"
-        "Calls of accept that failed for want of file descriptors or memory."
+        "Calls to accept that failed for lack of file descriptors or memory."
         Source::Counter(|shard| shard.accept_errors.get()),
     "corecast_refusals_total"
         "Connections refused, by reason."
@@ -100,10 +100,10 @@ metrics! {
         "Connections closed, by reason."
         Source::Reasons(closes),
     "corecast_pages_refused_total"
-        "Requests of pages that may not connect, by allow_origin and host."
+        "Requests from pages that may not connect, according to allow_origin and host."
         Source::Counter(|shard| shard.pages_refused.get()),
     "corecast_throttles_total"
-        "Times that a client was read more slowly since it sent more than message_rate."
+        "Times that a client was read more slowly because it sent more than message_rate."
         Source::Counter(|shard| shard.throttled.get()),
     "corecast_messages_received_total"
         "Complete messages received from clients."
@@ -139,7 +139,7 @@ metrics! {
         "Bytes that wait for clients."
         Source::Gauge(|shard| shard.queued_bytes.get()),
     "corecast_held_bytes"
-        "Bytes of memory that connections hold: messages that have not come in whole, and what waits for clients."
+        "Bytes of memory that connections hold: incomplete messages, and what waits for clients."
         Source::Gauge(|shard| shard.held_bytes.get()),
     "corecast_held_bytes_max"
         "Bytes that they may hold together (buffers_max)."
@@ -163,10 +163,10 @@ metrics! {
         "Frames encoded: one for each publish and framing."
         Source::Counter(|shard| shard.encoded.get()),
     "corecast_sends_total"
-        "Calls of send."
+        "Calls to send."
         Source::Counter(|shard| shard.sends.get()),
     "corecast_sends_blocked_total"
-        "Calls of send that the kernel took only in part or not at all."
+        "Calls to send that the kernel took only in part or not at all."
         Source::Counter(|shard| shard.sends_blocked.get()),
     "corecast_stalls_total"
         "Times that the shard was away from its tasks for 50 ms or longer."
@@ -184,10 +184,10 @@ metrics! {
         "1 while the server drains."
         Source::Process(|all| Some(f64::from(u8::from(all.handle.is_draining())))),
     "corecast_bytes_per_connection"
-        "Memory that came since the start, divided by the connections."
+        "Memory growth since the start, divided by the connections."
         Source::Process(per_connection),
     "corecast_log_lines_dropped_total"
-        "Log lines dropped, since whoever reads the log was too slow, or gone."
+        "Log lines dropped because the log's reader was too slow, or gone."
         Source::ProcessCounter(|all| (all.start.log_lines_dropped)()),
     "corecast_build_info"
         "The version that runs."

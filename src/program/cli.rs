@@ -40,9 +40,9 @@ pub(crate) enum Command {
     Load(Box<LoadCommand>),
     /// Publish a message, or every line of stdin, through a running server.
     Push(PushArgs),
-    /// Show what a running server does: connections, rates, drops, queues, topics.
+    /// Show what a running server is doing: connections, rates, drops, queues, topics.
     Stats(StatsArgs),
-    /// Look at this host: how many connections it can reach, what stops it first, and what lifts that.
+    /// Look at this host: how many connections it can reach, what stops it first, and how to raise that limit.
     Doctor(DoctorArgs),
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum App {
 pub(crate) enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line, for programs.
+    /// One JSON object per line, for programs.
     Json,
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "HOW")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     pin: Option<Pin>,
-    /// Connections at the most, over all shards
+    /// Most connections at a time, over all shards
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_connections: Option<usize>,
@@ -118,7 +118,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_memory: Option<usize>,
-    /// Bytes that all connections together may hold; those that hold the most are closed when it is more. 0: half of max-memory, or a quarter of the machine's memory
+    /// Bytes that all connections together may hold; above that, those that hold the most are closed. 0: half of max-memory, or a quarter of the machine's memory
     #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
     #[serde(skip_serializing_if = "Option::is_none")]
     buffers_max: Option<usize>,
@@ -130,7 +130,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     message_rate: Option<u32>,
-    /// Bytes of one message at the most
+    /// Largest message, in bytes
     #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_message: Option<usize>,
@@ -146,23 +146,23 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "POLICY")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     slow_consumer: Option<SlowConsumer>,
-    /// A connection that completes no message for so long is closed; 0: never
+    /// A connection that completes no message for this long is closed; 0: never
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
     read_timeout: Option<Duration>,
-    /// A connection that takes no byte of what waits for it for so long is closed; 0: never
+    /// A connection that takes no byte of what waits for it for this long is closed; 0: never
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
     write_timeout: Option<Duration>,
-    /// An HTTP connection whose request is not complete for so long is closed
+    /// An HTTP connection whose request is not complete after this long is closed
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
     head_timeout: Option<Duration>,
-    /// Bytes of an HTTP request's head (request line, cookies and all) at the most
+    /// Largest head of an HTTP request (request line, cookies and all), in bytes
     #[arg(long, value_name = "BYTES", value_parser = bytes_from_text)]
     #[serde(skip_serializing_if = "Option::is_none")]
     head_bytes_max: Option<usize>,
-    /// A silent WebSocket is pinged, and an idle event stream gets a comment, after so long; 0: never
+    /// A silent WebSocket is pinged, and an idle event stream gets a comment, after this long; 0: never
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
     ping_every: Option<Duration>,
@@ -202,11 +202,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     topics_per_connection_max: Option<usize>,
-    /// Bytes of a topic's name at the most
+    /// Longest topic name, in bytes
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     topic_bytes_max: Option<usize>,
-    /// Time for which a server that is to drain serves on as before, while it says that it is not ready
+    /// Time before a drain for which the server serves as before, but reports that it is not ready
     #[arg(long, value_name = "TIME", value_parser = duration_from_text)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time")]
     drain_grace: Option<Duration>,
@@ -234,7 +234,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     control: Option<ControlAddr>,
-    /// File with the token that calls to the control plane must show; a must outside the loopback [default: none]
+    /// File with the token that calls to the control plane must show; required outside loopback [default: none]
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     control_token_file: Option<PathBuf>,

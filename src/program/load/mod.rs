@@ -65,7 +65,7 @@ pub(crate) use time_range::TimeRange;
 /// What to measure.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum LoadCommand {
-    /// Hold idle, subscribed connections, and tell whether all of them live.
+    /// Hold idle, subscribed connections, and tell whether all of them are alive.
     ///
     /// Each connection subscribes to a topic and sends PING every 20 s. The exit code is 0 if every
     /// connection was made and none was lost.
@@ -82,7 +82,7 @@ pub(crate) enum LoadCommand {
     Fanout(FanoutArgs),
     /// Connect, subscribe, stay a while, leave, again and again.
     ///
-    /// Connects are begun at --rate, whatever the server does, and one that is late counts from when it was
+    /// Connects start at --rate, whatever the server does, and one that is late counts from when it was
     /// due. With --publish-rate the server must run with `--client-publish`. The exit code is 0 if every
     /// connect succeeded, no connection was lost before its time, each clean end was answered, and every
     /// subscriber got each message of its stay once and in order, or was told by a GAP what it missed.
@@ -91,7 +91,7 @@ pub(crate) enum LoadCommand {
     ///
     /// The server must run with `--client-publish`, and on this machine with --server-pid if its memory, CPU time and
     /// file descriptors are to be measured. At each step all subscribe to one topic, one in a hundred to a
-    /// second one too. In the end all are closed, and the server must be as it was before. The exit code is 0
+    /// second one too. At the end all are closed, and the server must be as it was before. The exit code is 0
     /// if every message reached exactly those it was for, nothing was left behind, and no limit was broken.
     Ramp(RampArgs),
 }
@@ -147,7 +147,7 @@ pub(crate) struct LoadArgs {
     /// Given by a run of several processes to each of them.
     #[arg(long, value_name = "PART", hide = true)]
     pub(crate) part: Option<ProcessPart>,
-    /// What is spoken with the server.
+    /// The protocol to speak with the server.
     #[arg(long, value_enum, default_value_t = LoadFraming::Line)]
     pub(crate) framing: LoadFraming,
     /// The server's process, if it runs on this machine: its CPU time and memory are measured too, with those of
@@ -157,7 +157,7 @@ pub(crate) struct LoadArgs {
     /// Also write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Also write a page with plots to this file, as HTML. It needs nothing else to be looked at.
+    /// Also write a page with plots to this file, as HTML. It is self-contained.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Show no progress.
@@ -205,7 +205,7 @@ pub(crate) struct FanoutArgs {
     /// Messages that are published back to back each time.
     #[arg(long, value_name = "B", default_value_t = 1)]
     pub(crate) burst: u32,
-    /// Percentage of subscribers that stop reading once they have subscribed. They are reported apart.
+    /// Percentage of subscribers that stop reading once they have subscribed. They are reported separately.
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub(crate) stalled_percent: f64,
 }
@@ -229,10 +229,10 @@ pub(crate) struct ChurnArgs {
     /// are then spread evenly.
     #[arg(long, value_name = "TIME[-TIME]", default_value = "500ms-1500ms")]
     pub(crate) stay: TimeRange,
-    /// Percentage of connections that end with a reset in place of a clean shutdown.
+    /// Percentage of connections that end with a reset instead of a clean shutdown.
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub(crate) abrupt_percent: f64,
-    /// Publishes per second to all who are there; 0: none.
+    /// Publishes per second to all that are connected; 0: none.
     #[arg(long, value_name = "R", default_value_t = 0.0)]
     pub(crate) publish_rate: f64,
     /// Bytes of each message's payload, at least 32.

@@ -1,4 +1,4 @@
-//! `corecast doctor`: how many connections this host can reach, what stops it first, and what lifts that.
+//! `corecast doctor`: how many connections this host can reach, what stops it first, and how to raise that limit.
 //!
 //! `reading` takes what the host says; `diagnosis` says what it means; `report` puts it into words.
 
@@ -17,7 +17,7 @@ mod tests;
 /// Flags of `corecast doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Connections that shall be reached; the exit code is 1 if this host can't
+    /// Connections to reach; the exit code is 1 if this host can't
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..=16_000_000))]
     connections: Option<u64>,
     /// Print one JSON object

@@ -30,10 +30,10 @@ const PIPE_WIDTH: usize = 100;
 /// Flags of `corecast stats`.
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
-    /// Show it live until `q`; where stdout is no terminal, a line each second
+    /// Show it live until `q`; if stdout is not a terminal, print a line each second
     #[arg(long, short)]
     watch: bool,
-    /// Print JSON: what the server says, with the rates of a second and the top topics
+    /// Print JSON: what the server says, with the rates per second and the top topics
     #[arg(long)]
     json: bool,
     /// The server.

@@ -26,14 +26,14 @@ pub(crate) struct RampArgs {
         default_value_if("framing", "ws", "127.0.0.1:8080")
     )]
     pub(crate) target: String,
-    /// Numbers of connections to stop at and to measure with, rising; k and M stand for thousands and millions.
+    /// Numbers of connections to stop at and to measure with, in rising order; k and M stand for thousands and millions.
     #[arg(long, value_name = "N,N…", default_value = "1000,2500,5000,10k")]
     pub(crate) steps: Steps,
     /// The server's process, if it runs on this machine: its memory, CPU time and file descriptors are measured, with
     /// those of the processes that it has started.
     #[arg(long, value_name = "PID")]
     pub(crate) server_pid: Option<u32>,
-    /// The server's control address, to ask how many connections are left in the end.
+    /// The server's control address, to ask how many connections are left at the end.
     #[arg(long, value_name = "URL")]
     pub(crate) control: Option<crate::commands::ControlUrl>,
     /// Messages to all at each step, one after the other; costs and times are their medians.
@@ -48,7 +48,7 @@ pub(crate) struct RampArgs {
     /// How long to wait for an answer, and for the next thing to happen. A slow machine needs more.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration_from_text)]
     pub(crate) patience: Duration,
-    /// How often each connection sends PING; 0: never. While a message is measured none is sent for as long.
+    /// How often each connection sends PING; 0: never. None is sent while a message is measured.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration_from_text)]
     pub(crate) ping_every: Duration,
     /// Fail if the server needs more private memory for a connection at the last step.
@@ -58,8 +58,8 @@ pub(crate) struct RampArgs {
     /// on what else runs, so that alone does not fail the run.
     #[arg(long, value_name = "PERCENT")]
     pub(crate) spread_max: Option<f64>,
-    /// Fail if the server keeps more of the memory that its connections took once they are closed. What its
-    /// allocator keeps for later is told from what is lost anyway: by connecting all once more.
+    /// Fail if the server keeps more of the memory that its connections took once they are closed. Connecting all
+    /// once more tells memory that is lost from memory that the allocator keeps for later.
     #[arg(long, value_name = "PERCENT")]
     pub(crate) kept_max: Option<f64>,
     /// Connects per second; without it as many as the server takes.
@@ -72,7 +72,7 @@ pub(crate) struct RampArgs {
     /// Threads that share the connections.
     #[arg(long, value_name = "T", default_value_t = 1)]
     pub(crate) threads: usize,
-    /// What is spoken with the server.
+    /// The protocol to speak with the server.
     #[arg(long, value_enum, default_value_t = LoadFraming::Line)]
     pub(crate) framing: LoadFraming,
     /// Also write the result to this file, as JSON.
@@ -81,7 +81,7 @@ pub(crate) struct RampArgs {
     /// Also draw memory and cost against connections, into this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
-    /// Also write a page with plots to this file, as HTML. It needs nothing else to be looked at.
+    /// Also write a page with plots to this file, as HTML. It is self-contained.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Show no progress.
@@ -144,7 +144,7 @@ impl FromStr for Steps {
 
 fn step_from_text(text: &str) -> Result<usize, String> {
     let text = text.trim();
-    let bad = || format!("`{text}` is no number of connections; write 5000, 100k or 1M");
+    let bad = || format!("`{text}` is not a number of connections; write 5000, 100k or 1M");
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1_000),
         None => text.strip_suffix('M').map_or((text, 1), |digits| (digits, 1_000_000)),
@@ -164,11 +164,11 @@ mod tests {
     fn steps_have_suffixes_and_rise() {
         assert_eq!("1000, 100k,1M".parse(), Ok(Steps(vec![1_000, 100_000, 1_000_000])));
         for (text, said) in [
-            ("", "`` is no number"),
-            ("1000,", "`` is no number"),
-            ("1.5k", "`1.5k` is no number"),
-            ("-5", "`-5` is no number"),
-            ("99999999999999999M", "is no number"),
+            ("", "`` is not a number"),
+            ("1000,", "`` is not a number"),
+            ("1.5k", "`1.5k` is not a number"),
+            ("-5", "`-5` is not a number"),
+            ("99999999999999999M", "is not a number"),
             ("10", "10 connections are too few"),
             ("100k,100000", "100000 comes after 100000; the steps must rise"),
             ("2k,1k", "1000 comes after 2000"),
