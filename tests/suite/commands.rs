@@ -232,8 +232,8 @@ fn wrong_usage_is_told_apart() {
         (&["push", "two words", "x"], "`two words` is not a topic"),
         (&["push", "--all", "a", "b"], "there is no topic"),
         (&["push", "--all", "--connection", "7", "x"], "cannot be used with"),
-        (&["push", "t", "x", "--slow-consumer", "never"], "no slow-consumer policy"),
-        (&["stats", "--control", "https://a"], "no TLS"),
+        (&["push", "t", "x", "--slow-consumer", "never"], "not a slow-consumer policy"),
+        (&["stats", "--control", "https://a"], "doesn't speak TLS"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_corecast")).args(words).stdin(Stdio::null()).output().unwrap();
         assert_ended(&output, 2, said);
