@@ -4,6 +4,8 @@
 //! One glommio executor runs on each core, with io_uring underneath. A **shard** is everything on one core:
 //! listeners, connection table, buffers, outboxes, and a [`Handler`] of its own. Shards share nothing but messages.
 //!
+//! What clients, backends and operators need to know is in the [`guide`].
+//!
 //! To build a server of your own, implement [`Handler`] and start a [`Server`]. To run the push server with its
 //! topics and its language, use [`Hub`], or the `corecast` program.
 //!
