@@ -128,6 +128,8 @@ mod rate;
 mod receipt;
 mod server;
 mod shard;
+#[cfg(test)]
+mod simulation;
 mod sys;
 mod transport;
 

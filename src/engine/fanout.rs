@@ -80,9 +80,14 @@ struct Progress {
 }
 
 impl Fanout {
+    /// Whether it has no batch in hand.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.current.is_none() && self.jobs.is_empty() && self.runs.is_empty()
+    }
+
     /// One step of the delivery: a slice of the recipients, or the end of a batch. Whether there is more to do.
     pub(crate) fn step<D: Driver>(&mut self, engine: &mut Engine<D>) -> bool {
-        if self.current.is_none() && self.jobs.is_empty() && self.runs.is_empty() {
+        if self.is_idle() {
             engine.base.publishes.take(PUBLISH_BATCH, &mut self.jobs);
             if engine.base.publishes.has_room() {
                 engine.base.driver.ring(Bell::Room);

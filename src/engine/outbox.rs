@@ -336,6 +336,12 @@ impl Outbox {
         if self.gaps.is_empty() { None } else { Some(self.gaps.remove(0)) }
     }
 
+    /// Pushed messages that wait.
+    #[cfg(test)]
+    pub(crate) fn pushes(&self) -> usize {
+        self.queue.iter().filter(|entry| matches!(entry, Entry::Push(_))).count()
+    }
+
     #[cfg(test)]
     fn has_gap(&self) -> bool {
         !self.gaps.is_empty()

@@ -57,6 +57,10 @@ impl<S> Refusals<S> {
 impl<D: Driver> Base<D> {
     /// Tells a client that it is not taken in, and closes its connection: after a moment, if there is a place for that.
     pub(crate) fn refuse(&mut self, client: Client<D::Socket>, reason: CloseReason) {
+        // One that would have to shake hands first is not worth it: it is closed without a word.
+        if client.socket.has_handshake() {
+            return;
+        }
         self.refusals.count += 1;
         let mut refused = Refused {
             socket: client.socket,

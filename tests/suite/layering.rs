@@ -35,6 +35,7 @@ fn level(module: &str) -> Option<u8> {
         _ if within(module, "server") => 4,
         _ if within(module, "control") => 4,
         "internals" | "lib" => 5,
+        _ if within(module, "simulation") => 5,
         "program/log" | "program/output" | "program/printable" => 6,
         _ if within(module, "program/commands") => 7,
         _ if within(module, "program/load") => 8,
