@@ -94,7 +94,16 @@ pub(crate) const PUBLISH_BATCH: usize = 64;
 /// How many connections get frames before the shard flushes them and lets other tasks run.
 pub(crate) const FANOUT_SLICE: usize = 128;
 
-/// Bytes of payload that may wait in one publish queue or mesh backlog.
+/// Subscribers of a topic in one chunk of its list, which a publish that waits shares with the topic, and chunks in one list
+/// of them. A change copies the chunk it is made in, of 3 KiB, and a list of 0.5 KiB for each level above it.
+pub(crate) const AUDIENCE_CHUNK_MEMBERS: usize = 256;
+
+/// See [`AUDIENCE_CHUNK_MEMBERS`].
+pub(crate) const AUDIENCE_LIST_CHUNKS: usize = 64;
+
+/// Bytes that may wait in one publish queue or mesh backlog: payloads and, in a queue, what its publishes keep of the
+/// topics' lists as they were before they changed. A queue that is below takes one publish of any size, so that it can be
+/// exceeded by one payload and by once the lists themselves, if all of them change.
 pub(crate) const PUBLISH_QUEUE_BYTES_MAX: usize = 16 * 1024 * KIB;
 
 /// Frames of replies (to the client's own commands) that an outbox takes beyond `queue_messages_max`, so

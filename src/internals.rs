@@ -85,7 +85,7 @@ impl Requests {
 /// The topics of one shard, with connections to subscribe.
 #[derive(Default)]
 pub struct Topics {
-    topics: interest::Topics,
+    topics: interest::Interest,
     connections: Vec<Key>,
 }
 
@@ -94,7 +94,7 @@ impl Topics {
     pub fn with_connections(connections: usize) -> Self {
         let mut table = Table::default();
         let connections = (0..connections).map(|_| table.insert_with(|_| ())).collect();
-        Topics { topics: interest::Topics::default(), connections }
+        Topics { topics: interest::Interest::default(), connections }
     }
 
     /// Subscribes a connection to a topic; `false`: it is already.
@@ -109,6 +109,6 @@ impl Topics {
 
     /// How many subscribers a topic has, as a publish asks.
     pub fn members(&self, name: &str) -> usize {
-        self.topics.members(name).map_or(0, |members| members.len())
+        self.topics.audience(name).map_or(0, |audience| audience.len())
     }
 }

@@ -14,6 +14,7 @@ use super::driver::{Bell, Driver};
 use super::mailbox::{Delivery, Job, Recipients};
 use super::outbox::{Frame, Tally};
 use super::publish::answer;
+use super::table::Key;
 use super::visit::Visit;
 use super::{Base, Engine};
 use crate::config::{FANOUT_SLICE, PUBLISH_BATCH, SlowConsumer};
@@ -64,6 +65,8 @@ pub(crate) struct Fanout {
     /// How many jobs it had.
     count: usize,
     began: Option<Instant>,
+    /// Who gets the next slice, while it is delivered.
+    keys: Vec<Key>,
     /// The run that is being delivered, and where it goes on.
     current: Option<Progress>,
     /// Runs that wait for the end of the batch.
@@ -131,9 +134,10 @@ impl Fanout {
         let Progress { run, at, direct } = &mut progress;
         let slots = run.recipients.slots();
         let to = slots.min(*at + FANOUT_SLICE);
-        for index in *at..to {
-            let key = run.recipients.at(&engine.table, index);
-            let Some(mut visit) = key.and_then(|key| engine.visit(key)) else { continue };
+        // Who they are may change between two slices, but not within one.
+        run.recipients.list(&engine.table, &engine.base.topics, *at..to, &mut self.keys);
+        for key in self.keys.drain(..) {
+            let Some(mut visit) = engine.visit(key) else { continue };
             if !(*direct && run.write_to(&mut visit)) {
                 run.queue_for(&mut visit);
             }

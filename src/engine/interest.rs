@@ -4,24 +4,48 @@
 //! and ended in constant time, also in a topic with a million subscribers.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::rc::Rc;
+use std::ops::{Bound, Range};
 
 use crate::config::SlowConsumer;
+use crate::engine::audience::{Member, Members};
+use crate::engine::outbox::Meter;
 use crate::engine::subscriptions::{BySlot, Subscription};
 use crate::engine::table::Key;
 use crate::message::Topic;
 
-/// One subscriber of a topic.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Member {
-    pub(crate) key: Key,
-    /// Where the subscription stands in the connection's list.
-    back: u32,
+/// Is told who comes to topics and who leaves them. What it does not care about does nothing, and costs nothing.
+pub(crate) trait Listener {
+    /// A topic has a subscriber now.
+    fn first(&mut self, _topic: &Topic) {}
+    /// It has none any more.
+    fn last(&mut self, _topic: &Topic) {}
+    /// A connection has subscribed: after `first`, if it is the first.
+    fn joined(&mut self, _topic: &Topic, _key: Key) {}
+    /// A connection is not subscribed any more: before `last`, if it was the last.
+    fn left(&mut self, _topic: &Topic, _key: Key) {}
 }
 
+/// Nobody listens.
+impl Listener for () {}
+
 /// The subscribers of a topic as they were at one moment; later changes don't show in it.
-pub(crate) type Members = Rc<Vec<Member>>;
+#[derive(Clone)]
+pub(crate) struct Audience {
+    topic: u32,
+    members: Members,
+}
+
+impl Audience {
+    /// How many they were.
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether both are the same subscribers, and none has come or gone between the two moments.
+    pub(crate) fn same_as(&self, other: &Audience) -> bool {
+        self.topic == other.topic && self.members.same_as(&other.members)
+    }
+}
 
 struct Entry {
     name: Topic,
@@ -39,7 +63,7 @@ pub(crate) struct Counts {
 
 /// The topics of one shard with their subscribers, and each connection's topics.
 #[derive(Default)]
-pub(crate) struct Topics {
+pub(crate) struct Interest<L = ()> {
     /// Ordered, so that an operator can page through a million topics without a shard standing still.
     by_name: BTreeMap<Topic, u32>,
     /// Policies that were set for single topics, whether they have subscribers or not.
@@ -47,9 +71,14 @@ pub(crate) struct Topics {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     subscriptions: BySlot,
+    /// Subscriptions made so far: the number of the last one.
+    made: u32,
+    /// Bytes that nothing but audiences keeps, since the topics have changed.
+    stale: Meter,
+    listener: L,
 }
 
-impl Topics {
+impl<L: Listener> Interest<L> {
     /// Adds a subscription; `false`: it was there already.
     pub(crate) fn subscribe(&mut self, key: Key, name: &str) -> bool {
         if self.is_subscribed(key, name) {
@@ -60,9 +89,13 @@ impl Topics {
             None => self.add_topic(Topic::new(name.as_bytes()).expect("names are checked before they come here")),
         };
         let entry = self.entries[topic as usize].as_mut().expect("by_name holds topics that are there");
+        if entry.members.is_empty() {
+            self.listener.first(&entry.name);
+        }
         let back = self.subscriptions.push(key.slot, Subscription { topic, at: entry.members.len() as u32 });
-        // A fan-out that is under way keeps the list it began with: this copies it then, and only then.
-        Rc::make_mut(&mut entry.members).push(Member { key, back });
+        self.made = self.made.wrapping_add(1);
+        entry.members.push(Member { slot: key.slot, number: self.made, back }, &self.stale);
+        self.listener.joined(&entry.name, key);
         true
     }
 
@@ -94,9 +127,45 @@ impl Topics {
     }
 
     /// The subscribers of a topic; `None`: it has none here.
-    pub(crate) fn members(&self, name: &str) -> Option<Members> {
+    pub(crate) fn audience(&self, name: &str) -> Option<Audience> {
         let topic = *self.by_name.get(name)?;
-        self.entries[topic as usize].as_ref().map(|entry| Rc::clone(&entry.members))
+        self.entry(topic).map(|entry| Audience { topic, members: entry.members.clone() })
+    }
+
+    /// Calls `each` with the slots of those in some places of an audience whose subscription has not ended since. A
+    /// connection that has left the topic and come back is none of them.
+    pub(crate) fn present(&self, audience: &Audience, places: Range<usize>, mut each: impl FnMut(u32)) {
+        let now = self.entries.get(audience.topic as usize).and_then(Option::as_ref).map(|entry| &entry.members);
+        let mut at = places.start;
+        while at < places.end {
+            let chunk = audience.members.chunk(at);
+            let chunk = &chunk[..chunk.len().min(places.end - at)];
+            let same_place = now.map_or(&[][..], |now| now.chunk(at));
+            // What is held is never written to: the same memory is the same members.
+            if std::ptr::eq(chunk.as_ptr(), same_place.as_ptr()) {
+                chunk.iter().for_each(|member| each(member.slot));
+            } else {
+                for (index, member) in chunk.iter().enumerate() {
+                    let stays = same_place.get(index).is_some_and(|there| there.number == member.number);
+                    if stays || now.is_some_and(|now| self.stands(audience.topic, now, member)) {
+                        each(member.slot);
+                    }
+                }
+            }
+            at += chunk.len();
+        }
+    }
+
+    /// Whether the subscription of a member stands, wherever it has moved.
+    fn stands(&self, topic: u32, members: &Members, member: &Member) -> bool {
+        let subscription = self.subscriptions.of(member.slot).iter().find(|subscription| subscription.topic == topic);
+        let there = subscription.and_then(|subscription| members.get(subscription.at as usize));
+        there.is_some_and(|there| there.number == member.number)
+    }
+
+    /// What counts the bytes that nothing but audiences keeps.
+    pub(crate) fn stale(&self) -> &Meter {
+        &self.stale
     }
 
     /// Topics that have a subscriber.
@@ -186,29 +255,22 @@ impl Topics {
         let removed = self.subscriptions.swap_remove(key.slot, at);
         if let Some(moved) = self.of(key).get(at).copied() {
             let entry = self.entries[moved.topic as usize].as_mut().expect("a subscription's topic is there");
-            Rc::make_mut(&mut entry.members)[moved.at as usize].back = at as u32;
+            let member = entry.members.get_mut(moved.at as usize, &self.stale).expect("its member is there");
+            member.back = at as u32;
         }
 
         let entry = self.entries[removed.topic as usize].as_mut().expect("a subscription's topic is there");
-        let members = Rc::make_mut(&mut entry.members);
-        members.swap_remove(removed.at as usize);
-        give_back(members);
-        if let Some(moved) = members.get(removed.at as usize) {
-            self.subscriptions.of_mut(moved.key.slot)[moved.back as usize].at = removed.at;
+        entry.members.swap_remove(removed.at as usize, &self.stale);
+        if let Some(moved) = entry.members.get(removed.at as usize) {
+            self.subscriptions.of_mut(moved.slot)[moved.back as usize].at = removed.at;
         }
-        if members.is_empty() {
+        self.listener.left(&entry.name, key);
+        if entry.members.is_empty() {
+            self.listener.last(&entry.name);
             self.by_name.remove(entry.name.as_str());
             self.entries[removed.topic as usize] = None;
             self.free.push(removed.topic);
         }
-    }
-}
-
-/// Gives memory back once a list is a quarter of what it was: rarely enough that it costs each removal next to nothing.
-fn give_back<T>(list: &mut Vec<T>) {
-    const WORTH_IT: usize = 1024;
-    if list.capacity() > WORTH_IT && list.len() < list.capacity() / 4 {
-        list.shrink_to(list.len() * 2);
     }
 }
 
@@ -218,80 +280,169 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn slots(topics: &Topics, name: &str) -> BTreeSet<u32> {
-        topics.members(name).map(|members| members.iter().map(|member| member.key.slot).collect()).unwrap_or_default()
+    /// The slots of an audience that would get a message now, in order.
+    fn present<L: Listener>(interest: &Interest<L>, audience: &Audience) -> Vec<u32> {
+        let mut slots = Vec::new();
+        // In pieces of a size that fits no chunk.
+        for from in (0..audience.len()).step_by(3) {
+            interest.present(audience, from..audience.len().min(from + 3), |slot| slots.push(slot));
+        }
+        slots
+    }
+
+    fn slots(interest: &Interest, name: &str) -> BTreeSet<u32> {
+        interest.audience(name).map(|audience| present(interest, &audience).into_iter().collect()).unwrap_or_default()
     }
 
     #[test]
-    fn a_fan_out_keeps_the_list_it_began_with() {
-        let mut topics = Topics::default();
+    fn an_audience_gains_nobody_and_who_has_left_is_not_present() {
+        let mut interest = Interest::<()>::default();
+        let [a, b, c] = [0, 1, 2].map(|slot| Key::new(slot, 1));
+        interest.subscribe(a, "news");
+        interest.subscribe(b, "news");
+        let before = interest.audience("news").unwrap();
+        interest.subscribe(c, "news");
+        assert_eq!((before.len(), present(&interest, &before)), (2, vec![0, 1]));
+        interest.remove_connection(a);
+        assert_eq!((before.len(), present(&interest, &before)), (2, vec![1]));
+        assert_eq!(slots(&interest, "news"), BTreeSet::from([1, 2]));
+    }
+
+    #[test]
+    fn who_leaves_and_comes_back_gets_nothing_of_before() {
+        let mut interest = Interest::<()>::default();
         let (a, b) = (Key::new(0, 1), Key::new(1, 2));
-        topics.subscribe(a, "news");
-        let before = topics.members("news").unwrap();
-        topics.subscribe(b, "news");
-        topics.remove_connection(a);
-        assert_eq!(before.iter().map(|member| member.key).collect::<Vec<_>>(), [a]);
-        assert_eq!(slots(&topics, "news"), BTreeSet::from([1]));
+        interest.subscribe(a, "news");
+        let alone = interest.audience("news").unwrap();
+        interest.unsubscribe(a, "news");
+        interest.subscribe(a, "news");
+        assert!(present(&interest, &alone).is_empty(), "the topic is another one");
+        interest.subscribe(b, "news");
+        let both = interest.audience("news").unwrap();
+        interest.unsubscribe(a, "news");
+        interest.subscribe(a, "news");
+        assert_eq!(present(&interest, &both), [1]);
+        // Another topic in the place of the first.
+        interest.remove_connection(a);
+        interest.remove_connection(b);
+        interest.subscribe(b, "sport");
+        assert!(present(&interest, &both).is_empty());
+    }
+
+    #[test]
+    fn a_listener_hears_of_the_first_the_last_and_all_between() {
+        #[derive(Default)]
+        struct Journal(Vec<String>);
+        impl Listener for Journal {
+            fn first(&mut self, topic: &Topic) {
+                self.0.push(format!("first {topic}"));
+            }
+            fn last(&mut self, topic: &Topic) {
+                self.0.push(format!("last {topic}"));
+            }
+            fn joined(&mut self, topic: &Topic, key: Key) {
+                self.0.push(format!("{} joined {topic}", key.slot));
+            }
+            fn left(&mut self, topic: &Topic, key: Key) {
+                self.0.push(format!("{} left {topic}", key.slot));
+            }
+        }
+        let mut interest = Interest::<Journal>::default();
+        let (a, b) = (Key::new(0, 1), Key::new(1, 2));
+        interest.subscribe(a, "news");
+        interest.subscribe(a, "news");
+        interest.subscribe(b, "news");
+        interest.unsubscribe(b, "sport");
+        interest.unsubscribe(a, "news");
+        interest.remove_connection(b);
+        assert_eq!(
+            interest.listener.0,
+            ["first news", "0 joined news", "1 joined news", "0 left news", "1 left news", "last news"]
+        );
     }
 
     #[test]
     fn a_topic_without_subscribers_takes_no_memory() {
-        let mut topics = Topics::default();
+        let mut interest = Interest::<()>::default();
         for number in 0..100 {
-            topics.subscribe(Key::new(0, 1), &format!("topic-{number}"));
+            interest.subscribe(Key::new(0, 1), &format!("topic-{number}"));
         }
-        topics.remove_connection(Key::new(0, 1));
-        assert_eq!(topics.len(), 0);
+        interest.remove_connection(Key::new(0, 1));
+        assert_eq!(interest.len(), 0);
         for number in 0..100 {
-            topics.subscribe(Key::new(0, 1), &format!("other-{number}"));
+            interest.subscribe(Key::new(0, 1), &format!("other-{number}"));
         }
-        assert_eq!(topics.entries.len(), 100);
+        assert_eq!(interest.entries.len(), 100);
     }
 
     #[test]
     fn topics_are_listed_by_name_from_a_place_on() {
-        let mut topics = Topics::default();
+        let mut interest = Interest::<()>::default();
         for name in ["b/2", "a", "b/1", "c", "b/3"] {
-            topics.subscribe(Key::new(0, 1), name);
+            interest.subscribe(Key::new(0, 1), name);
         }
-        topics.record("b/3", 4, 2);
+        interest.record("b/3", 4, 2);
         let list = |prefix: &str, after: Option<&str>| -> Vec<String> {
-            topics.list(prefix, after).map(|(name, ..)| name.to_string()).collect()
+            interest.list(prefix, after).map(|(name, ..)| name.to_string()).collect()
         };
         assert_eq!(list("", None), ["a", "b/1", "b/2", "b/3", "c"]);
         assert_eq!(list("b/", Some("b/1")), ["b/2", "b/3"]);
         assert_eq!(list("b/", Some("a")), ["b/1", "b/2", "b/3"]);
         assert_eq!(list("b/", Some("c")), Vec::<String>::new());
-        let (_, members, counts) = topics.list("b/3", None).next().unwrap();
+        let (_, members, counts) = interest.list("b/3", None).next().unwrap();
         assert_eq!((members, counts.published, counts.written, counts.dropped), (1, 1, 4, 2));
     }
 
     proptest! {
+        /// Whatever comes and goes: what is kept is a set of pairs, and those present of an audience are those whose
+        /// subscription has stood since.
         #[test]
         fn it_behaves_as_a_set_of_pairs(
-            steps in prop::collection::vec((0u8..5, 0u32..8, 0u32..6), 0..400),
+            steps in prop::collection::vec((0u8..8, 0u32..24, 0u32..3), 0..400),
         ) {
-            let mut topics = Topics::default();
-            let mut pairs = BTreeSet::new();
-            for (action, slot, name) in steps {
+            let mut interest = Interest::<()>::default();
+            // Each with the step in which it was made.
+            let mut pairs = BTreeMap::new();
+            let mut held: Vec<(Audience, u32, BTreeMap<u32, usize>)> = Vec::new();
+            for (step, (action, slot, name)) in steps.into_iter().enumerate() {
                 let (key, text) = (Key::new(slot, 1), format!("t{name}"));
                 match action {
-                    0..=2 => prop_assert_eq!(topics.subscribe(key, &text), pairs.insert((slot, name))),
-                    3 => prop_assert_eq!(topics.unsubscribe(key, &text), pairs.remove(&(slot, name))),
-                    _ => {
-                        topics.remove_connection(key);
-                        pairs.retain(|pair| pair.0 != slot);
+                    0..=3 => {
+                        let new = !pairs.contains_key(&(slot, name));
+                        prop_assert_eq!(interest.subscribe(key, &text), new);
+                        pairs.entry((slot, name)).or_insert(step);
                     }
+                    4 => prop_assert_eq!(interest.unsubscribe(key, &text), pairs.remove(&(slot, name)).is_some()),
+                    5 => {
+                        interest.remove_connection(key);
+                        pairs.retain(|pair, _| pair.0 != slot);
+                    }
+                    6 => {
+                        let audience = interest.audience(&text);
+                        let made = pairs.iter().filter(|(pair, _)| pair.1 == name).map(|(pair, step)| (pair.0, *step));
+                        held.extend(audience.map(|audience| (audience, name, made.collect())));
+                    }
+                    _ if !held.is_empty() => drop(held.remove(0)),
+                    _ => {}
                 }
-                for name in 0..6 {
-                    let expected = pairs.iter().filter(|pair| pair.1 == name).map(|pair| pair.0).collect();
-                    prop_assert_eq!(slots(&topics, &format!("t{name}")), expected);
+                for name in 0..3 {
+                    let expected = pairs.keys().filter(|pair| pair.1 == name).map(|pair| pair.0).collect();
+                    prop_assert_eq!(slots(&interest, &format!("t{name}")), expected);
                 }
-                for slot in 0..8 {
-                    let expected = pairs.iter().filter(|pair| pair.0 == slot).count();
-                    prop_assert_eq!(topics.count(Key::new(slot, 1)), expected);
+                for slot in 0..24 {
+                    let expected = pairs.keys().filter(|pair| pair.0 == slot).count();
+                    prop_assert_eq!(interest.count(Key::new(slot, 1)), expected);
+                }
+                for (audience, name, made) in &held {
+                    let stand = |(slot, step): (&u32, &usize)| (pairs.get(&(*slot, *name)) == Some(step)).then_some(*slot);
+                    let mut present = present(&interest, audience);
+                    present.sort_unstable();
+                    prop_assert_eq!(audience.len(), made.len());
+                    prop_assert_eq!(present, made.iter().filter_map(stand).collect::<Vec<_>>());
                 }
             }
+            drop(held);
+            prop_assert_eq!(interest.stale().bytes(), 0);
         }
     }
 }

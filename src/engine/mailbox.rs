@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::ops::Range;
 
 use crate::config::{Config, Framing, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
-use crate::engine::interest::Members;
+use crate::engine::interest::{Audience, Interest};
+use crate::engine::outbox::Meter;
 use crate::engine::query::Query;
 use crate::engine::table::{Key, Table};
 use crate::message::{CloseReason, ConnId, Publish, Topic};
@@ -56,7 +57,8 @@ pub(crate) enum Job {
 }
 
 /// A publish on one shard, with those who shall get it: who they are is settled when it comes in, so that a client
-/// that subscribes later does not get it and one that leaves its topic later does.
+/// that comes or subscribes later does not get it. Nor does one that has left its topic before its turn comes: it was told
+/// that nothing follows.
 pub(crate) struct Delivery {
     pub(crate) publish: Publish,
     /// The policy that holds for it.
@@ -79,7 +81,7 @@ pub(crate) enum Recipients {
     All {
         slots: u32,
     },
-    Members(Members),
+    Audience(Audience),
     One(Key),
 }
 
@@ -87,18 +89,20 @@ impl Recipients {
     /// How many places there are to look at; some may be empty.
     pub(crate) fn slots(&self) -> usize {
         match self {
-            Recipients::All { slots } => *slots as usize,
-            Recipients::Members(members) => members.len(),
+            Recipients::All { slots, .. } => *slots as usize,
+            Recipients::Audience(audience) => audience.len(),
             Recipients::One(_) => 1,
         }
     }
 
-    /// The connection in a place.
-    pub(crate) fn at<T>(&self, table: &Table<T>, index: usize) -> Option<Key> {
+    /// Puts the connections in some places into `keys`, as far as they are still meant.
+    pub(crate) fn list<T>(&self, table: &Table<T>, interest: &Interest, places: Range<usize>, keys: &mut Vec<Key>) {
         match self {
-            Recipients::All { .. } => table.key_at(index as u32),
-            Recipients::Members(members) => Some(members[index].key),
-            Recipients::One(key) => Some(*key),
+            Recipients::All { .. } => keys.extend(places.filter_map(|slot| table.key_at(slot as u32))),
+            Recipients::Audience(audience) => {
+                interest.present(audience, places, |slot| keys.extend(table.key_at(slot)));
+            }
+            Recipients::One(key) => keys.push(*key),
         }
     }
 
@@ -106,7 +110,7 @@ impl Recipients {
     pub(crate) fn same_as(&self, other: &Recipients) -> bool {
         match (self, other) {
             (Recipients::All { slots }, Recipients::All { slots: other }) => slots == other,
-            (Recipients::Members(members), Recipients::Members(other)) => Rc::ptr_eq(members, other),
+            (Recipients::Audience(audience), Recipients::Audience(other)) => audience.same_as(other),
             (Recipients::One(key), Recipients::One(other)) => key == other,
             _ => false,
         }
@@ -117,7 +121,10 @@ impl Recipients {
 /// behind them, of which there is at most one a connection.
 pub(crate) struct PublishQueue {
     queue: VecDeque<Job>,
+    /// Bytes of payload.
     bytes: usize,
+    /// Bytes that the publishes keep of audiences that have changed since.
+    stale: Meter,
     max: usize,
     /// Publishes put in so far.
     enqueued: u64,
@@ -126,8 +133,10 @@ pub(crate) struct PublishQueue {
 }
 
 impl PublishQueue {
-    pub(crate) fn new(config: &Config) -> Self {
-        PublishQueue { queue: VecDeque::new(), bytes: 0, max: config.publish_queue, enqueued: 0, delivered: 0 }
+    /// An empty queue. `stale` counts what its publishes keep of audiences that have changed since.
+    pub(crate) fn new(config: &Config, stale: &Meter) -> Self {
+        let (stale, max) = (stale.clone(), config.publish_queue);
+        PublishQueue { queue: VecDeque::new(), bytes: 0, stale, max, enqueued: 0, delivered: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -138,14 +147,19 @@ impl PublishQueue {
         self.queue.is_empty()
     }
 
+    /// Bytes of memory that it keeps.
+    fn bytes(&self) -> usize {
+        self.bytes + self.stale.bytes()
+    }
+
     /// A queue takes a payload of any size while it is below its bounds.
     pub(crate) fn has_room(&self) -> bool {
-        self.queue.len() < self.max && self.bytes < PUBLISH_QUEUE_BYTES_MAX
+        self.queue.len() < self.max && self.bytes() < PUBLISH_QUEUE_BYTES_MAX
     }
 
     /// Whether clients of this shard should be read no further before some of it is delivered.
     pub(crate) fn is_congested(&self) -> bool {
-        self.queue.len() >= self.max.div_ceil(2) || self.bytes >= PUBLISH_QUEUE_BYTES_MAX / 2
+        self.queue.len() >= self.max.div_ceil(2) || self.bytes() >= PUBLISH_QUEUE_BYTES_MAX / 2
     }
 
     /// Puts a job in; the caller has looked for room, where it is a publish.
@@ -176,5 +190,67 @@ impl PublishQueue {
     /// Counts publishes that have been taken and are now delivered.
     pub(crate) fn count_delivered(&mut self, count: usize) {
         self.delivered += count as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    use crate::message::{Kind, PublishId, Target};
+
+    fn deliver(interest: &Interest, payload: usize) -> Job {
+        let topic: Topic = "big".parse().unwrap();
+        let recipients = Recipients::Audience(interest.audience("big").unwrap());
+        let (id, target) = (PublishId::new(0, 1), Target::Topic(topic));
+        let (kind, accepted) = (Kind::Text, Instant::now());
+        let payload = vec![0; payload].into();
+        let publish = Publish { id, target, payload, kind, slow_consumer: None, accepted, receipt: None };
+        Job::Deliver(Delivery { publish, policy: SlowConsumer::Skip, recipients })
+    }
+
+    /// The bound holds for what publishes keep of lists that have changed, as it does for payloads, until they are
+    /// delivered.
+    #[test]
+    fn what_publishes_keep_of_changed_audiences_counts_against_the_queue() {
+        const SUBSCRIBERS: u32 = 10_000;
+        let config = Config { publish_queue: 1 << 20, ..Config::default() };
+        let mut interest = Interest::default();
+        let keys: Vec<Key> = (0..SUBSCRIBERS).map(|slot| Key::new(slot, slot + 1)).collect();
+        keys.iter().for_each(|key| assert!(interest.subscribe(*key, "big")));
+        let mut queue = PublishQueue::new(&config, interest.stale());
+        let mut publishes = 0;
+        while queue.has_room() {
+            queue.push(deliver(&interest, 1));
+            publishes += 1;
+            // All of them go and come back, so that each publish has a list to itself.
+            keys.iter().for_each(|key| assert!(interest.unsubscribe(*key, "big") && interest.subscribe(*key, "big")));
+            assert!(publishes < 1_000, "the queue takes no notice");
+            assert_eq!(queue.is_congested(), queue.bytes() >= PUBLISH_QUEUE_BYTES_MAX / 2);
+        }
+        let list = SUBSCRIBERS as usize * 12;
+        assert!(queue.bytes() < PUBLISH_QUEUE_BYTES_MAX + 3 * list, "{} bytes", queue.bytes());
+
+        let mut batch = VecDeque::new();
+        queue.take(publishes, &mut batch);
+        assert!(queue.is_empty() && !queue.has_room(), "what is being delivered still keeps them");
+        batch.clear();
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    /// As seen: a client that publishes, leaves and comes back as fast as it can, in a topic that many others have too.
+    #[test]
+    fn one_that_comes_and_goes_between_its_publishes_costs_a_chunk_each_time() {
+        const SUBSCRIBERS: u32 = 9_000;
+        let mut interest = Interest::default();
+        (0..SUBSCRIBERS).for_each(|slot| assert!(interest.subscribe(Key::new(slot, 1), "big")));
+        let mut queue = PublishQueue::new(&Config::default(), interest.stale());
+        let own = Key::new(77, 1);
+        while queue.has_room() {
+            queue.push(deliver(&interest, 1));
+            assert!(interest.unsubscribe(own, "big") && interest.subscribe(own, "big"));
+        }
+        assert_eq!(queue.len(), Config::default().publish_queue, "the bytes are not what it is full of");
     }
 }

@@ -9,6 +9,7 @@
 
 pub(crate) mod actions;
 pub(crate) mod admission;
+pub(crate) mod audience;
 pub(crate) mod connection;
 pub(crate) mod direct;
 pub(crate) mod drain;
@@ -48,7 +49,7 @@ use crate::rate::Micros;
 use crate::sys;
 use connection::{Connection, Due, Polls};
 use driver::{Driver, Watched};
-use interest::Topics;
+use interest::Interest;
 use lanes::Lanes;
 use liveness::Proofs;
 use mailbox::PublishQueue;
@@ -86,7 +87,7 @@ pub(crate) struct Base<D: Driver> {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) driver: D,
-    pub(crate) topics: Topics,
+    pub(crate) topics: Interest,
     pub(crate) publishes: PublishQueue,
     pub(crate) lanes: Lanes<D::Socket>,
     pub(crate) wheel: Wheel,
@@ -130,6 +131,7 @@ impl<D: Driver> Engine<D> {
     ) -> Self {
         let settings = Settings::new(config);
         let holdings = Holdings::new(registry.buffers_max(), registry.shards());
+        let topics = Interest::default();
         let base = Base {
             index,
             settings,
@@ -141,8 +143,8 @@ impl<D: Driver> Engine<D> {
             metrics,
             started: driver.now(),
             driver,
-            topics: Topics::default(),
-            publishes: PublishQueue::new(config),
+            publishes: PublishQueue::new(config, topics.stale()),
+            topics,
             wheel: Wheel::default(),
             refusals: Refusals::default(),
             holdings,

@@ -42,7 +42,7 @@ impl Tally {
     }
 }
 
-/// Bytes of the frames that wait, counted once, however many connections a frame waits for.
+/// Bytes of things that many share, such as frames that wait, each counted once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meter(Rc<Cell<usize>>);
 
@@ -51,11 +51,11 @@ impl Meter {
         self.0.get()
     }
 
-    fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         self.0.set(self.0.get() + bytes);
     }
 
-    fn sub(&self, bytes: usize) {
+    pub(crate) fn sub(&self, bytes: usize) {
         self.0.set(self.0.get() - bytes);
     }
 }

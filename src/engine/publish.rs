@@ -69,7 +69,7 @@ impl<D: Driver> Base<D> {
     pub(crate) fn enqueue(&mut self, publish: Publish) {
         let recipients = match &publish.target {
             Target::All => Some(Recipients::All { slots: self.slots }),
-            Target::Topic(topic) => self.topics.members(topic.as_str()).map(Recipients::Members),
+            Target::Topic(topic) => self.topics.audience(topic.as_str()).map(Recipients::Audience),
             Target::Conn(id) => {
                 let row = self.registry.get(*id).filter(|row| row.shard() == self.index);
                 if row.is_none() {

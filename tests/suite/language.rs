@@ -57,6 +57,37 @@ fn a_subscriber_gets_each_message_of_its_topics_once_until_it_unsubscribes() {
     });
 }
 
+/// What was published before waits in the shard's queue when the subscription ends.
+#[test]
+fn no_message_of_a_topic_follows_the_answer_that_its_subscription_has_ended() {
+    on_each_framing(publishing(), |server, mut client| {
+        assert_eq!(client.ask("SUB a b c"), "OK SUB a b c");
+        for n in 0..100 {
+            // In one piece, so that the server takes all of it in one go.
+            let commands = [&format!("PUB a {n}"), &format!("PUB b {n}"), "UNSUB a", "UNSUB b", "SUB b"];
+            let bytes: Vec<u8> = commands.iter().flat_map(|command| client.frame(command)).collect();
+            client.send_raw(bytes);
+            let mut ended = Vec::new();
+            loop {
+                let message = client.recv();
+                if let Some(topic) = message.strip_prefix("OK UNSUB ") {
+                    ended.push(topic.to_owned());
+                    if ended.len() == 2 {
+                        // This one comes behind those that were published before.
+                        server.publish("c", "the end").unwrap();
+                    }
+                } else if let Some(topic) = message.strip_prefix("MSG ").and_then(|rest| rest.split(' ').next()) {
+                    assert!(!ended.contains(&topic.to_owned()), "{message} came after {ended:?} had ended");
+                    if topic == "c" {
+                        break;
+                    }
+                }
+            }
+            assert_eq!(client.ask("SUB a"), "OK SUB a");
+        }
+    });
+}
+
 #[test]
 fn cast_reaches_everyone_its_publisher_included() {
     on_each_framing(publishing(), |server, mut client| {

@@ -23,7 +23,8 @@ fn level(module: &str) -> Option<u8> {
         _ if within(module, "protocol") || within(module, "transport") => 1,
         "echo" => 2,
         _ if within(module, "hub") => 2,
-        "engine/table"
+        "engine/audience"
+        | "engine/table"
         | "engine/outbox"
         | "engine/memory"
         | "engine/wheel"

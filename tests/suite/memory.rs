@@ -214,6 +214,30 @@ fn resident(program: &Program) -> usize {
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
 }
 
+/// Each publish keeps the list of subscribers as it was, and each one here has another list.
+#[test]
+#[cfg(feature = "program")]
+fn a_client_that_comes_and_goes_between_its_publishes_takes_little_memory() {
+    const ROUNDS: usize = 30;
+    const EACH: usize = 64;
+    let program = Program::serve(["--shards", "1", "--client-publish"]);
+    let mut subscribers: Vec<_> = (0..3_000).map(|_| program.client(Framing::Line)).collect();
+    subscribers.iter_mut().for_each(|client| client.send("SUB big"));
+    subscribers.iter_mut().for_each(|client| client.expect("OK SUB big"));
+    let before = resident(&program);
+    let (mut client, mut peak) = (program.client(Framing::Line), 0);
+    for _ in 0..ROUNDS {
+        client.send_raw("PUB big x\nUNSUB big\nSUB big\n".repeat(EACH));
+        let mut ended = 0;
+        while ended < EACH {
+            ended += usize::from(client.recv().starts_with("OK SUB "));
+        }
+        peak = peak.max(resident(&program));
+    }
+    let grown = peak.saturating_sub(before);
+    assert!(grown < 20 * MIB, "{grown} bytes for {} publishes", ROUNDS * EACH);
+}
+
 /// Starts a siege as it was seen: thousands of clients, each with nearly a whole message.
 #[cfg(feature = "program")]
 #[test]
