@@ -98,6 +98,7 @@ impl<D: Driver> Engine<D> {
             return Err(watchable.err().unwrap_or_else(|| "the registry is full".into()));
         }
         base.slots = self.table.slots();
+        base.generation = self.table.generation();
         base.metrics.accepted.add(1);
         base.metrics.connections.set(self.table.len() as u64);
         let mut visit = self.visit(key).expect("it was made just now");

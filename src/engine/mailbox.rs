@@ -77,9 +77,10 @@ impl Job {
 
 /// The connections of one shard that a publish is for.
 pub(crate) enum Recipients {
-    /// All that are in the table, in slots below this one.
+    /// All that were in the table: in slots below this one, with this or an earlier generation.
     All {
         slots: u32,
+        generation: u32,
     },
     Audience(Audience),
     One(Key),
@@ -98,7 +99,10 @@ impl Recipients {
     /// Puts the connections in some places into `keys`, as far as they are still meant.
     pub(crate) fn list<T>(&self, table: &Table<T>, interest: &Interest, places: Range<usize>, keys: &mut Vec<Key>) {
         match self {
-            Recipients::All { .. } => keys.extend(places.filter_map(|slot| table.key_at(slot as u32))),
+            Recipients::All { generation, .. } => {
+                let there = places.filter_map(|slot| table.key_at(slot as u32));
+                keys.extend(there.filter(|key| !table.is_newer(*key, *generation)));
+            }
             Recipients::Audience(audience) => {
                 interest.present(audience, places, |slot| keys.extend(table.key_at(slot)));
             }
@@ -109,7 +113,10 @@ impl Recipients {
     /// Whether both are the same connections in the same order.
     pub(crate) fn same_as(&self, other: &Recipients) -> bool {
         match (self, other) {
-            (Recipients::All { slots }, Recipients::All { slots: other }) => slots == other,
+            (
+                Recipients::All { slots, generation },
+                Recipients::All { slots: other_slots, generation: other_generation },
+            ) => (slots, generation) == (other_slots, other_generation),
             (Recipients::Audience(audience), Recipients::Audience(other)) => audience.same_as(other),
             (Recipients::One(key), Recipients::One(other)) => key == other,
             _ => false,
@@ -199,6 +206,23 @@ mod tests {
     use std::time::Instant;
 
     use crate::message::{Kind, PublishId, Target};
+
+    fn all(recipients: &Recipients, table: &Table<()>, interest: &Interest) -> Vec<Key> {
+        let mut keys = Vec::new();
+        recipients.list(table, interest, 0..recipients.slots(), &mut keys);
+        keys
+    }
+
+    #[test]
+    fn a_broadcast_is_not_for_a_client_that_came_after_it_whatever_slot_it_got() {
+        let mut table = Table::default();
+        let keys = [(); 3].map(|()| table.insert_with(|_| ()));
+        let recipients = Recipients::All { slots: table.slots(), generation: table.generation() };
+        table.remove(keys[1]);
+        let late = table.insert_with(|_| ());
+        assert_eq!(late.slot, keys[1].slot);
+        assert_eq!(all(&recipients, &table, &Interest::default()), [keys[0], keys[2]]);
+    }
 
     fn deliver(interest: &Interest, payload: usize) -> Job {
         let topic: Topic = "big".parse().unwrap();

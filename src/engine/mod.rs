@@ -100,6 +100,8 @@ pub(crate) struct Base<D: Driver> {
     pub(crate) proofs: Proofs,
     /// Slots of the table: each connection's is below it.
     pub(crate) slots: u32,
+    /// The table's newest generation.
+    pub(crate) generation: u32,
     /// Connections with something in their outbox that has not been tried to write yet.
     pub(crate) dirty: Vec<Key>,
     /// Connections that published while the queue of publishes was congested.
@@ -153,6 +155,7 @@ impl<D: Driver> Engine<D> {
             turns: TurnQueue::default(),
             proofs: Proofs::new(settings.write_timeout),
             slots: 0,
+            generation: 0,
             dirty: Vec::new(),
             congested: Vec::new(),
             spare: Vec::new(),

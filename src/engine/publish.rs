@@ -68,7 +68,7 @@ impl<D: Driver> Base<D> {
     /// them shall get is done with, and one to a connection that is gone is counted.
     pub(crate) fn enqueue(&mut self, publish: Publish) {
         let recipients = match &publish.target {
-            Target::All => Some(Recipients::All { slots: self.slots }),
+            Target::All => Some(Recipients::All { slots: self.slots, generation: self.generation }),
             Target::Topic(topic) => self.topics.audience(topic.as_str()).map(Recipients::Audience),
             Target::Conn(id) => {
                 let row = self.registry.get(*id).filter(|row| row.shard() == self.index);

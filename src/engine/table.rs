@@ -173,6 +173,17 @@ impl<T> Table<T> {
         }
     }
 
+    /// The generation of the newest row.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Whether a row that is there came after a generation. They are told apart by how many rows have come since: a row may
+    /// stay for longer than it takes the counter to pass half of its range.
+    pub(crate) fn is_newer(&self, key: Key, generation: u32) -> bool {
+        self.generation.wrapping_sub(key.generation) < self.generation.wrapping_sub(generation)
+    }
+
     /// The key of the row in a slot, if one is there.
     pub(crate) fn key_at(&self, slot: u32) -> Option<Key> {
         match self.slot(slot)? {
@@ -206,6 +217,18 @@ mod tests {
         assert_eq!(table.remove(first), None);
         assert_eq!(table.get(second), Some(&"second"));
         assert_eq!(table.key_at(second.slot), Some(second));
+    }
+
+    #[test]
+    fn a_row_is_newer_than_the_generations_before_it_also_when_the_counter_begins_again() {
+        let mut table = Table { generation: u32::MAX - 3, ..Table::default() };
+        let keys: Vec<Key> = (0..6).map(|n| table.insert_with(|_| n)).collect();
+        assert!(keys[5].generation < keys[0].generation);
+        for (at, key) in keys.iter().enumerate() {
+            for (row, other) in keys.iter().enumerate() {
+                assert_eq!(table.is_newer(*other, key.generation), row > at);
+            }
+        }
     }
 
     #[test]
