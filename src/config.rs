@@ -2,8 +2,11 @@
 //!
 //! [`Config`] holds what an operator may change; the constants above it hold what only a change of the code may.
 //! Relations between them are asserted at compile time, or by [`Config::validate`]. The types of settings stand in
-//! `values` and `origin`, the forms in which they are written in `text`.
+//! `values` and `origin`, the forms in which they are written in `text` and `fields`.
 
+#[cfg(feature = "serde")]
+mod fields;
+#[cfg(feature = "web")]
 mod origin;
 mod text;
 mod values;
@@ -13,13 +16,19 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+#[cfg(feature = "serde")]
+use fields::{bytes_option, bytes_text, duration_text, text_list, text_option, text_value};
+#[cfg(feature = "web")]
 pub use origin::{HostName, Origin};
+#[cfg(feature = "web")]
 pub(crate) use origin::{Origins, Standing, is_authority, is_same_authority};
-pub use text::{bytes_from_text, bytes_to_text, duration_from_text, duration_to_text};
-use text::{bytes_option, bytes_text, duration_text, text_list, text_option, text_value};
+#[cfg(feature = "serde")]
+pub use text::{bytes_from_text, duration_from_text};
+pub use text::{bytes_to_text, duration_to_text};
 pub use values::{ControlAddr, Cpus, Framing, Listen, Pin, SlowConsumer};
 pub(crate) use values::{canonical, covers};
 
@@ -120,16 +129,20 @@ pub(crate) const LANGUAGE_OVERHEAD_BYTES_MAX: usize = TOPIC_BYTES_MAX + 16;
 pub(crate) const PING_SPREAD: u32 = 4;
 
 /// Fields of an HTTP request's head at the most.
+#[cfg(feature = "web")]
 pub(crate) const HEAD_FIELDS_MAX: usize = 256;
 
 /// Bytes of empty lines that may come before a request at the most.
+#[cfg(feature = "web")]
 pub(crate) const HEAD_EMPTY_BYTES_MAX: usize = 16;
 
 /// Bytes of the names of the fields that a page is allowed to send, of which it asks for some itself.
+#[cfg(feature = "web")]
 pub(crate) const PREFLIGHT_FIELDS_BYTES_MAX: usize = KIB;
 
 /// Milliseconds that a reader of server-sent events waits before it connects again: at the least, and how much longer
 /// at the most. A random part keeps those that lose a server together from coming back together.
+#[cfg(feature = "web")]
 pub(crate) const SSE_RETRY_MS: (u64, u64) = (2_000, 4_000);
 
 /// Topics one client may have unreported gaps in; further ones are reported together under `*`.
@@ -346,29 +359,29 @@ const _: () = {
 /// Everything an operator may set. `Config::default()` is what the server runs with when nothing is set.
 ///
 /// A field of type [`Duration`] that is zero turns its feature off where the field's text says so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default, deny_unknown_fields))]
 pub struct Config {
     /// Addresses to listen on, each with its framing.
-    #[serde(with = "text_list")]
+    #[cfg_attr(feature = "serde", serde(with = "text_list"))]
     pub listen: Vec<Listen>,
     /// Number of shards; `None`: one for each CPU the process may use.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub shards: Option<usize>,
     /// CPUs to pin the shards to; `None`: those the process may use.
-    #[serde(with = "text_option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(with = "text_option", skip_serializing_if = "Option::is_none"))]
     pub cpus: Option<Cpus>,
     /// Whether shards are pinned to CPUs where `cpus` names none.
     pub pin: Pin,
     /// Most connections at a time, over all shards.
     pub max_connections: usize,
     /// Bytes of resident memory above which new connections are refused; zero: no limit.
-    #[serde(with = "bytes_text")]
+    #[cfg_attr(feature = "serde", serde(with = "bytes_text"))]
     pub max_memory: usize,
     /// Bytes that all connections together may hold: messages that have not come in whole, and what waits to be written.
     /// When it is more, those that hold the most, for the longest, are closed. Zero: half of `max_memory`, or where that is
     /// not set a quarter of the memory of the machine or its control group.
-    #[serde(with = "bytes_text")]
+    #[cfg_attr(feature = "serde", serde(with = "bytes_text"))]
     pub buffers_max: usize,
     /// New connections a second, over all shards; more wait in the backlog. Zero: no limit.
     pub accept_rate: u32,
@@ -376,47 +389,50 @@ pub struct Config {
     /// Zero: no limit.
     pub message_rate: u32,
     /// Largest message, in bytes, without its framing.
-    #[serde(with = "bytes_text")]
+    #[cfg_attr(feature = "serde", serde(with = "bytes_text"))]
     pub max_message: usize,
     /// Pushed messages that may wait for one client.
     pub queue_messages_max: usize,
     /// Bytes of pushed messages that may wait for one client.
-    #[serde(with = "bytes_text")]
+    #[cfg_attr(feature = "serde", serde(with = "bytes_text"))]
     pub queue_bytes_max: usize,
     /// What happens when they don't fit.
     pub slow_consumer: SlowConsumer,
     /// A connection that completes no message for this long is closed; zero: never.
-    #[serde(with = "duration_text")]
+    #[cfg_attr(feature = "serde", serde(with = "duration_text"))]
     pub read_timeout: Duration,
     /// A connection that takes no byte of what waits for it for this long is closed; zero: never.
-    #[serde(with = "duration_text")]
+    #[cfg_attr(feature = "serde", serde(with = "duration_text"))]
     pub write_timeout: Duration,
     /// An HTTP connection whose request is not complete after this long is closed.
-    #[serde(with = "duration_text")]
+    #[cfg_attr(feature = "serde", serde(with = "duration_text"))]
     pub head_timeout: Duration,
     /// Bytes of an HTTP request's head at the most.
-    #[serde(with = "bytes_text")]
+    #[cfg_attr(feature = "serde", serde(with = "bytes_text"))]
     pub head_bytes_max: usize,
     /// A silent WebSocket is pinged, and an idle event stream gets a comment, after this long; zero: never. Where the
     /// read timeout is shorter than two of it, half of the read timeout counts.
-    #[serde(with = "duration_text")]
+    #[cfg_attr(feature = "serde", serde(with = "duration_text"))]
     pub ping_every: Duration,
     /// Origins whose pages may connect, besides the server's own.
-    #[serde(with = "text_list")]
+    #[cfg_attr(feature = "serde", serde(with = "text_list"))]
+    #[cfg(feature = "web")]
     pub allow_origin: Vec<Origin>,
     /// Names that are the server's own, besides addresses and `localhost`: pages under them may connect.
-    #[serde(with = "text_list")]
+    #[cfg_attr(feature = "serde", serde(with = "text_list"))]
+    #[cfg(feature = "web")]
     pub host: Vec<HostName>,
     /// Whether the demo page is served.
+    #[cfg(feature = "web")]
     pub demo: bool,
     /// TCP keepalive: idle time, interval (and three probes); zero: off.
-    #[serde(with = "duration_text")]
+    #[cfg_attr(feature = "serde", serde(with = "duration_text"))]
     pub keepalive: Duration,
     /// SO_RCVBUF of each connection in bytes; `None`: the kernel's own sizing.
-    #[serde(with = "bytes_option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(with = "bytes_option", skip_serializing_if = "Option::is_none"))]
     pub so_rcvbuf: Option<usize>,
     /// SO_SNDBUF of each connection in bytes; `None`: the kernel's own sizing.
-    #[serde(with = "bytes_option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(with = "bytes_option", skip_serializing_if = "Option::is_none"))]
     pub so_sndbuf: Option<usize>,
     /// Connections that may wait to be accepted, per listener and shard (the kernel caps it at somaxconn).
     pub backlog: u32,
@@ -428,10 +444,10 @@ pub struct Config {
     pub topic_bytes_max: usize,
     /// Time for which a server that is to drain takes and serves clients all the same, while it says that it is not ready:
     /// load balancers look only every few seconds. Zero: none.
-    #[serde(with = "duration_text")]
+    #[cfg_attr(feature = "serde", serde(with = "duration_text"))]
     pub drain_grace: Duration,
     /// Time over which connections are closed when the server drains.
-    #[serde(with = "duration_text")]
+    #[cfg_attr(feature = "serde", serde(with = "duration_text"))]
     pub drain_time: Duration,
     /// Publishes that may wait in one shard to be delivered.
     pub publish_queue: usize,
@@ -442,10 +458,10 @@ pub struct Config {
     /// Commands that may wait from outside the shards, per shard.
     pub control_queue: usize,
     /// Where the control plane listens. Outside the loopback it needs a token.
-    #[serde(with = "text_value")]
+    #[cfg_attr(feature = "serde", serde(with = "text_value"))]
     pub control: ControlAddr,
     /// The file that holds the token which calls to the control plane must show.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub control_token_file: Option<PathBuf>,
 }
 
@@ -454,6 +470,7 @@ impl Default for Config {
         Config {
             listen: vec![
                 Listen { framing: Framing::Line, addr: (Ipv6Addr::UNSPECIFIED, 8888).into() },
+                #[cfg(feature = "web")]
                 Listen { framing: Framing::Http, addr: (Ipv6Addr::UNSPECIFIED, 8080).into() },
             ],
             shards: None,
@@ -473,8 +490,11 @@ impl Default for Config {
             head_timeout: Duration::from_secs(10),
             head_bytes_max: 32 * KIB,
             ping_every: Duration::from_secs(25),
+            #[cfg(feature = "web")]
             allow_origin: Vec::new(),
+            #[cfg(feature = "web")]
             host: Vec::new(),
+            #[cfg(feature = "web")]
             demo: false,
             keepalive: Duration::from_secs(30),
             so_rcvbuf: None,
@@ -564,6 +584,13 @@ impl Config {
             });
         }
         for (index, listen) in self.listen.iter().enumerate() {
+            if listen.framing == Framing::Http && cfg!(not(feature = "web")) {
+                return Err(ConfigError {
+                    field: "listen",
+                    value: listen.to_string(),
+                    allowed: "this build of corecast knows no HTTP; build it with its cargo feature `web`".into(),
+                });
+            }
             if listen.addr.port() != 0 && self.listen[..index].iter().any(|other| other.addr == listen.addr) {
                 return Err(ConfigError {
                     field: "listen",
@@ -693,11 +720,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_valid_and_survive_a_round_trip() {
+    fn the_defaults_are_valid() {
+        Config::default().validate().unwrap();
+    }
+
+    #[cfg(feature = "program")]
+    #[test]
+    fn the_defaults_survive_a_round_trip() {
         let config = Config::default();
-        config.validate().unwrap();
         let text = toml::to_string(&config).unwrap();
         assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+    }
+
+    #[cfg(not(feature = "web"))]
+    #[test]
+    fn a_listener_for_a_framing_that_is_not_built_in_names_the_feature() {
+        let config = Config { listen: vec!["http=127.0.0.1:0".parse().unwrap()], ..Config::default() };
+        let text = config.validate().unwrap_err().to_string();
+        assert!(text.starts_with("listen is http=127.0.0.1:0; ") && text.contains("feature `web`"), "{text}");
     }
 
     #[test]
@@ -735,6 +775,7 @@ mod tests {
         assert_eq!(text(large), "buffers_max is 65MiB; it must be from 384KiB to 64MiB");
     }
 
+    #[cfg(feature = "program")]
     #[test]
     fn unknown_fields_and_bad_values_are_named() {
         let text = toml::from_str::<Config>("max_conections = 5").unwrap_err().to_string();
@@ -763,7 +804,7 @@ mod tests {
             assert!(text.starts_with(&format!("control is {open}; ")) && text.contains("control_token_file"), "{text}");
             control(open, Some("token")).unwrap();
         }
-        for taken in ["0.0.0.0:8888", "[::]:8080", "localhost:8888", "127.0.0.1:8888", "[::1]:8888"] {
+        for taken in ["0.0.0.0:8888", "[::]:8888", "localhost:8888", "127.0.0.1:8888", "[::1]:8888"] {
             assert!(control(taken, Some("token")).unwrap_err().contains("clients connect there"), "{taken}");
         }
         assert!("8081".parse::<ControlAddr>().unwrap_err().contains("or off"));

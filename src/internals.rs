@@ -1,8 +1,10 @@
 //! What the benches reach of the inside. It is not part of the API: it may change or go with any version.
 
+#[cfg(feature = "web")]
 use crate::config::Config;
 use crate::engine::interest;
 use crate::engine::table::{Key, Table};
+#[cfg(feature = "web")]
 use crate::protocol::http::{self, Outcome, Site};
 use crate::protocol::websocket::{self, Assembly};
 use crate::protocol::{self, Decoded, Encoding, Label};
@@ -63,8 +65,10 @@ pub fn decode_websocket(mut bytes: &mut [u8]) -> usize {
 }
 
 /// What requests are answered by.
+#[cfg(feature = "web")]
 pub struct Requests(Site);
 
+#[cfg(feature = "web")]
 impl Default for Requests {
     fn default() -> Self {
         let host = vec!["push.example.com".parse().expect("it is a name")];
@@ -72,6 +76,7 @@ impl Default for Requests {
     }
 }
 
+#[cfg(feature = "web")]
 impl Requests {
     /// Answers a request that opens a WebSocket or an event stream; the bytes it took, 0 if it does not.
     pub fn open(&self, request: &[u8]) -> usize {

@@ -120,6 +120,7 @@ pub mod host;
 mod hub;
 #[cfg(feature = "internals")]
 pub mod internals;
+#[cfg(feature = "web")]
 mod json;
 mod message;
 mod metrics;
@@ -134,9 +135,13 @@ mod sys;
 mod transport;
 
 pub use config::{
-    Config, ConfigError, ControlAddr, Cpus, Framing, HostName, Listen, Origin, Pin, QUERY_PAGE_MAX, SHARDS_MAX,
-    SlowConsumer, bytes_from_text, bytes_to_text, duration_from_text, duration_to_text,
+    Config, ConfigError, ControlAddr, Cpus, Framing, Listen, Pin, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer,
+    bytes_to_text, duration_to_text,
 };
+#[cfg(feature = "web")]
+pub use config::{HostName, Origin};
+#[cfg(feature = "serde")]
+pub use config::{bytes_from_text, duration_from_text};
 pub use echo::Echo;
 pub use engine::query::ConnectionInfo;
 pub use handler::{Context, Event, Handler, PublishError, SendError, SubscribeError};

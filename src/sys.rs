@@ -36,6 +36,52 @@ pub(crate) fn trim_heap() {
     }
 }
 
+/// A limit of this process, the soft and the hard one; [`NO_LIMIT`]: there is none. Unlike rustix' function it tells when a
+/// system-call filter forbids to read it.
+///
+/// # Errors
+/// The error of `getrlimit(2)`.
+pub(crate) fn limit(resource: Resource) -> io::Result<(u64, u64)> {
+    let number = match resource {
+        Resource::OpenFiles => libc::RLIMIT_NOFILE,
+        Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
+    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills in the structure, in which any numbers are valid.
+    let outcome = unsafe { libc::getrlimit(number, &raw mut limit) };
+    if outcome == 0 { Ok((limit.rlim_cur, limit.rlim_max)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The number that stands for no limit.
+pub(crate) const NO_LIMIT: u64 = libc::RLIM_INFINITY;
+
+/// What there are limits on.
+#[derive(Clone, Copy)]
+pub(crate) enum Resource {
+    OpenFiles,
+    LockedMemory,
+}
+
+/// Keeps a later `bind` to port 0 from taking a port (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
+///
+/// # Errors
+/// The error of `setsockopt(2)`.
+pub(crate) fn bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    let len = size_of_val(&yes) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes, which are the integer's own.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const yes).cast(),
+            len,
+        )
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Moves as many polls, and cancellations of polls, as a ring has room for from the beginning of a list into the ring.
 pub(crate) fn push_polls(ring: &mut IoUring, polls: &mut Vec<squeue::Entry>) {
     let mut submissions = ring.submission();

@@ -1,11 +1,9 @@
 //! How values are written in files and flags: time spans and sizes with their units, all else as it reads itself.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
+#[cfg(feature = "serde")]
 use bytesize::ByteSize;
-use serde::{Deserialize, Deserializer, Serializer};
 
 use crate::config::KIB;
 
@@ -13,6 +11,7 @@ use crate::config::KIB;
 ///
 /// # Errors
 /// A text that names the value and shows how to write one.
+#[cfg(feature = "serde")]
 pub fn duration_from_text(text: &str) -> Result<Duration, String> {
     if text == "0" || text == "off" {
         return Ok(Duration::ZERO);
@@ -23,13 +22,26 @@ pub fn duration_from_text(text: &str) -> Result<Duration, String> {
 
 /// Writes a time span so that [`duration_from_text`] reads it.
 pub fn duration_to_text(value: Duration) -> String {
-    if value.is_zero() { "0".into() } else { humantime::format_duration(value).to_string() }
+    let (seconds, nanos) = (value.as_secs(), value.subsec_nanos());
+    let days = seconds / 86_400;
+    let parts = [
+        (days, if days == 1 { "day" } else { "days" }),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (u64::from(nanos / 1_000_000), "ms"),
+        (u64::from(nanos / 1_000 % 1_000), "us"),
+        (u64::from(nanos % 1_000), "ns"),
+    ];
+    let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if parts.is_empty() { "0".into() } else { parts.join(" ") }
 }
 
 /// Reads a number of bytes: plain, or with a unit (`64KiB`, `1MB`).
 ///
 /// # Errors
 /// A text that names the value and shows how to write one.
+#[cfg(feature = "serde")]
 pub fn bytes_from_text(text: &str) -> Result<usize, String> {
     text.parse::<ByteSize>()
         .ok()
@@ -47,100 +59,24 @@ pub fn bytes_to_text(value: usize) -> String {
     value.to_string()
 }
 
-/// A value that a config file may give as a number or as text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum NumberOrText {
-    Number(u64),
-    Text(String),
-}
-
-fn text_of<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    Ok(match NumberOrText::deserialize(from)? {
-        NumberOrText::Number(number) => number.to_string(),
-        NumberOrText::Text(text) => text,
-    })
-}
-
-pub(crate) mod duration_text {
+#[cfg(test)]
+mod tests {
     use super::*;
 
-    pub(crate) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&duration_to_text(*value))
+    #[test]
+    fn time_spans_are_written_in_the_units_that_they_have() {
+        let ms = Duration::from_millis;
+        let texts = [0, 250, 1_500, 60_000, 3_600_000, 86_400_000, 2 * 86_400_000 + 1].map(|n| duration_to_text(ms(n)));
+        assert_eq!(texts, ["0", "250ms", "1s 500ms", "1m", "1h", "1day", "2days 1ms"]);
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        duration_from_text(&text_of(from)?).map_err(serde::de::Error::custom)
-    }
-}
-
-pub(crate) mod bytes_text {
-    use super::*;
-
-    pub(crate) fn serialize<S: Serializer>(value: &usize, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&bytes_to_text(*value))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
-        bytes_from_text(&text_of(from)?).map_err(serde::de::Error::custom)
-    }
-}
-
-pub(crate) mod bytes_option {
-    use super::*;
-
-    pub(crate) fn serialize<S: Serializer>(value: &Option<usize>, to: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => bytes_text::serialize(value, to),
-            None => to.serialize_none(),
+    #[cfg(feature = "serde")]
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read(seconds in 0..u64::from(u32::MAX), nanos in 0..1_000_000_000_u32, bytes in 0..usize::MAX) {
+            let span = Duration::new(seconds, nanos);
+            proptest::prop_assert_eq!(duration_from_text(&duration_to_text(span)), Ok(span));
+            proptest::prop_assert_eq!(bytes_from_text(&bytes_to_text(bytes)), Ok(bytes));
         }
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
-        bytes_text::deserialize(from).map(Some)
-    }
-}
-
-pub(crate) mod text_option {
-    use super::*;
-
-    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => to.serialize_str(&value.to_string()),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub(crate) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<T>, D::Error> {
-        text_of(from)?.parse().map(Some).map_err(serde::de::Error::custom)
-    }
-}
-
-pub(crate) mod text_value {
-    use super::*;
-
-    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(value)
-    }
-
-    pub(crate) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
-        text_of(from)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-pub(crate) mod text_list {
-    use super::*;
-
-    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(value: &[T], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(value.iter().map(T::to_string))
-    }
-
-    pub(crate) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<T>, D::Error> {
-        let texts = Vec::<String>::deserialize(from)?;
-        texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
     }
 }

@@ -36,7 +36,6 @@ pub(crate) mod turns;
 pub(crate) mod visit;
 pub(crate) mod wheel;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,6 +43,7 @@ use crate::config::Config;
 use crate::handler::Event;
 use crate::message::{CloseReason, Dialect, Kind};
 use crate::metrics::ShardMetrics;
+#[cfg(feature = "web")]
 use crate::protocol::http::Site;
 use crate::rate::Micros;
 use crate::sys;
@@ -83,7 +83,8 @@ pub(crate) struct Base<D: Driver> {
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,
     pub(crate) render: Render,
-    pub(crate) site: Rc<Site>,
+    #[cfg(feature = "web")]
+    pub(crate) site: std::rc::Rc<Site>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) driver: D,
@@ -113,6 +114,7 @@ pub(crate) struct Base<D: Driver> {
     pub(crate) scratch: Vec<u8>,
     pub(crate) publish_sequence: u64,
     /// Log lines about pages that may not connect.
+    #[cfg(feature = "web")]
     pub(crate) foreign_pages: Limited,
     pub(crate) started: Instant,
     /// Whether new connections are turned away.
@@ -139,7 +141,8 @@ impl<D: Driver> Engine<D> {
             settings,
             limits: Limits::new(config),
             render,
-            site: Rc::new(Site::new(config)),
+            #[cfg(feature = "web")]
+            site: std::rc::Rc::new(Site::new(config)),
             lanes: Lanes::new(index, registry.shards(), config),
             registry,
             metrics,
@@ -161,6 +164,7 @@ impl<D: Driver> Engine<D> {
             spare: Vec::new(),
             scratch: Vec::new(),
             publish_sequence: 0,
+            #[cfg(feature = "web")]
             foreign_pages: Limited::default(),
             draining: false,
             draining_peers: 0,
@@ -272,6 +276,7 @@ impl<D: Driver> Base<D> {
     }
 
     /// Counts a page that may not connect, and says so in the log: browsers don't show its people why.
+    #[cfg(feature = "web")]
     pub(crate) fn note_foreign_page(&mut self, text: &str) {
         self.metrics.pages_refused.add(1);
         if let Some(count) = self.foreign_pages.another(self.driver.now()) {

@@ -4,18 +4,22 @@
 //! read yet. So a refused client is told, its sending side is shut, and it is read for a moment. That takes a descriptor,
 //! so only few get it; beyond them the word is sent and the socket closed.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Base;
 use super::connection::spread;
 use super::driver::{Bell, Driver};
 use super::mailbox::Client;
-use crate::config::{REFUSAL_BYTES_MAX, REFUSAL_HEAD_BYTES_MAX, REFUSAL_MS};
+#[cfg(feature = "web")]
+use crate::config::REFUSAL_HEAD_BYTES_MAX;
+use crate::config::{REFUSAL_BYTES_MAX, REFUSAL_MS};
 use crate::handler::Event;
 use crate::message::{CloseReason, ConnId};
+#[cfg(feature = "web")]
 use crate::protocol::http::{self, Outcome};
-use crate::protocol::{Encoding, websocket};
+#[cfg(feature = "web")]
+use crate::protocol::websocket;
+use crate::protocol::{Encoding, answer};
 use crate::transport::{Received, Transport};
 
 /// A client that is not taken in.
@@ -121,6 +125,7 @@ impl<D: Driver> Base<D> {
                     refused.received += count;
                     if !refused.told {
                         refused.head.extend_from_slice(&buffer[..count]);
+                        #[cfg(feature = "web")]
                         self.answer_head(refused);
                     }
                     if refused.received > REFUSAL_BYTES_MAX {
@@ -134,8 +139,9 @@ impl<D: Driver> Base<D> {
     }
 
     /// Answers a request once it has come in whole.
+    #[cfg(feature = "web")]
     fn answer_head(&mut self, refused: &mut Refused<D::Socket>) {
-        let site = Rc::clone(&self.site);
+        let site = self.site.clone();
         let answer = match http::respond(&refused.head, 0, &site, refused.seed, false) {
             Outcome::Incomplete if refused.head.len() <= REFUSAL_HEAD_BYTES_MAX => return,
             // A page is told the status of no handshake, but the code of a close.
@@ -145,7 +151,7 @@ impl<D: Driver> Base<D> {
                 response.extend_from_slice(&websocket::close(refused.reason));
                 response
             }
-            _ => http::unavailable(refused.reason, &refused.head, refused.seed),
+            _ => answer::unavailable(refused.reason, &refused.head, refused.seed),
         };
         refused.head = Vec::new();
         self.tell(refused, answer);
@@ -153,7 +159,7 @@ impl<D: Driver> Base<D> {
 
     /// Tells a refused client whose request has not come in whole.
     fn tell_unavailable(&mut self, refused: &mut Refused<D::Socket>) {
-        let answer = http::unavailable(refused.reason, &refused.head, refused.seed);
+        let answer = answer::unavailable(refused.reason, &refused.head, refused.seed);
         self.tell(refused, answer);
     }
 

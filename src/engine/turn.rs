@@ -1,9 +1,9 @@
 //! A connection's turn: it reads, writes, and closes.
 
-use std::rc::Rc;
-
 use super::Engine;
-use super::connection::{Held, spread};
+use super::connection::Held;
+#[cfg(feature = "web")]
+use super::connection::spread;
 use super::driver::Driver;
 use super::table::Key;
 use super::visit::Visit;
@@ -12,9 +12,10 @@ use crate::config::{LINGER_BYTES_MAX, MESSAGES_PER_TURN, READS_PER_TURN};
 use crate::handler::{Event, Handler};
 use crate::message::{CloseReason, Kind};
 use crate::protocol::foreign::{self, Foreign};
+#[cfg(feature = "web")]
 use crate::protocol::http::{self, Outcome};
 use crate::protocol::websocket::{self, Assembly};
-use crate::protocol::{self, Decoded, Encoding};
+use crate::protocol::{self, Decoded, Encoding, answer};
 use crate::rate::Rate;
 use crate::transport::{Handshake, Received, Transport};
 
@@ -277,7 +278,10 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
                     self.visit.close(CloseReason::ProtocolError);
                     false
                 }
+                #[cfg(feature = "web")]
                 None => self.take_request(bytes, &mut used),
+                #[cfg(not(feature = "web"))]
+                None => unreachable!("a framing whose first request says what is spoken is not listened for"),
             };
             if !go_on {
                 break;
@@ -368,7 +372,7 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
             self.visit.notice_in(encoding, Event::Error { code: reason.name(), text: &text });
             self.visit.notice_in(encoding, Event::Bye { reason });
         } else {
-            self.visit.push_reply(http::bad_request(&text));
+            self.visit.push_reply(answer::bad_request(&text));
         }
         self.visit.close(CloseReason::WrongProtocol);
     }
@@ -432,11 +436,12 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
     }
 
     /// Takes an HTTP request; `false`: more bytes are needed first, or nothing that follows is looked at.
+    #[cfg(feature = "web")]
     fn take_request(&mut self, bytes: &[u8], used: &mut Used) -> bool {
         if self.is_foreign(&bytes[used.bytes..]) {
             return false;
         }
-        let site = Rc::clone(&self.visit.base.site);
+        let site = self.visit.base.site.clone();
         let (seed, draining) = (spread(self.visit.row.id), self.visit.base.registry.is_draining());
         match http::respond(&bytes[used.bytes..], used.scanned, &site, seed, draining) {
             Outcome::Incomplete => {

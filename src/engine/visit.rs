@@ -8,7 +8,7 @@ use super::wheel::{NEVER, Tick};
 use crate::config::OVERDUE_TURNS_MAX;
 use crate::handler::Event;
 use crate::message::CloseReason;
-use crate::protocol::{Encoding, http, sse, websocket};
+use crate::protocol::{Encoding, answer, sse, websocket};
 use crate::transport::Transport;
 
 /// A connection's row, borrowed once for a step, with what all connections of the shard share.
@@ -46,10 +46,10 @@ impl<D: Driver> Visit<'_, D> {
         match self.row.encoding {
             // A browser opens connections in advance, and one that asked for nothing expects no answer.
             None if reason == CloseReason::HeadTimeout && self.row.is_receiving() => {
-                self.push_reply(http::timed_out());
+                self.push_reply(answer::timed_out());
             }
             None if reason == CloseReason::MemoryPressure && self.row.handshaking.is_none() => {
-                let answer = http::unavailable(reason, b"", spread(self.row.id));
+                let answer = answer::unavailable(reason, b"", spread(self.row.id));
                 self.push_reply(answer);
             }
             None => {}

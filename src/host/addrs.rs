@@ -3,9 +3,11 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
-use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::sys;
 
 /// The capability to listen on low ports, by its bit; see capabilities(7).
 const CAP_NET_BIND_SERVICE: u32 = 10;
@@ -17,7 +19,7 @@ const CAP_NET_BIND_SERVICE: u32 = 10;
 pub(crate) fn check_address(addr: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     // A bind to no port gets none until it is used, which it is not.
-    setsockopt(&socket, IpBindAddressNoPort, &true)?;
+    sys::bind_address_no_port(socket.as_fd())?;
     socket.bind(&SocketAddr::new(addr.ip(), 0).into())
 }
 

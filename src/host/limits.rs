@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use rustix::process::{Rlimit, setrlimit};
 
 use super::HostError;
+use crate::sys::{self, NO_LIMIT, Resource};
 
 /// The most that the limit on open files can be raised to, by anybody.
 const NR_OPEN: &str = "/proc/sys/fs/nr_open";
@@ -25,10 +26,11 @@ pub struct OpenFiles {
 /// # Errors
 /// Limits can't even be read.
 pub fn raise_open_files() -> Result<OpenFiles, HostError> {
-    let (soft, hard) = read(Resource::RLIMIT_NOFILE)?;
+    let (soft, hard) = read(Resource::OpenFiles)?;
     let nr_open = fs::read_to_string(NR_OPEN).ok().and_then(|text| text.trim().parse().ok());
     Ok(raise(soft, hard, nr_open, &mut |soft, hard| {
-        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).map_err(io::Error::from)
+        let limit = Rlimit { current: bounded(soft), maximum: bounded(hard) };
+        setrlimit(rustix::process::Resource::Nofile, limit).map_err(io::Error::from)
     }))
 }
 
@@ -45,7 +47,7 @@ fn raise(soft: u64, hard: u64, nr_open: Option<u64>, set: &mut impl FnMut(u64, u
         Some(nr_open) if nr_open < hard => format!("fs.nr_open is {nr_open}: see `sysctl fs.nr_open`"),
         _ => "a system-call filter (seccomp) may forbid prlimit64".to_owned(),
     };
-    let hard = if hard == RLIM_INFINITY { "infinity".to_owned() } else { hard.to_string() };
+    let hard = if hard == NO_LIMIT { "infinity".to_owned() } else { hard.to_string() };
     let refusal = format!(
         "the limit on open files can't be raised from {soft} to the hard limit, {hard} ({error}; {why}); it is {limit} now"
     );
@@ -57,22 +59,22 @@ fn raise(soft: u64, hard: u64, nr_open: Option<u64>, set: &mut impl FnMut(u64, u
 /// # Errors
 /// Limits can't be read.
 pub(super) fn memlock() -> Result<Option<u64>, HostError> {
-    read(Resource::RLIMIT_MEMLOCK).map(|(soft, _)| bounded(soft))
+    read(Resource::LockedMemory).map(|(soft, _)| bounded(soft))
 }
 
 /// File descriptors that this process may have open; `None`: as many as it likes, or that can't be known.
 #[cfg(feature = "control")]
 pub(crate) fn fd_limit() -> Option<u64> {
-    read(Resource::RLIMIT_NOFILE).ok().and_then(|(soft, _)| bounded(soft))
+    read(Resource::OpenFiles).ok().and_then(|(soft, _)| bounded(soft))
 }
 
 fn bounded(limit: u64) -> Option<u64> {
-    Some(limit).filter(|limit| *limit != RLIM_INFINITY)
+    Some(limit).filter(|limit| *limit != NO_LIMIT)
 }
 
-/// The soft and the hard limit; [`RLIM_INFINITY`]: there is none.
+/// The soft and the hard limit; [`NO_LIMIT`]: there is none.
 fn read(resource: Resource) -> Result<(u64, u64), HostError> {
-    getrlimit(resource).map_err(|errno| HostError::Limits(errno.into()))
+    sys::limit(resource).map_err(HostError::Limits)
 }
 
 #[cfg(test)]
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_hard_limit_above_nr_open_is_raised_to_that_and_said() {
-        for hard in [2_000_000, RLIM_INFINITY] {
+        for hard in [2_000_000, NO_LIMIT] {
             let (raised, set) = raised(1_024, hard, Some(1 << 20), 1 << 20);
             assert_eq!((raised.limit, set), (1 << 20, Some((1 << 20, 1 << 20))));
             let text = raised.refusal.unwrap();

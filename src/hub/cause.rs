@@ -1,31 +1,39 @@
 //! What an answer answers: the `id` that a client gave its command, or the address that it connected to.
 
 use std::borrow::Cow;
+#[cfg(feature = "web")]
 use std::fmt;
 
+#[cfg(feature = "web")]
 use serde::Serialize;
+#[cfg(feature = "web")]
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// Bytes of a command's `id` at the most, since each answer repeats it.
+#[cfg(feature = "web")]
 const COMMAND_ID_BYTES_MAX: usize = 64;
 
 /// The `id` that a client gave a command; the answer repeats it as it was written: a string, or a whole number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "web", derive(Serialize), serde(untagged))]
+#[cfg_attr(not(feature = "web"), allow(dead_code, reason = "only JSON has ids"))]
 pub(super) enum CommandId<'a> {
     Text(Cow<'a, str>),
     Signed(i64),
     Unsigned(u64),
 }
 
+#[cfg(feature = "web")]
 impl<'de: 'a, 'a> Deserialize<'de> for CommandId<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(CommandIdVisitor)
     }
 }
 
+#[cfg(feature = "web")]
 struct CommandIdVisitor;
 
+#[cfg(feature = "web")]
 impl<'de> Visitor<'de> for CommandIdVisitor {
     type Value = CommandId<'de>;
 
@@ -65,7 +73,7 @@ pub(super) enum Cause<'a> {
     Url,
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "web"))]
 mod tests {
     use super::*;
 

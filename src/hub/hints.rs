@@ -17,6 +17,7 @@ pub(super) fn unknown_verb(message: &[u8], verb: &[u8]) -> String {
 }
 
 /// What is to be said of a message that is no JSON, on a connection that speaks JSON; `None`: it looks like JSON.
+#[cfg(feature = "web")]
 pub(super) fn not_json(message: &[u8]) -> Option<&'static str> {
     if looks_like_utf16(message) {
         return Some("this looks like UTF-16; send UTF-8");
@@ -86,6 +87,7 @@ fn quoted(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "web")]
     use super::*;
 
     fn said(message: &[u8]) -> String {
@@ -117,6 +119,11 @@ mod tests {
             let said = said(message);
             assert!(said.contains(hint), "{}: {said}", message.escape_ascii());
         }
+    }
+
+    #[cfg(feature = "web")]
+    #[test]
+    fn what_is_no_json_is_told_so() {
         assert_eq!(not_json(b"SUB news").map(|hint| hint.contains("corecast.v1.json")), Some(true));
         assert_eq!(not_json(br#" {"type":"subscribe"}"#), None);
     }

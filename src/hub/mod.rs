@@ -5,6 +5,7 @@
 
 mod cause;
 mod hints;
+#[cfg(feature = "web")]
 mod json;
 mod language;
 
@@ -15,6 +16,7 @@ use crate::handler::{Context, Event, Handler, PublishError, SendError, Subscribe
 use crate::message::{Dialect, Kind, Payload, Topic};
 
 use cause::Cause;
+#[cfg(feature = "web")]
 use json::Parsed;
 pub use language::ErrorCode;
 use language::{Command, Mistake, Reply};
@@ -149,33 +151,37 @@ impl Handler for Hub {
 
     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
         match cx.dialect() {
-            Dialect::Text => {
-                let command = language::parse(message, self.topic_bytes_max);
-                self.answer(cx, command, &Cause::Command(None));
-            }
+            #[cfg(feature = "web")]
             Dialect::Json | Dialect::Sse => {
                 let Parsed { id, command } = json::parse(message, self.topic_bytes_max);
                 self.answer(cx, command, &Cause::Command(id));
+            }
+            _ => {
+                let command = language::parse(message, self.topic_bytes_max);
+                self.answer(cx, command, &Cause::Command(None));
             }
         }
     }
 
     fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> Option<Kind> {
         Some(match dialect {
-            Dialect::Text => language::render(event, out),
+            #[cfg(feature = "web")]
             Dialect::Json | Dialect::Sse => {
                 json::render(event, out);
                 Kind::Text
             }
+            _ => language::render(event, out),
         })
     }
 }
 
 /// Writes a reply in a connection's dialect.
+#[cfg_attr(not(feature = "web"), allow(unused_variables, reason = "words don't repeat what they answer"))]
 fn write_reply(dialect: Dialect, reply: &Reply<'_>, cause: &Cause<'_>, out: &mut Vec<u8>) {
     match dialect {
-        Dialect::Text => language::reply(reply, out),
+        #[cfg(feature = "web")]
         Dialect::Json | Dialect::Sse => json::reply(reply, cause, out),
+        _ => language::reply(reply, out),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::http;
+use super::answer;
 use crate::config::Framing;
 
 /// What the client of a port speaks that is meant for something else.
@@ -212,7 +212,7 @@ impl Foreign {
     /// An answer that this protocol's clients can show, where it has one. `None`: the port's own words must do.
     pub(crate) fn answer(self, text: &str) -> Option<Vec<u8>> {
         Some(match self {
-            Foreign::Http => http::bad_request(text),
+            Foreign::Http => answer::bad_request(text),
             Foreign::Http2 => http2_goaway(text),
             Foreign::Rtsp => format!("RTSP/1.0 400 Bad Request\r\nCSeq: 0\r\nReason: {text}\r\n\r\n").into_bytes(),
             Foreign::Sip => {

@@ -3,25 +3,25 @@
 //! A request opens a WebSocket (RFC 6455, section 4.2) or a stream of server-sent events, or it gets an answer after
 //! which the connection is closed.
 
-mod answer;
 mod cors;
 mod fields;
 mod query;
+mod refusal;
 mod upgrade;
 
 use std::mem::MaybeUninit;
 
 use httparse::{Header, Status};
 
-use self::answer::{Refusal, TEXT, answer};
 use self::fields::single;
 use self::query::Query;
+use self::refusal::Refusal;
+use super::answer::{TEXT, answer};
 use super::{Encoding, sse};
 use crate::config::{
-    Config, HEAD_EMPTY_BYTES_MAX, HEAD_FIELDS_MAX, Origins, RETRY_AFTER_S, SSE_RETRY_MS, bytes_to_text, is_authority,
+    Config, HEAD_EMPTY_BYTES_MAX, HEAD_FIELDS_MAX, Origins, SSE_RETRY_MS, bytes_to_text, is_authority,
     is_same_authority,
 };
-use crate::message::CloseReason;
 
 const HELP: &str = "\
 corecast, a push server.
@@ -123,30 +123,6 @@ pub(crate) fn respond(bytes: &[u8], scanned: usize, site: &Site, seed: u64, drai
         }),
         Err(refusal) => refusal.answer("", method == "HEAD"),
     }
-}
-
-/// The answer to a client that did not complete its request in time.
-pub(crate) fn timed_out() -> Vec<u8> {
-    Refusal::new(408, "the request did not arrive whole in time").bytes("", false)
-}
-
-/// The answer to a client that came to the wrong port.
-pub(crate) fn bad_request(text: &str) -> Vec<u8> {
-    Refusal::new(400, text).bytes("", false)
-}
-
-/// The answer to a client that the server has no room for, whose request begins with `head`. `seed` spreads the moments at
-/// which clients come back.
-pub(crate) fn unavailable(reason: CloseReason, head: &[u8], seed: u64) -> Vec<u8> {
-    let (least, spread) = RETRY_AFTER_S;
-    let seconds = least + seed % spread;
-    let text = match reason {
-        CloseReason::Drain => "the server is shutting down",
-        _ => "the server is full",
-    };
-    let body = format!("{reason}: {text}; try again in {seconds} seconds\n");
-    let field = format!("Retry-After: {seconds}\r\n");
-    answer(503, TEXT, &[], &field, &body, head.starts_with(b"HEAD "))
 }
 
 fn is_line_end(byte: u8) -> bool {

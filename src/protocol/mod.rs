@@ -3,11 +3,14 @@
 //! [`decode`] looks at the bytes that have come in so far and says where the first message lies in them.
 //! [`encode`] puts a message into the bytes that a client of that encoding reads.
 
+pub(crate) mod answer;
 pub(crate) mod foreign;
+#[cfg(feature = "web")]
 pub(crate) mod http;
 mod length;
 mod line;
 pub(crate) mod sse;
+mod utf8;
 pub(crate) mod websocket;
 
 use std::ops::Range;

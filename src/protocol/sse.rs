@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 
-use super::{EncodeError, Label};
+use super::{EncodeError, Label, utf8};
 
 /// A comment: it keeps the way open, and clients pass over it.
 pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
 /// Makes the client wait this long before it connects again.
+#[cfg(feature = "web")]
 pub(super) fn retry(out: &mut Vec<u8>, ms: u64) {
     put(out, format_args!("retry: {ms}\n\n"));
 }
@@ -15,7 +16,7 @@ pub(super) fn retry(out: &mut Vec<u8>, ms: u64) {
 /// See [`super::encode`]. A line end inside the message, whichever it is (CR, LF, or both), begins a new line of
 /// data, which clients read as LF.
 pub(super) fn encode(label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    if simdutf8::basic::from_utf8(message).is_err() {
+    if utf8::from_utf8(message).is_err() {
         return Err(EncodeError::NotUtf8);
     }
     if let Some(id) = label.id {

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
+use super::utf8;
 use crate::message::{CloseReason, Kind};
 use mask::{Mask, unmask};
 
@@ -131,7 +132,7 @@ impl Assembly {
         }
         self.message.extend_from_slice(bytes);
         if let Some(checked) = &mut self.checked {
-            match simdutf8::compat::from_utf8(&self.message[*checked..]) {
+            match utf8::from_utf8_up_to(&self.message[*checked..]) {
                 Ok(_) => *checked = self.message.len(),
                 // A character may be cut by the end of what has come in, but not by the end of the message.
                 Err(error) if error.error_len().is_none() && !complete => *checked += error.valid_up_to(),
@@ -232,7 +233,7 @@ pub(crate) fn decode(
     if header.last && assembly.is_none() && payload.len() >= header.payload {
         let message = &mut payload[..header.payload];
         unmask(message, header.mask);
-        if header.opcode == TEXT && simdutf8::basic::from_utf8(message).is_err() {
+        if header.opcode == TEXT && utf8::from_utf8(message).is_err() {
             return Err(Violation::NotUtf8);
         }
         let consumed = header.bytes + header.payload;
@@ -276,7 +277,7 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(Violation::Protocol("a close frame has a code that can't be sent"));
     }
-    if simdutf8::basic::from_utf8(reason).is_err() {
+    if utf8::from_utf8(reason).is_err() {
         return Err(Violation::NotUtf8);
     }
     Ok(Some(code))
@@ -284,7 +285,7 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
 
 /// Appends one frame with a whole message: of its kind, but a text that is not UTF-8 goes as binary.
 pub(super) fn encode(kind: Kind, message: &[u8], out: &mut Vec<u8>) {
-    let is_text = kind == Kind::Text && simdutf8::basic::from_utf8(message).is_ok();
+    let is_text = kind == Kind::Text && utf8::from_utf8(message).is_ok();
     let opcode = if is_text { TEXT } else { BINARY };
     frame(opcode, message, out);
 }

@@ -399,6 +399,7 @@ fn a_shutdown_right_behind_a_clients_publishes_waits_for_them_on_all_shards() {
     }
 }
 
+#[cfg(feature = "web")]
 #[test]
 fn one_publish_reaches_the_clients_of_every_framing_and_is_encoded_once_for_each() {
     const EACH: usize = 500;

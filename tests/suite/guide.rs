@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use corecast::{CloseReason, Config, DropReason, ErrorCode};
+#[cfg(feature = "program")]
+use corecast::Config;
+use corecast::{CloseReason, DropReason, ErrorCode};
 use pulldown_cmark::{BrokenLink, Event, LinkType, Options, Parser, Tag, TagEnd};
 
 const README_LINES_MAX: usize = 250;
@@ -40,6 +42,7 @@ fn every_reason_is_in_the_guide() {
 }
 
 /// The sample file, with every setting that has a default taken out of its comment.
+#[cfg(feature = "program")]
 #[test]
 fn the_sample_config_lists_every_setting_at_its_default() {
     let sample = include_str!("../../deploy/corecast.toml");

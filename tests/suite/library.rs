@@ -283,6 +283,7 @@ impl Handler for Guard {
     }
 }
 
+#[cfg(feature = "web")]
 #[test]
 fn a_handler_that_says_nothing_of_topics_in_a_url_subscribes_nobody() {
     let server = Fixture::start(config(), |_| Guard);

@@ -22,11 +22,14 @@ mod deploy;
 mod doctor;
 #[cfg(feature = "program")]
 mod drain;
+mod features;
+#[cfg(feature = "web")]
 mod foreign;
 mod framing;
 #[cfg(feature = "program")]
 mod full;
 mod guide;
+#[cfg(feature = "web")]
 mod kinds;
 mod language;
 mod layering;
@@ -39,6 +42,7 @@ mod load;
 mod logging;
 mod memory;
 mod million;
+#[cfg(feature = "web")]
 mod partial;
 #[cfg(feature = "program")]
 mod pauses;
@@ -48,17 +52,21 @@ mod peers;
 mod placement;
 #[cfg(feature = "load")]
 mod ramp;
+#[cfg(feature = "web")]
 mod rates;
 #[cfg(feature = "program")]
 mod requests;
 mod slow;
 #[cfg(feature = "program")]
 mod soak;
+#[cfg(feature = "web")]
 mod sse;
 mod stacks;
 #[cfg(feature = "load")]
 mod streams;
 #[cfg(feature = "load")]
 mod terminal;
+#[cfg(feature = "web")]
 mod vanished;
+#[cfg(feature = "web")]
 mod websocket;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::answer::{self, Refusal};
 use super::fields::{tokens, values};
+use super::refusal::{self, Refusal};
 use super::{Outcome, Request, Site};
 use crate::config::{PREFLIGHT_FIELDS_BYTES_MAX, Standing};
 
@@ -152,5 +152,5 @@ fn is_field_name(text: &str) -> bool {
 }
 
 pub(super) fn quoted(text: &str) -> String {
-    answer::quoted(text, QUOTED_CHARS_MAX)
+    refusal::quoted(text, QUOTED_CHARS_MAX)
 }

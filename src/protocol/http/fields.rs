@@ -2,7 +2,7 @@
 
 use httparse::Header;
 
-use super::answer::Refusal;
+use super::refusal::Refusal;
 
 pub(super) fn values<'a>(fields: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
     fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)

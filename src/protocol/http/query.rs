@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use percent_encoding::percent_decode_str;
 
 use super::Site;
-use super::answer::{self, Refusal};
+use super::refusal::{self, Refusal};
 use crate::message::Topic;
 
 /// Characters of a client's text that an answer repeats at the most.
@@ -146,5 +146,5 @@ fn suggestion(raw: &str) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    answer::quoted(text, QUOTED_CHARS_MAX)
+    refusal::quoted(text, QUOTED_CHARS_MAX)
 }

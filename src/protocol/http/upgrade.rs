@@ -8,9 +8,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
 use sha1::{Digest, Sha1};
 
-use super::answer::Refusal;
 use super::fields::{has_token, single, tokens};
 use super::query::Query;
+use super::refusal::Refusal;
 use super::{Outcome, Request, Site};
 use crate::protocol::Encoding;
 

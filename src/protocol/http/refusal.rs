@@ -1,10 +1,7 @@
-//! Answers that end a request, refusals among them.
-
-use std::fmt::Write as _;
+//! Requests that are refused, in words for whoever sent them.
 
 use super::Outcome;
-
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+use crate::protocol::answer::{TEXT, answer};
 
 /// Why a request is not carried out, in words for whoever sent it.
 #[derive(Debug)]
@@ -38,49 +35,9 @@ impl Refusal {
     }
 
     /// The answer as it goes over the wire.
-    pub(super) fn bytes(&self, cors: &str, bodiless: bool) -> Vec<u8> {
+    fn bytes(&self, cors: &str, bodiless: bool) -> Vec<u8> {
         answer(self.status, TEXT, self.field.as_slice(), cors, &format!("{}\n", self.text), bodiless)
     }
-}
-
-pub(super) fn answer(
-    status: u16,
-    kind: &str,
-    fields: &[(&str, &str)],
-    cors: &str,
-    body: &str,
-    bodiless: bool,
-) -> Vec<u8> {
-    let phrase = match status {
-        200 => "OK",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        426 => "Upgrade Required",
-        431 => "Request Header Fields Too Large",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "Error",
-    };
-    let mut head = format!("HTTP/1.1 {status} {phrase}\r\n");
-    for (name, value) in fields {
-        let _ = write!(head, "{name}: {value}\r\n");
-    }
-    // An upgrade that is asked for is named in Connection too (RFC 9110, section 7.8).
-    let connection = if status == 426 { "close, Upgrade" } else { "close" };
-    let _ = write!(
-        head,
-        "Content-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-         {cors}Connection: {connection}\r\n\r\n",
-        body.len()
-    );
-    if !bodiless {
-        head.push_str(body);
-    }
-    head.into_bytes()
 }
 
 /// A client's text as an answer repeats it: cut to a length, and in ASCII.
