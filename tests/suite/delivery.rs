@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use corecast::{CloseReason, Config, ConnId, Context, DropReason, Framing, Handler, PublishError};
+#[cfg(feature = "web")]
 use futures_lite::future::block_on;
 
+#[cfg(feature = "web")]
 use crate::support::http::HttpClient;
 use crate::support::{Client, Fixture, PLAIN, config, everywhere, wait_until};
 

@@ -9,6 +9,7 @@ use corecast::{
     PublishError, SendError, Server, StartError, SubscribeError,
 };
 
+#[cfg(feature = "web")]
 use crate::support::http::HttpClient;
 use crate::support::{Client, DEADLINE, Fixture, PLAIN, config, everywhere, wait_until};
 
@@ -275,8 +276,10 @@ fn without_a_language_payloads_go_out_as_they_are_and_nothing_else_does() {
 }
 
 /// Lets nobody near a topic.
+#[cfg(feature = "web")]
 struct Guard;
 
+#[cfg(feature = "web")]
 impl Handler for Guard {
     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
         cx.send(message).unwrap();

@@ -40,6 +40,7 @@ mod limits;
 mod load;
 #[cfg(feature = "program")]
 mod logging;
+#[cfg(feature = "web")]
 mod memory;
 mod million;
 #[cfg(feature = "web")]
@@ -61,6 +62,7 @@ mod slow;
 mod soak;
 #[cfg(feature = "web")]
 mod sse;
+#[cfg(feature = "web")]
 mod stacks;
 #[cfg(feature = "load")]
 mod streams;

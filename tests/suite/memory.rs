@@ -70,7 +70,6 @@ fn besiege(what: &str, framing: Framing, count: usize, beginning: &[u8], config:
     wait_until("nothing is held", || held(&server) == 0);
 }
 
-#[cfg(feature = "web")]
 #[test]
 fn messages_without_an_end_are_bounded_over_all_connections() {
     let line = vec![b'x'; 63_000];
@@ -84,7 +83,6 @@ fn messages_without_an_end_are_bounded_over_all_connections() {
     besiege("WebSocket fragments", Framing::Http, 80, &fragments, bounded());
 }
 
-#[cfg(feature = "web")]
 #[test]
 fn many_connections_that_hold_a_little_each_are_bounded_too() {
     let small = Config { max_message: 4_096, queue_bytes_max: 8_192, buffers_max: 256 * 1024, ..bounded() };
@@ -118,7 +116,6 @@ fn a_client_that_is_closed_for_it_is_told() {
     assert!(told > 10, "{told} of 60 were closed: only so many fit");
 }
 
-#[cfg(feature = "web")]
 #[test]
 fn slow_consumers_with_full_queues_are_bounded_together_and_what_they_miss_is_counted() {
     let server = Fixture::hub(Config {

@@ -45,7 +45,6 @@ fn one_listener_on_all_addresses_serves_both_families_and_shows_clients_as_what_
     }
 }
 
-#[cfg(feature = "web")]
 #[test]
 fn listeners_for_each_family_share_a_port_in_either_order() {
     if !has_v6() {
