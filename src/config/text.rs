@@ -20,7 +20,7 @@ pub fn duration_from_text(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("`{text}` is not a time span; write a number and a unit, as in 10s, 250ms or 2m"))
 }
 
-/// Writes a time span so that [`duration_from_text`] reads it.
+/// Writes a time span as `duration_from_text` reads it.
 pub fn duration_to_text(value: Duration) -> String {
     let (seconds, nanos) = (value.as_secs(), value.subsec_nanos());
     let days = seconds / 86_400;
@@ -49,7 +49,7 @@ pub fn bytes_from_text(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("`{text}` is not a size; write a number of bytes, or a unit with it, as in 64KiB"))
 }
 
-/// Writes a number of bytes so that [`bytes_from_text`] reads the same number.
+/// Writes a number of bytes as `bytes_from_text` reads it.
 pub fn bytes_to_text(value: usize) -> String {
     for (unit, name) in [(1024 * 1024 * KIB, "GiB"), (1024 * KIB, "MiB"), (KIB, "KiB")] {
         if value >= unit && value.is_multiple_of(unit) {
