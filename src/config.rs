@@ -275,6 +275,9 @@ pub(crate) const TOPIC_POLICIES_MAX: usize = 65_536;
 /// Milliseconds between two steps of a drain: connections are closed in groups, one group a step.
 pub(crate) const DRAIN_STEP_MS: u64 = 50;
 
+/// Closes of a drain that wait in a shard's queue at a time. Besides, one can wait for each connection, as it is asked for.
+pub(crate) const DRAIN_CLOSES_MAX: usize = 8_192;
+
 /// Shards at the most (the shard's number is 16 bits in a connection's registry row).
 pub const SHARDS_MAX: usize = 1_024;
 

@@ -8,8 +8,11 @@ use super::mailbox::ShardMsg;
 use super::settings::ticks;
 use super::table::Key;
 use super::wheel::Tick;
-use crate::config::{DRAIN_STEP_MS, LINGER_MS, MESH_RETRY_MS, TICK_MS};
+use crate::config::{DRAIN_CLOSES_MAX, DRAIN_STEP_MS, LINGER_MS, MESH_RETRY_MS, TICK_MS};
 use crate::message::CloseReason;
+
+/// Closes that wait at a time. Tests reach the bound with few.
+pub(crate) const CLOSES_MAX: usize = if cfg!(test) { 4 } else { DRAIN_CLOSES_MAX };
 
 /// How far a drain is. It stops for as long as it says, and goes on with [`Drain::step`].
 pub(crate) struct Drain {
@@ -81,12 +84,15 @@ impl Drain {
                     Stage::Closing { keys: engine.keys().collect(), closed: 0, step: 0, steps }
                 }
                 Stage::Closing { keys, closed, step, steps } => {
-                    *step += 1;
-                    let until = (keys.len() * *step).div_ceil(*steps);
-                    for key in &keys[*closed..until] {
-                        engine.close_in_order(*key, CloseReason::Drain);
+                    let due = (keys.len() * (*step + 1)).div_ceil(*steps);
+                    while *closed < due && engine.base.publishes.closes() < CLOSES_MAX {
+                        engine.close_in_order(keys[*closed], CloseReason::Drain);
+                        *closed += 1;
                     }
-                    *closed = until;
+                    if *closed < due {
+                        return Some(look);
+                    }
+                    *step += 1;
                     if *step < *steps && engine.table.len() > 0 {
                         return Some(Duration::from_millis(DRAIN_STEP_MS));
                     }

@@ -1,6 +1,6 @@
 //! What reaches a shard from elsewhere, and what waits to be done for its connections.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -133,6 +133,8 @@ pub(crate) struct PublishQueue {
     /// Bytes that the publishes keep of audiences that have changed since.
     stale: Meter,
     max: usize,
+    /// The connections of the closes that wait.
+    closes: HashSet<Key>,
     /// Publishes put in so far.
     enqueued: u64,
     /// Publishes delivered so far.
@@ -143,7 +145,7 @@ impl PublishQueue {
     /// An empty queue. `stale` counts what its publishes keep of audiences that have changed since.
     pub(crate) fn new(config: &Config, stale: &Meter) -> Self {
         let (stale, max) = (stale.clone(), config.publish_queue);
-        PublishQueue { queue: VecDeque::new(), bytes: 0, stale, max, enqueued: 0, delivered: 0 }
+        PublishQueue { queue: VecDeque::new(), bytes: 0, stale, max, closes: HashSet::new(), enqueued: 0, delivered: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -176,9 +178,24 @@ impl PublishQueue {
         self.queue.push_back(job);
     }
 
+    /// Puts a close in, unless one waits for the same connection already. The first reason is the one that counts.
+    pub(crate) fn push_close(&mut self, key: Key, reason: CloseReason) {
+        if self.closes.insert(key) {
+            self.push(Job::Close { key, reason });
+        }
+    }
+
+    /// Closes that wait.
+    pub(crate) fn closes(&self) -> usize {
+        self.closes.len()
+    }
+
     /// Moves up to `max` publishes into `batch`.
     pub(crate) fn take(&mut self, max: usize, batch: &mut VecDeque<Job>) {
         for job in self.queue.drain(..max.min(self.queue.len())) {
+            if let Job::Close { key, .. } = &job {
+                self.closes.remove(key);
+            }
             self.bytes -= job.bytes();
             batch.push_back(job);
         }
@@ -276,5 +293,20 @@ mod tests {
             assert!(interest.unsubscribe(own, "big") && interest.subscribe(own, "big"));
         }
         assert_eq!(queue.len(), Config::default().publish_queue, "the bytes are not what it is full of");
+    }
+
+    #[test]
+    fn one_close_waits_for_a_connection_however_often_it_is_asked_for() {
+        let mut queue = PublishQueue::new(&Config::default(), &Meter::default());
+        let (key, other, mut jobs) = (Key::new(7, 1), Key::new(8, 2), VecDeque::new());
+        for _ in 0..1_000 {
+            queue.push_close(key, CloseReason::Kicked);
+            queue.push_close(key, CloseReason::Drain);
+            queue.push_close(other, CloseReason::Drain);
+        }
+        assert_eq!((queue.len(), queue.closes()), (2, 2));
+        queue.take(1, &mut jobs);
+        assert!(matches!(jobs[0], Job::Close { key: closed, reason: CloseReason::Kicked } if closed == key));
+        assert_eq!((queue.len(), queue.closes()), (1, 1));
     }
 }

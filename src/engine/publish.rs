@@ -116,7 +116,7 @@ impl<D: Driver> Engine<D> {
     /// Closes a connection behind what has been published to it so far.
     pub(crate) fn close_in_order(&mut self, key: Key, reason: CloseReason) {
         if self.table.get(key).is_some_and(|row| row.closing.is_none()) {
-            self.base.publishes.push(Job::Close { key, reason });
+            self.base.publishes.push_close(key, reason);
             self.base.driver.ring(Bell::Publishes);
         }
     }

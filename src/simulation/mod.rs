@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Framing, SlowConsumer, TICK_MS};
 use crate::engine::Engine;
-use crate::engine::drain::Drain;
+use crate::engine::drain::{CLOSES_MAX, Drain};
 use crate::engine::driver::{Bell, Report, Watched};
 use crate::engine::fanout::Fanout;
 use crate::engine::mailbox::{self, ShardMsg};
@@ -575,6 +575,7 @@ impl Simulation {
             let mut is_over = true;
             for Shard { engine, drain, .. } in &mut self.shards {
                 is_over &= drain.as_mut().expect("it drains").step(engine).is_none();
+                assert!(engine.base.publishes.closes() <= CLOSES_MAX, "few closes wait at a time");
             }
             if is_over {
                 break;
