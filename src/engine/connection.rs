@@ -246,9 +246,8 @@ impl<S> Connection<S> {
     fn read_deadline(&self, settings: &Settings) -> Option<Tick> {
         let timeout = match self.encoding {
             None => Some(settings.head_timeout),
-            // Such a client has nothing to say. That it is gone shows when it takes nothing.
-            Some(Encoding::Sse) => None,
-            Some(_) => settings.read_timeout,
+            // That a client which has nothing to say is gone shows when it takes nothing.
+            Some(encoding) => settings.read_timeout.filter(|_| encoding.is_answered()),
         };
         timeout.filter(|_| !self.paused).map(|timeout| self.last_message.saturating_add(timeout))
     }
@@ -256,11 +255,9 @@ impl<S> Connection<S> {
     /// When the server shall give a sign of life: when a WebSocket's client has been silent for long, or nothing was
     /// written to an event stream. What waits for a socket that takes nothing is sign enough.
     fn ping_deadline(&self, every: Option<Tick>) -> Option<Tick> {
-        let silent_since = match self.encoding {
-            Some(Encoding::WebSocket | Encoding::WebSocketJson) => self.last_message,
-            Some(Encoding::Sse) => self.last_write,
-            Some(Encoding::Line | Encoding::Length) | None => return None,
-        };
+        let encoding = self.encoding?;
+        encoding.keep_alive()?;
+        let silent_since = if encoding.is_answered() { self.last_message } else { self.last_write };
         // Clients that came together shall not all be pinged at once.
         let every = every.filter(|_| !self.blocked)?;
         let earlier = (spread(self.id) % u64::from(every / PING_SPREAD + 1)) as Tick;

@@ -119,7 +119,9 @@ impl Fanout {
                 }
             };
             let mut run = Run::new(delivery);
-            while let Some(Job::Deliver(next)) = self.jobs.pop_front_if(|next| run.takes(next)) {
+            while self.jobs.front().is_some_and(|next| run.takes(next))
+                && let Some(Job::Deliver(next)) = self.jobs.pop_front()
+            {
                 run.messages.push(Message::new(next.publish, next.policy));
             }
             // A small run is written with what follows it, each socket once for all. A large one is not kept waiting.

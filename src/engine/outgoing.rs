@@ -7,7 +7,7 @@ use super::driver::Driver;
 use super::memory::Holdings;
 use super::outbox::{Frame, Gap, Load, Offer, Outbox, Written};
 use super::visit::Visit;
-use crate::config::{FANOUT_SLICE, FRAME_OVERHEAD_BYTES_MAX, SlowConsumer};
+use crate::config::{FANOUT_SLICE, SlowConsumer};
 use crate::handler::{Event, SendError};
 use crate::message::{CloseReason, DropReason, Kind, Topic};
 use crate::metrics::ShardMetrics;
@@ -65,11 +65,9 @@ impl<D: Driver> Visit<'_, D> {
     pub(crate) fn reply(&mut self, kind: Kind, message: &[u8]) -> Result<(), SendError> {
         let is_open = self.row.closing.is_none();
         let encoding = self.row.encoding.filter(|_| is_open).ok_or(SendError::Closed)?;
-        if message.len() + FRAME_OVERHEAD_BYTES_MAX > self.base.limits.bytes() {
-            return Err(SendError::TooLarge { len: message.len(), max: self.base.limits.bytes() });
-        }
-        if !self.has_reply_room(message.len() + FRAME_OVERHEAD_BYTES_MAX) {
-            return Err(SendError::QueueFull);
+        let max = self.base.limits.bytes();
+        if message.len() > max {
+            return Err(SendError::TooLarge { len: message.len(), max });
         }
         let mut bytes = Vec::new();
         let label = Label { kind, ..Label::default() };
@@ -78,6 +76,13 @@ impl<D: Driver> Visit<'_, D> {
             EncodeError::CarriageReturn => SendError::CarriageReturn,
             EncodeError::NotUtf8 => SendError::NotUtf8,
         })?;
+        // Server-sent events say a word before each line, so a message of short ones grows to a multiple.
+        if bytes.len() > max {
+            return Err(SendError::TooLarge { len: bytes.len(), max });
+        }
+        if !self.has_reply_room(bytes.len()) {
+            return Err(SendError::QueueFull);
+        }
         self.push_reply(bytes);
         Ok(())
     }

@@ -14,8 +14,8 @@ use crate::message::{CloseReason, Kind};
 use crate::protocol::foreign::{self, Foreign};
 #[cfg(feature = "web")]
 use crate::protocol::http::{self, Outcome};
-use crate::protocol::websocket::{self, Assembly};
-use crate::protocol::{self, Decoded, Encoding, answer};
+use crate::protocol::websocket::Assembly;
+use crate::protocol::{self, Encoding, Item, answer};
 use crate::rate::Rate;
 use crate::transport::{Handshake, Received, Transport};
 
@@ -272,12 +272,7 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
                 break;
             }
             let go_on = match self.visit.row.encoding {
-                Some(encoding @ (Encoding::Line | Encoding::Length)) => self.take_message(encoding, bytes, &mut used),
-                Some(Encoding::WebSocket | Encoding::WebSocketJson) => self.take_frame(bytes, assembly, &mut used),
-                Some(Encoding::Sse) => {
-                    self.visit.close(CloseReason::ProtocolError);
-                    false
-                }
+                Some(encoding) => self.take_item(encoding, bytes, assembly, &mut used),
                 #[cfg(feature = "web")]
                 None => self.take_request(bytes, &mut used),
                 #[cfg(not(feature = "web"))]
@@ -309,35 +304,61 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
         }
     }
 
-    /// Takes the next message of a plain framing; `false`: more bytes are needed first.
-    fn take_message(&mut self, encoding: Encoding, bytes: &[u8], used: &mut Used) -> bool {
-        let message_max = self.visit.base.settings.message_max;
-        let rest = &bytes[used.bytes..];
+    /// Takes what comes next, or the part of it that is there; `false`: more bytes are needed first.
+    fn take_item(
+        &mut self,
+        encoding: Encoding,
+        bytes: &mut [u8],
+        assembly: &mut Option<Box<Assembly>>,
+        used: &mut Used,
+    ) -> bool {
+        let rest = &mut bytes[used.bytes..];
         if self.is_foreign(rest) {
             return false;
         }
-        match protocol::decode(encoding, rest, used.scanned, message_max) {
-            Ok(Decoded::Message { range, consumed }) => {
-                let message = &rest[range];
-                if self.is_foreign_message(encoding, message) {
-                    return false;
-                }
-                used.bytes += consumed;
-                used.scanned = 0;
-                self.count_rate();
-                self.handle(Kind::Text, message);
-                true
+        let message_max = self.visit.base.settings.message_max;
+        let is_begun = assembly.as_ref().is_some_and(|assembly| assembly.is_within_frame());
+        let step = match protocol::next(encoding, rest, used.scanned, assembly, message_max) {
+            Ok(step) => step,
+            Err(violation) => {
+                self.complain(violation.close_reason(), &violation);
+                return false;
             }
-            Ok(Decoded::Incomplete { frame_bytes }) => {
-                used.scanned = bytes.len() - used.bytes;
-                used.frame_bytes = frame_bytes;
-                false
-            }
-            Err(error) => {
-                self.complain(CloseReason::MessageTooLarge, &error);
-                false
-            }
+        };
+        if let Some(Item::Message { range, .. }) = &step.item
+            && self.is_foreign_message(encoding, &rest[range.clone()])
+        {
+            return false;
         }
+        // Each frame counts once, as it begins, whatever it is for: all of them cost the same to read.
+        if !is_begun && step.consumed > 0 {
+            self.count_rate();
+        }
+        used.bytes += step.consumed;
+        used.scanned = 0;
+        let Some(item) = step.item else {
+            used.scanned = rest.len() - step.consumed;
+            used.frame_bytes = step.frame_bytes;
+            return step.consumed > 0;
+        };
+        match item {
+            Item::Message { kind, range } => self.handle(kind, &rest[range]),
+            Item::Assembled => {
+                let whole = assembly.take().expect("it is there when it is complete");
+                self.handle(whole.kind(), whole.message());
+            }
+            Item::Ping { range } => {
+                self.note_life(assembly.is_some());
+                self.visit.push_reply(encoding.pong(&rest[range]));
+            }
+            Item::Pong => self.note_life(assembly.is_some()),
+            Item::Close { code } => {
+                self.visit.push_reply(encoding.close_answer(code));
+                self.visit.close(CloseReason::ClientClosed);
+            }
+            Item::Stray => self.visit.close(CloseReason::ProtocolError),
+        }
+        true
     }
 
     /// Whether the first bytes of a connection are of another protocol; then it closes. Once a message has come in, they
@@ -375,56 +396,6 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
             self.visit.push_reply(answer::bad_request(&text));
         }
         self.visit.close(CloseReason::WrongProtocol);
-    }
-
-    /// Takes the next frame of a WebSocket, or the part of it that is there; `false`: more bytes are needed first.
-    fn take_frame(&mut self, bytes: &mut [u8], assembly: &mut Option<Box<Assembly>>, used: &mut Used) -> bool {
-        use websocket::Decoded;
-        let message_max = self.visit.base.settings.message_max;
-        let rest = &mut bytes[used.bytes..];
-        let is_frame_begun = assembly.as_ref().is_some_and(|assembly| assembly.is_within_frame());
-        let decoded = match websocket::decode(rest, assembly, message_max) {
-            Ok(decoded) => decoded,
-            Err(violation) => {
-                self.complain(violation.close_reason(), &violation);
-                return false;
-            }
-        };
-        // Each frame counts once, as it begins, whatever it is for: all of them cost the same to read.
-        if !is_frame_begun && !matches!(decoded, Decoded::Incomplete { consumed: 0 }) {
-            self.count_rate();
-        }
-        match decoded {
-            Decoded::Message { kind, range, consumed } => {
-                used.bytes += consumed;
-                self.handle(kind, &rest[range]);
-            }
-            Decoded::Assembled { consumed } => {
-                used.bytes += consumed;
-                if let Some(whole) = assembly.take() {
-                    self.handle(whole.kind(), whole.message());
-                }
-            }
-            Decoded::Ping { range, consumed } => {
-                used.bytes += consumed;
-                self.note_life(assembly.is_some());
-                self.visit.push_reply(websocket::pong(&rest[range]));
-            }
-            Decoded::Pong { consumed } => {
-                used.bytes += consumed;
-                self.note_life(assembly.is_some());
-            }
-            Decoded::Close { code, consumed } => {
-                used.bytes += consumed;
-                self.visit.push_reply(websocket::close_answer(code));
-                self.visit.close(CloseReason::ClientClosed);
-            }
-            Decoded::Incomplete { consumed } => {
-                used.bytes += consumed;
-                return consumed > 0;
-            }
-        }
-        true
     }
 
     /// Notes a sign of life that is no message. While a message is under way only its end counts: it must not take

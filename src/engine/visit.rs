@@ -8,7 +8,7 @@ use super::wheel::{NEVER, Tick};
 use crate::config::OVERDUE_TURNS_MAX;
 use crate::handler::Event;
 use crate::message::CloseReason;
-use crate::protocol::{Encoding, answer, sse, websocket};
+use crate::protocol::{Encoding, answer};
 use crate::transport::Transport;
 
 /// A connection's row, borrowed once for a step, with what all connections of the shard share.
@@ -57,8 +57,8 @@ impl<D: Driver> Visit<'_, D> {
             Some(_) if reason == CloseReason::WrongProtocol => {}
             Some(encoding) => {
                 self.notice(Event::Bye { reason });
-                if encoding.is_websocket() {
-                    self.push_reply(websocket::close(reason));
+                if let Some(farewell) = encoding.farewell(reason) {
+                    self.push_reply(farewell);
                 }
             }
         }
@@ -108,10 +108,8 @@ impl<D: Driver> Visit<'_, D> {
     /// Gives a silent connection a sign of life, and has a client that can answer give one.
     pub(crate) fn ping(&mut self, now: Tick) {
         self.row.last_ping = now;
-        match self.row.encoding {
-            Some(Encoding::Sse) => self.push_reply(sse::HEARTBEAT.to_vec()),
-            _ => self.push_reply(websocket::PING_FRAME.to_vec()),
-        }
+        let keep_alive = self.row.encoding.and_then(Encoding::keep_alive);
+        self.push_reply(keep_alive.expect("only who can be pinged is due for it").to_vec());
     }
 
     /// Makes sure that the connection is looked at when its nearest deadline comes.

@@ -18,7 +18,8 @@ use std::ops::Range;
 use thiserror::Error;
 
 use crate::config::Framing;
-use crate::message::{Dialect, DropReason, Kind, PublishId};
+use crate::message::{CloseReason, Dialect, DropReason, Kind, PublishId};
+use websocket::Assembly;
 
 /// How messages are put into the bytes that a connection reads. Connections of one encoding share frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,35 @@ impl Encoding {
             Encoding::WebSocketJson => Dialect::Json,
             Encoding::Sse => Dialect::Sse,
         }
+    }
+
+    /// A sign of life that is written to a connection on which nothing moves; `None`: the protocol has none.
+    pub(crate) fn keep_alive(self) -> Option<&'static [u8]> {
+        match self {
+            Encoding::Line | Encoding::Length => None,
+            Encoding::WebSocket | Encoding::WebSocketJson => Some(&websocket::PING_FRAME),
+            Encoding::Sse => Some(sse::HEARTBEAT),
+        }
+    }
+
+    /// Whether a client shows that it lives by what it sends; else by what it takes.
+    pub(crate) fn is_answered(self) -> bool {
+        !matches!(self, Encoding::Sse)
+    }
+
+    /// The answer to a client's [`Item::Ping`].
+    pub(crate) fn pong(self, payload: &[u8]) -> Vec<u8> {
+        websocket::pong(payload)
+    }
+
+    /// What is written last on a connection that the server closes; `None`: the protocol has no word for it.
+    pub(crate) fn farewell(self, reason: CloseReason) -> Option<Vec<u8>> {
+        self.is_websocket().then(|| websocket::close(reason))
+    }
+
+    /// The answer to a client's [`Item::Close`].
+    pub(crate) fn close_answer(self, code: Option<u16>) -> Vec<u8> {
+        websocket::close_answer(code)
     }
 
     pub(crate) fn is_websocket(self) -> bool {
@@ -132,6 +162,83 @@ impl From<EncodeError> for DropReason {
             EncodeError::NotUtf8 => DropReason::NotUtf8,
         }
     }
+}
+
+/// What comes first in the bytes at hand, in whichever protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// A message, where it lies in the bytes.
+    Message { kind: Kind, range: Range<usize> },
+    /// A message is complete that the assembly holds; the caller takes it out.
+    Assembled,
+    /// A sign of life that is to be answered by [`Encoding::pong`] with these bytes.
+    Ping { range: Range<usize> },
+    /// A sign of life.
+    Pong,
+    /// The client closes, with a code or without one.
+    Close { code: Option<u16> },
+    /// The client has nothing to say in this protocol, and says it.
+    Stray,
+}
+
+/// A step through the bytes at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// What is there; `None`: more bytes are needed. What is not consumed must be there again with them.
+    pub(crate) item: Option<Item>,
+    /// Bytes that are used up.
+    pub(crate) consumed: usize,
+    /// Bytes that the item will take, if that is known.
+    pub(crate) frame_bytes: Option<usize>,
+}
+
+/// What a client's bytes break. The connection can't go on after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Violation {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    WebSocket(#[from] websocket::Violation),
+}
+
+impl Violation {
+    /// Why the connection is closed for it.
+    pub(crate) fn close_reason(self) -> CloseReason {
+        match self {
+            Violation::Decode(DecodeError::TooLarge { .. }) => CloseReason::MessageTooLarge,
+            Violation::WebSocket(violation) => violation.close_reason(),
+        }
+    }
+}
+
+/// Finds what comes first in `bytes`, of which `scanned` at the beginning are known to hold no end of a message. `assembly`
+/// holds a message that comes in pieces, where the protocol has such.
+///
+/// # Errors
+/// The client breaks the protocol, or its message is larger than `message_max` bytes.
+pub(crate) fn next(
+    encoding: Encoding,
+    bytes: &mut [u8],
+    scanned: usize,
+    assembly: &mut Option<Box<Assembly>>,
+    message_max: usize,
+) -> Result<Step, Violation> {
+    let step = |item, consumed| Step { item: Some(item), consumed, frame_bytes: None };
+    Ok(match encoding {
+        Encoding::Line | Encoding::Length => match decode(encoding, bytes, scanned, message_max)? {
+            Decoded::Message { range, consumed } => step(Item::Message { kind: Kind::Text, range }, consumed),
+            Decoded::Incomplete { frame_bytes } => Step { item: None, consumed: 0, frame_bytes },
+        },
+        Encoding::WebSocket | Encoding::WebSocketJson => match websocket::decode(bytes, assembly, message_max)? {
+            websocket::Decoded::Message { kind, range, consumed } => step(Item::Message { kind, range }, consumed),
+            websocket::Decoded::Assembled { consumed } => step(Item::Assembled, consumed),
+            websocket::Decoded::Ping { range, consumed } => step(Item::Ping { range }, consumed),
+            websocket::Decoded::Pong { consumed } => step(Item::Pong, consumed),
+            websocket::Decoded::Close { code, consumed } => step(Item::Close { code }, consumed),
+            websocket::Decoded::Incomplete { consumed } => Step { item: None, consumed, frame_bytes: None },
+        },
+        Encoding::Sse => step(Item::Stray, bytes.len()),
+    })
 }
 
 /// Finds the first message in `bytes`, in the framing `line` or `length`.

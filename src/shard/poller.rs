@@ -46,56 +46,45 @@ const LISTENERS: u32 = SLOTS_MAX - 1;
 /// Marks what reports nothing of interest: how a cancellation went.
 const IGNORED: u64 = u64::MAX;
 
-/// How a watch goes through the kernel.
-trait Token: Sized {
-    fn token(self) -> u64;
-    fn from_token(token: u64) -> Option<Self>;
-    fn events(self) -> PollFlags;
-    fn is_lasting(self) -> bool;
-    fn ring(self) -> usize;
+/// What is watched for, as the kernel hands it back with a report.
+fn token(watched: Watched) -> u64 {
+    let pack = |slot: u32, generation: u32| u64::from(slot) << 32 | u64::from(generation);
+    match watched {
+        Watched::Read(key) => pack(key.slot, key.generation()),
+        Watched::Write(key) => pack(key.slot, key.generation()) | WRITE,
+        Watched::Accept(number) => pack(LISTENERS, number),
+    }
 }
 
-impl Token for Watched {
-    /// As the kernel hands it back with a report.
-    fn token(self) -> u64 {
-        let token = |slot: u32, generation: u32| u64::from(slot) << 32 | u64::from(generation);
-        match self {
-            Watched::Read(key) => token(key.slot, key.generation()),
-            Watched::Write(key) => token(key.slot, key.generation()) | WRITE,
-            Watched::Accept(number) => token(LISTENERS, number),
-        }
+fn from_token(token: u64) -> Option<Watched> {
+    if token == IGNORED {
+        return None;
     }
+    let (slot, low) = (((token & !WRITE) >> 32) as u32, token as u32);
+    Some(match (slot, token & WRITE) {
+        (LISTENERS, _) => Watched::Accept(low),
+        (slot, 0) => Watched::Read(Key::new(slot, low)),
+        (slot, _) => Watched::Write(Key::new(slot, low)),
+    })
+}
 
-    fn from_token(token: u64) -> Option<Self> {
-        if token == IGNORED {
-            return None;
-        }
-        let (slot, low) = (((token & !WRITE) >> 32) as u32, token as u32);
-        Some(match (slot, token & WRITE) {
-            (LISTENERS, _) => Watched::Accept(low),
-            (slot, 0) => Watched::Read(Key::new(slot, low)),
-            (slot, _) => Watched::Write(Key::new(slot, low)),
-        })
+fn events(watched: Watched) -> PollFlags {
+    match watched {
+        Watched::Read(_) => PollFlags::IN | PollFlags::RDHUP,
+        Watched::Write(_) => PollFlags::OUT,
+        Watched::Accept(_) => PollFlags::IN,
     }
+}
 
-    fn events(self) -> PollFlags {
-        match self {
-            Watched::Read(_) => PollFlags::IN | PollFlags::RDHUP,
-            Watched::Write(_) => PollFlags::OUT,
-            Watched::Accept(_) => PollFlags::IN,
-        }
-    }
+/// Whether one poll goes on reporting. Who waits for room to write waits once.
+fn is_lasting(watched: Watched) -> bool {
+    !matches!(watched, Watched::Write(_))
+}
 
-    /// Whether one poll goes on reporting. Who waits for room to write waits once.
-    fn is_lasting(self) -> bool {
-        !matches!(self, Watched::Write(_))
-    }
-
-    fn ring(self) -> usize {
-        match self {
-            Watched::Read(key) | Watched::Write(key) => key.slot as usize / POLLS_PER_RING,
-            Watched::Accept(_) => 0,
-        }
+fn ring_of(watched: Watched) -> usize {
+    match watched {
+        Watched::Read(key) | Watched::Write(key) => key.slot as usize / POLLS_PER_RING,
+        Watched::Accept(_) => 0,
     }
 }
 
@@ -145,8 +134,8 @@ impl Poller {
 
     /// Has the kernel report from the next [`submit`](Self::submit) on, at once if there is something already.
     pub(crate) fn watch(&mut self, watched: Watched, socket: BorrowedFd<'_>) {
-        let poll = opcode::PollAdd::new(Fd(socket.as_raw_fd()), watched.events().bits().into());
-        let poll = poll.multi(self.multishot && watched.is_lasting()).build().user_data(watched.token());
+        let poll = opcode::PollAdd::new(Fd(socket.as_raw_fd()), events(watched).bits().into());
+        let poll = poll.multi(self.multishot && is_lasting(watched)).build().user_data(token(watched));
         self.push(watched, poll);
     }
 
@@ -154,13 +143,13 @@ impl Poller {
     /// closed.
     pub(crate) fn unwatch(&mut self, watched: Watched) {
         // Not `PollRemove`: that leaves a poll armed which is about to report.
-        let cancel = opcode::AsyncCancel::new(watched.token()).build().user_data(IGNORED);
+        let cancel = opcode::AsyncCancel::new(token(watched)).build().user_data(IGNORED);
         self.push(watched, cancel);
     }
 
     fn push(&mut self, watched: Watched, entry: squeue::Entry) {
         // A slot's ring is there since it was reserved.
-        if let Some(ring) = self.rings.get_mut(watched.ring()) {
+        if let Some(ring) = self.rings.get_mut(ring_of(watched)) {
             ring.waiting.push(entry);
             ring.open += 1;
         }
@@ -193,7 +182,7 @@ impl Poller {
         let probe = eventfd(0, EventfdFlags::CLOEXEC)?;
         let watched = Watched::Accept(u32::MAX);
         let poll = opcode::PollAdd::new(Fd(probe.as_raw_fd()), PollFlags::OUT.bits().into());
-        self.push(watched, poll.multi(true).build().user_data(watched.token()));
+        self.push(watched, poll.multi(true).build().user_data(token(watched)));
         self.submit()?;
         let mut reports = Vec::new();
         self.collect(&mut reports);
@@ -275,7 +264,7 @@ impl Ring {
         for completion in self.ring.completion() {
             let armed = cqueue::more(completion.flags());
             self.open -= usize::from(!armed);
-            let Some(watched) = Watched::from_token(completion.user_data()) else { continue };
+            let Some(watched) = from_token(completion.user_data()) else { continue };
             let events = u32::try_from(completion.result()).map(|bits| PollFlags::from_bits_truncate(bits as u16));
             // A poll that failed is reported, too: the socket is tried, and says itself what is wrong with it. Linux 6.1
             // cancels a poll for whose report the ring has no room; who is told that it is armed no more arms it again.
@@ -326,10 +315,10 @@ mod tests {
     fn a_token_names_what_it_was_made_of() {
         let keys = [Key::new(0, 0), Key::new(5, u32::MAX), Key::new(LISTENERS - 1, 1)];
         for interest in keys.into_iter().flat_map(|key| [Watched::Read(key), Watched::Write(key)]) {
-            assert_eq!(Watched::from_token(interest.token()), Some(interest));
+            assert_eq!(from_token(token(interest)), Some(interest));
         }
-        assert_eq!(Watched::from_token(Watched::Accept(3).token()), Some(Watched::Accept(3)));
-        assert_eq!(Watched::from_token(IGNORED), None);
+        assert_eq!(from_token(token(Watched::Accept(3))), Some(Watched::Accept(3)));
+        assert_eq!(from_token(IGNORED), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Server-sent events: one way, with ids, names, heartbeats, and rules for pages of other origins.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use corecast::{CloseReason, Config, Context, DropReason, Framing, Handler};
+use corecast::{CloseReason, Config, Context, DropReason, Framing, Handler, SendError};
 
 use crate::support::http::{HttpClient, SseEvent};
 use crate::support::{Client, Fixture, config, wait_until};
@@ -51,6 +52,33 @@ fn a_handler_without_words_of_its_own_sends_payloads_line_by_line() {
     wait_until("it is counted", || server.drops() == [(DropReason::NotUtf8, 1)]);
     server.publish("a", "after").unwrap();
     assert_eq!(client.recv_event().data, "after");
+}
+
+/// Sends a message of so many empty lines to whoever comes, and notes how that went.
+struct Lines(usize, Arc<Mutex<Vec<Result<(), SendError>>>>);
+
+impl Handler for Lines {
+    fn on_connect(&mut self, cx: &mut Context<'_>) {
+        let sent = cx.send("\n".repeat(self.0).as_bytes());
+        self.1.lock().unwrap().push(sent);
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &[u8]) {}
+}
+
+#[test]
+fn a_message_of_many_lines_is_measured_as_the_stream_carries_it() {
+    let max = 1 << 20;
+    let sent = Arc::default();
+    let server = Fixture::start(Config { queue_bytes_max: max, ..config() }, {
+        let sent = Arc::clone(&sent);
+        // Each line takes seven bytes.
+        move |_| Lines(max / 6, Arc::clone(&sent))
+    });
+    let _client = events(&server, "/sse?all");
+    wait_until("it was sent", || !sent.lock().unwrap().is_empty());
+    let sent = sent.lock().unwrap();
+    assert!(matches!(sent[..], [Err(SendError::TooLarge { len, .. })] if len > max), "{sent:?}");
 }
 
 #[test]
