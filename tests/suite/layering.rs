@@ -214,7 +214,11 @@ fn each_kind_of_breach_is_found_with_file_line_and_rule() {
         ("protocol/line", "use crate::hub::Hub;", "protocol (protocol/line) may not use hub (hub)"),
         ("protocol/line", "use crate::handler::Event;", "protocol (protocol/line) may not use handler (handler)"),
         ("protocol/line", "use super::super::shard::Shard;", "protocol (protocol/line) may not use shard (shard)"),
-        ("engine/turn", "    let shard = super::super::shard::run;", "engine (engine/turn) may not use shard (shard/run)"),
+        (
+            "engine/turn",
+            "    let shard = super::super::shard::run;",
+            "engine (engine/turn) may not use shard (shard/run)",
+        ),
         ("config", "fn f() -> crate::handler::Event {}", "ground (config) may not use handler (handler)"),
         ("engine/outbox", "use crate::shard::{self, Start};", "engine (engine/outbox) may not use shard (shard)"),
         ("server", "    use crate::program::cli::Settings;", "server (server) may not use program (program/cli)"),
