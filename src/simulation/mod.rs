@@ -222,7 +222,8 @@ impl Simulation {
     // ---- Clients ----
 
     fn connect(&mut self, shard: usize) {
-        let framing = self.dice.one_of(&[Framing::Line, Framing::Length, Framing::Http]);
+        let built_in = if cfg!(feature = "web") { &Framing::ALL[..] } else { &[Framing::Line, Framing::Length] };
+        let framing = self.dice.one_of(built_in);
         let wire = Wire {
             room: self.dice.below(400),
             piece: 1 + self.dice.below(90),
