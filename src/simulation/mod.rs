@@ -274,7 +274,7 @@ impl Simulation {
         if !self.clients.is_empty() {
             let number = self.dice.below(self.clients.len());
             // Some read seldom.
-            if number % 3 > 0 || self.dice.once_in(10) {
+            if !number.is_multiple_of(3) || self.dice.once_in(10) {
                 let room = self.dice.below(300);
                 self.clients[number].read(room);
             }
