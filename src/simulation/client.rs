@@ -1,7 +1,7 @@
 //! A client of the push server, as far as the simulation needs one: it sends commands and keeps account of what it reads.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::world::Wire;
@@ -25,6 +25,8 @@ pub(super) struct Client {
     pub(super) pings: u64,
     /// The newest number of each publisher.
     newest: BTreeMap<String, u64>,
+    /// The topics that it was told it is subscribed to.
+    topics: BTreeSet<String>,
     /// It has been told that the connection is about to close.
     pub(super) farewell: Option<String>,
 }
@@ -41,6 +43,7 @@ impl Client {
             missed: 0,
             pings: 0,
             newest: BTreeMap::new(),
+            topics: BTreeSet::new(),
             farewell: None,
         };
         let rounds = client.wire.borrow().rounds.unwrap_or(0);
@@ -152,7 +155,15 @@ impl Client {
         assert!(self.farewell.is_none() || text.is_empty(), "`{text}` came after {:?}", self.farewell);
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         match verb {
-            "MSG" => self.take_message(rest.split_once(' ').expect("a topic and a payload").1),
+            "MSG" => {
+                let (topic, payload) = rest.split_once(' ').expect("a topic and a payload");
+                assert!(self.topics.contains(topic), "`{text}` came while it is subscribed to {:?}", self.topics);
+                self.take_message(payload);
+            }
+            "OK" if rest.starts_with("SUB ") => self.topics.extend(rest.split(' ').skip(1).map(str::to_owned)),
+            "OK" if rest.starts_with("UNSUB ") => rest.split(' ').skip(1).for_each(|topic| {
+                self.topics.remove(topic);
+            }),
             "ALL" | "SELF" => self.take_message(rest),
             "GAP" => {
                 let count = rest.split(' ').nth(1).and_then(|count| count.parse::<u64>().ok());
