@@ -37,6 +37,10 @@ enum Stage {
         step: usize,
         steps: usize,
     },
+    /// Each close that waits is waited for, however many there are: delivery never stands still.
+    Farewells {
+        enqueued: u64,
+    },
     /// The last ones have a moment to read what waits and to close their side.
     Lingering {
         until: Tick,
@@ -95,6 +99,12 @@ impl Drain {
                     *step += 1;
                     if *step < *steps && engine.table.len() > 0 {
                         return Some(Duration::from_millis(DRAIN_STEP_MS));
+                    }
+                    Stage::Farewells { enqueued: engine.base.publishes.enqueued() }
+                }
+                Stage::Farewells { enqueued } => {
+                    if engine.base.publishes.delivered() < *enqueued {
+                        return Some(look);
                     }
                     Stage::Lingering { until: by(engine, Duration::from_millis(LINGER_MS + TICK_MS)) }
                 }

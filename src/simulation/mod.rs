@@ -568,9 +568,17 @@ impl Simulation {
     /// Drains all shards; nothing may be left of anybody.
     fn drain(&mut self) {
         let over = Duration::from_millis(self.dice.one_of(&[0, 700]));
+        self.begin_to_drain(over);
+        self.end_drain();
+    }
+
+    fn begin_to_drain(&mut self, over: Duration) {
         for shard in &mut self.shards {
             shard.drain = Some(Drain::begin(&mut shard.engine, over));
         }
+    }
+
+    fn end_drain(&mut self) {
         for round in 0.. {
             assert!(round < 10_000, "the drain does not end");
             let mut is_over = true;
@@ -671,4 +679,26 @@ fn whatever_the_order_of_things_the_books_of_shards_and_clients_agree() {
         run(seed);
         seed += 1;
     }
+}
+
+#[test]
+fn a_drain_whose_closes_take_long_bids_everybody_farewell() {
+    let mut simulation = Simulation::new(1);
+    while simulation.clients.len() < 8 {
+        simulation.connect(0);
+    }
+    simulation.come_to_rest();
+    let open = simulation.shards.iter().map(|shard| shard.engine.table.len()).sum::<usize>();
+    simulation.begin_to_drain(Duration::ZERO);
+    while simulation.cross() {}
+    // Much else is to be delivered first: the closes wait for longer than a client may linger.
+    for _ in 0..100 {
+        for Shard { engine, drain, .. } in &mut simulation.shards {
+            drain.as_mut().expect("it drains").step(engine);
+        }
+        simulation.pass();
+    }
+    simulation.end_drain();
+    let told = simulation.clients.iter().filter(|client| client.farewell.as_deref() == Some("drain")).count();
+    assert_eq!((told, open), (open, 8));
 }
