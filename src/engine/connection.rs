@@ -7,7 +7,7 @@ use crate::engine::wheel::{NEVER, Tick};
 use crate::message::{CloseReason, ConnId};
 use crate::protocol::Encoding;
 use crate::protocol::websocket::Assembly;
-use crate::rate::Micros;
+use crate::rate::Nanos;
 
 /// The row of one connection. Idle, it owns no buffer and no queue.
 pub(crate) struct Connection<S> {
@@ -24,7 +24,7 @@ pub(crate) struct Connection<S> {
     /// Messages that it missed.
     pub(crate) dropped: u32,
     /// When the bucket of its message rate will be full again; once its sending side is shut, bytes that it sent since.
-    pub(crate) rate: Micros,
+    pub(crate) rate: Nanos,
     /// While it sends more than its rate: when it is looked at again.
     pub(crate) throttled_until: Tick,
     /// When the last complete message came in.

@@ -159,10 +159,21 @@ impl Registry {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// How long to wait before the next connection is accepted, if there are too many at once.
-    pub(crate) fn accept_pause(&self) -> Option<Duration> {
+    /// Takes from `accept_rate` what one connection needs to be accepted.
+    ///
+    /// # Errors
+    /// How long to wait before the next try: there are too many at once.
+    pub(crate) fn take_accept(&self) -> Result<(), Duration> {
+        let Some(accepts) = &self.accepts else { return Ok(()) };
         let now = self.started.elapsed().as_micros() as u64;
-        self.accepts.as_ref()?.take(now).err().map(Duration::from_micros)
+        accepts.take(now).map_err(Duration::from_micros)
+    }
+
+    /// Puts that back, since nobody came.
+    pub(crate) fn put_back_accept(&self) {
+        if let Some(accepts) = &self.accepts {
+            accepts.put_back();
+        }
     }
 
     /// Whether the resident memory is wanted at all.

@@ -120,11 +120,15 @@ async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, fr
     let registry = Arc::clone(&shard.engine.borrow().base.registry);
     let mut slice = Slice::begin();
     while !shard.engine.borrow().base.draining {
-        if let Some(pause) = registry.accept_pause() {
+        if let Err(pause) = registry.take_accept() {
             glommio::timer::sleep(pause).await;
             continue;
         }
-        match accept_one(&socket) {
+        let accepted = accept_one(&socket);
+        if accepted.is_err() {
+            registry.put_back_accept();
+        }
+        match accepted {
             Ok((client, peer)) => {
                 backoff = Duration::from_millis(first);
                 if let Err(refusal) = shard.admit(client, peer, framing)
