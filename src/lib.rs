@@ -116,6 +116,7 @@ mod echo;
 mod engine;
 pub mod guide;
 mod handler;
+mod heap;
 pub mod host;
 mod hub;
 #[cfg(feature = "internals")]

@@ -27,7 +27,8 @@ pub(crate) fn probe_io_uring() -> io::Result<()> {
 }
 
 /// Hands memory back to the system that the C library's allocator keeps for later. It takes some milliseconds for a
-/// hundred megabytes. Without effect where that library is not glibc, or a program brings its own allocator.
+/// hundred megabytes, in which it holds the locks of the allocator's arenas one after the other. Without effect where that
+/// library is not glibc, or a program brings its own allocator.
 pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it may be called at any time from any thread, and what is in use stays as it is.

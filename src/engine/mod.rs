@@ -41,12 +41,12 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::handler::Event;
+use crate::heap;
 use crate::message::{CloseReason, Dialect, Kind};
 use crate::metrics::ShardMetrics;
 #[cfg(feature = "web")]
 use crate::protocol::http::Site;
 use crate::rate::Micros;
-use crate::sys;
 use connection::{Connection, Due, Polls};
 use driver::{Driver, Watched};
 use interest::Interest;
@@ -264,7 +264,7 @@ impl<D: Driver> Engine<D> {
     pub(crate) fn trim_heap(&mut self) {
         let tables = u64::from(self.table.slots()) * CONNECTION_BYTES;
         if self.base.trim.is_due(tables + self.base.holdings.bytes() as u64) {
-            sys::trim_heap();
+            heap::trim();
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::engine::memory::Verdict;
 use crate::engine::table::Key;
 use crate::engine::visit::Visit;
 use crate::engine::wheel::Tick;
+use crate::heap;
 use crate::message::CloseReason;
-use crate::sys;
 
 /// Ticks between two times that memory is given back since the process has too much.
 const RECLAIM_EVERY: Tick = (RECLAIM_EVERY_MS / TICK_MS) as Tick;
@@ -64,7 +64,7 @@ impl<D: Driver> Engine<D> {
         self.tell_holdings();
         self.reclaim_if_needed();
         if std::mem::take(&mut self.base.reclaim.trim) {
-            sys::trim_heap();
+            heap::trim();
         }
         let now = self.base.wheel.now();
         if let Some(excess) = self.base.registry.excess()

@@ -22,7 +22,8 @@ struct Room {
 
 /// The room of a module, by its path below `src/` without `.rs` and `/mod`.
 fn room(module: &str) -> Option<Room> {
-    const GROUND: [&str; 9] = ["config", "message", "guide", "json", "metrics", "rate", "receipt", "sys", HOST];
+    const GROUND: [&str; 10] =
+        ["config", "message", "guide", "heap", "json", "metrics", "rate", "receipt", "sys", HOST];
     const FOLDERS: [(&str, u8); 10] = [
         ("handler", 1),
         ("protocol", 1),
