@@ -304,3 +304,20 @@ impl Limited {
         Some(std::mem::take(&mut self.count))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::config::REFUSAL_LOG_MS;
+
+    #[test]
+    fn what_fails_again_and_again_is_logged_once_in_a_while_with_its_count() {
+        let (mut limited, start) = (Limited::default(), Instant::now());
+        let lines: Vec<u64> = (0..1_000).filter_map(|_| limited.another(start)).collect();
+        assert_eq!(lines, [1]);
+        let later = start + Duration::from_millis(REFUSAL_LOG_MS);
+        assert_eq!((limited.another(later), limited.another(later)), (Some(1_000), None));
+    }
+}

@@ -5,11 +5,12 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::io::BufferedFile;
 
 use crate::config::{MESH_RETRY_MS, TURNS_PER_BATCH};
+use crate::engine::Limited;
 use crate::engine::driver::{Bell, Watched};
 use crate::handler::Handler;
 use crate::shard::Shard;
@@ -50,6 +51,7 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
     let signal: BufferedFile = sys::from_fd(signal);
     // A read that has begun goes on while turns are taken.
     let mut reading = pin!(None);
+    let mut complaints = Limited::default();
     let mut slice = Slice::begin();
     loop {
         let any = shard.take_reports();
@@ -84,7 +86,9 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
         if let Some(read) = slice.wait(woken).await {
             reading.set(None);
             if let Err(error) = read {
-                tracing::error!(%error, "waiting for the ring's signal failed");
+                if let Some(count) = complaints.another(Instant::now()) {
+                    tracing::error!(%error, count, "waiting for the ring's signal fails; trying again and again");
+                }
                 glommio::timer::sleep(Duration::from_millis(MESH_RETRY_MS)).await;
             }
         }
