@@ -92,6 +92,11 @@ impl<S> Lanes<S> {
         }
     }
 
+    /// Drops all that waits.
+    pub(crate) fn clear(&mut self) {
+        self.backlogs.iter_mut().for_each(|backlog| backlog.queue.clear());
+    }
+
     /// Messages that wait for full lanes.
     pub(crate) fn waiting(&self) -> usize {
         self.backlogs.iter().map(|backlog| backlog.queue.len()).sum()

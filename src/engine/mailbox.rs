@@ -35,17 +35,22 @@ pub(crate) struct Client<S> {
     pub(crate) framing: Framing,
 }
 
-/// What the rest of the process says to a shard.
+/// What the rest of the process asks of a shard at once, whatever waits to be published.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Deliver a message. Every shard is told of it, so none passes it on.
-    Publish(Publish),
-    /// Close one connection.
-    Close { id: ConnId, reason: CloseReason },
     /// Tell about connections or topics.
     Query(Query),
     /// Set a topic's policy for slow consumers, or take it back.
     SetPolicy { topic: Topic, policy: Option<SlowConsumer> },
+}
+
+/// That the rest of the process wants a connection closed.
+#[derive(Debug)]
+pub(crate) struct Close {
+    pub(crate) id: ConnId,
+    pub(crate) reason: CloseReason,
+    /// How many publishes the shard had been handed from outside before: they come first.
+    pub(crate) after: u64,
 }
 
 /// What waits to be done for this shard's connections, in order.
@@ -209,6 +214,12 @@ impl PublishQueue {
     /// Publishes delivered so far: the first that were put in.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// Drops all that waits, for a shard that has ended: nobody is left to get it, and who waits for a receipt is told.
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
     }
 
     /// Counts publishes that have been taken and are now delivered.

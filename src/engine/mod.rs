@@ -275,6 +275,12 @@ impl<D: Driver> Base<D> {
         self.driver.now().saturating_duration_since(self.started).as_micros() as Micros
     }
 
+    /// Drops what waits, for a shard that has ended: nobody is left to get it, and who waits for a receipt is told.
+    pub(crate) fn end(&mut self) {
+        self.publishes.clear();
+        self.lanes.clear();
+    }
+
     /// Counts a page that may not connect, and says so in the log: browsers don't show its people why.
     #[cfg(feature = "web")]
     pub(crate) fn note_foreign_page(&mut self, text: &str) {

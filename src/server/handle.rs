@@ -2,18 +2,18 @@
 
 mod drain;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_channel::{Sender, TrySendError};
+use async_channel::Sender;
 use thiserror::Error;
 
 use crate::config::{Config, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, TOPIC_POLICIES_MAX};
-use crate::engine::mailbox::Command;
+use crate::engine::mailbox::{Close, Command};
 use crate::engine::query::{ConnectionInfo, Query, ShardTopic};
 use crate::engine::registry::Registry;
 use crate::handler::PublishError;
@@ -21,31 +21,21 @@ use crate::message::{CloseReason, ConnId, Kind, Payload, Publish, PublishId, Tar
 use crate::metrics::ShardMetrics;
 use crate::receipt::Published;
 use crate::server::handover::Offer;
+use crate::shard::inbox::Entrances;
+use crate::shard::lane::NoPlace;
 use drain::{Drain, Offers};
 
 /// What the process keeps of one shard.
 pub(crate) struct ShardEnd {
-    pub(crate) commands: Sender<Command>,
+    pub(crate) entrances: Entrances,
     pub(crate) drain: Sender<Duration>,
     pub(crate) metrics: Arc<ShardMetrics>,
-}
-
-impl ShardEnd {
-    /// Puts a command into a queue in which a place was seen, by a caller that holds the lock. While the shard takes a
-    /// command out, its place counts as free and can't be filled yet for a moment; that is not to be lost.
-    fn hand_over(&self, mut command: Command) {
-        while let Err(TrySendError::Full(back)) = self.commands.try_send(command) {
-            command = back;
-            std::thread::yield_now();
-        }
-    }
 }
 
 struct Inner {
     shards: Vec<ShardEnd>,
     registry: Arc<Registry>,
-    /// Held while something is handed to the shards, so that nobody takes the last place in a queue that another has
-    /// looked at.
+    /// Held while something is handed to several shards, so that all get it in the same order.
     publishes: Mutex<Outside>,
     drain: Mutex<Drain>,
     /// Told when a drain is to begin sooner.
@@ -62,8 +52,19 @@ struct Inner {
 struct Outside {
     /// Publishes.
     sequence: u64,
-    /// Topics with a policy of their own.
-    policies: BTreeSet<Topic>,
+    /// Topics with a policy of their own, and which.
+    policies: HashMap<Topic, SlowConsumer>,
+}
+
+impl Outside {
+    /// The policy for slow consumers of what is published to a target without one of its own.
+    fn policy(&self, target: &Target, config: &Config) -> SlowConsumer {
+        let own = match target {
+            Target::Topic(topic) => self.policies.get(topic).copied(),
+            Target::All | Target::Conn(_) => None,
+        };
+        own.unwrap_or(config.slow_consumer)
+    }
 }
 
 /// Steers a running server from any thread. Clones are cheap and all the same.
@@ -125,18 +126,21 @@ impl ServerHandle {
         self.publish_to(Target::Conn(id), payload, None).map(Some)
     }
 
-    /// Closes one connection, after what waits for it has been written. `Ok(false)`: it is not open.
+    /// Closes one connection, after what was published before has been written to it as far as it is for this connection.
+    /// It waits for nothing else: not for what others publish meanwhile. `Ok(false)`: it is not open.
     ///
     /// # Errors
-    /// [`PublishError::Busy`]: the shard's queue of commands is full; try again later.
+    /// [`PublishError::Busy`]: as many closes wait for the shard as may; try again later.
     pub fn close(&self, id: ConnId) -> Result<bool, PublishError> {
         let Some(row) = self.inner.registry.get(id) else { return Ok(false) };
-        let _order = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
-        let shard = &self.inner.shards[row.shard()];
-        match shard.commands.try_send(Command::Close { id, reason: CloseReason::Kicked }) {
-            Ok(()) => Ok(true),
-            Err(TrySendError::Full(_)) => Err(PublishError::Busy),
-            Err(TrySendError::Closed(_)) => Ok(false),
+        let Entrances { publishes, closes, .. } = &self.inner.shards[row.shard()].entrances;
+        match closes.reserve() {
+            Ok(place) => {
+                place.fill(Close { id, reason: CloseReason::Kicked, after: publishes.entered() });
+                Ok(true)
+            }
+            Err(NoPlace::Full) => Err(PublishError::Busy),
+            Err(NoPlace::Ended) => Ok(false),
         }
     }
 
@@ -164,22 +168,29 @@ impl ServerHandle {
             },
             Target::All | Target::Topic(_) => &self.inner.shards[..],
         };
-        let mut publishes = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
-        if shards.iter().all(|shard| shard.commands.is_closed()) {
+        let mut outside = self.outside();
+        let mut places = Vec::with_capacity(shards.len());
+        for shard in shards {
+            match shard.entrances.publishes.reserve() {
+                Ok(place) => places.push(place),
+                // It has no connections left to miss it.
+                Err(NoPlace::Ended) => {}
+                Err(NoPlace::Full) => return Err(PublishError::Busy),
+            }
+        }
+        if places.is_empty() {
             return Err(PublishError::Down);
         }
-        // Only holders of the lock put anything in, so what is found free here stays free.
-        if shards.iter().any(|shard| shard.commands.is_full()) {
-            return Err(PublishError::Busy);
-        }
-        publishes.sequence += 1;
-        let id = PublishId::new(SHARDS_MAX as u16, publishes.sequence);
+        outside.sequence += 1;
+        let id = PublishId::new(SHARDS_MAX as u16, outside.sequence);
+        // The policy that holds now: the shards may get to know of a new one before they come to this, or after.
+        let slow_consumer = slow_consumer.unwrap_or_else(|| outside.policy(&target, &self.inner.config));
         let (receipt, answers) = async_channel::bounded(shards.len());
         let accepted = Instant::now();
-        let publish = Publish { id, target, payload, kind, slow_consumer, accepted, receipt: Some(receipt) };
-        for shard in shards {
-            // A shard that has ended has no connections left to miss it.
-            shard.hand_over(Command::Publish(publish.clone()));
+        let publish =
+            Publish { id, target, payload, kind, slow_consumer: Some(slow_consumer), accepted, receipt: Some(receipt) };
+        for place in places {
+            place.fill(publish.clone());
         }
         Ok(Published { id, accepted, shards: shards.len(), answers })
     }
@@ -293,22 +304,32 @@ impl ServerHandle {
     /// # Errors
     /// [`PolicyError`]: as many topics as may have a policy of their own, or a shard has too much to do.
     pub fn set_slow_consumer(&self, topic: &Topic, policy: Option<SlowConsumer>) -> Result<(), PolicyError> {
-        let mut publishes = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
-        if policy.is_some() && !publishes.policies.contains(topic) && publishes.policies.len() >= TOPIC_POLICIES_MAX {
+        let mut outside = self.outside();
+        let policies = &mut outside.policies;
+        if policy.is_some() && !policies.contains_key(topic) && policies.len() >= TOPIC_POLICIES_MAX {
             return Err(PolicyError::TooMany { max: TOPIC_POLICIES_MAX });
         }
-        if self.inner.shards.iter().any(|shard| shard.commands.is_full()) {
-            return Err(PolicyError::Busy);
+        let mut places = Vec::with_capacity(self.inner.shards.len());
+        for shard in &self.inner.shards {
+            match shard.entrances.commands.reserve() {
+                Ok(place) => places.push(place),
+                // It publishes nothing any more.
+                Err(NoPlace::Ended) => {}
+                Err(NoPlace::Full) => return Err(PolicyError::Busy),
+            }
         }
         match policy {
-            Some(_) => publishes.policies.insert(topic.clone()),
-            None => publishes.policies.remove(topic),
+            Some(policy) => policies.insert(topic.clone(), policy),
+            None => policies.remove(topic),
         };
-        for shard in &self.inner.shards {
-            // A shard that has ended publishes nothing any more.
-            shard.hand_over(Command::SetPolicy { topic: topic.clone(), policy });
+        for place in places {
+            place.fill(Command::SetPolicy { topic: topic.clone(), policy });
         }
         Ok(())
+    }
+
+    fn outside(&self) -> MutexGuard<'_, Outside> {
+        self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn no_topic(&self, name: &str) -> TopicInfo {
@@ -325,13 +346,10 @@ impl ServerHandle {
     /// Asks one shard and waits for its answer.
     async fn ask<T>(&self, shard: usize, question: impl FnOnce(Sender<T>) -> Query) -> Result<T, QueryError> {
         let (answer, answers) = async_channel::bounded(1);
-        {
-            let _order = self.inner.publishes.lock().unwrap_or_else(PoisonError::into_inner);
-            match self.inner.shards[shard].commands.try_send(Command::Query(question(answer))) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_)) => return Err(QueryError::Busy { shard }),
-                Err(TrySendError::Closed(_)) => return Err(QueryError::Down),
-            }
+        match self.inner.shards[shard].entrances.commands.reserve() {
+            Ok(place) => place.fill(Command::Query(question(answer))),
+            Err(NoPlace::Full) => return Err(QueryError::Busy { shard }),
+            Err(NoPlace::Ended) => return Err(QueryError::Down),
         }
         answers.recv().await.map_err(|_| QueryError::Down)
     }
@@ -393,8 +411,8 @@ impl TopicInfo {
 /// Why a question was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum QueryError {
-    /// A shard's queue of commands is full; try again later.
-    #[error("shard {shard} is busy: its queue of commands is full; try again later")]
+    /// As many questions wait for a shard as may; try again later.
+    #[error("shard {shard} is busy: as many questions wait for it as may; try again later")]
     Busy {
         /// The shard.
         shard: usize,
@@ -413,7 +431,7 @@ pub enum PolicyError {
         /// Topics allowed.
         max: usize,
     },
-    /// A shard's queue of commands is full.
+    /// As many questions wait for a shard as may.
     #[error("the server is busy: a queue of commands is full; try again later")]
     Busy,
 }

@@ -137,10 +137,10 @@ impl Server {
         let mut ends = Vec::new();
         let mut threads = Vec::new();
         for (index, (sockets, cpu)) in sockets.into_iter().zip(cpus.iter().copied()).enumerate() {
-            let (commands_to, commands) = async_channel::bounded(config.control_queue);
+            let (entrances, inbox) = shard::inbox::lanes(config.control_queue);
             let (drain_to, drain) = async_channel::bounded(1);
             let metrics = Arc::new(ShardMetrics::default());
-            ends.push(ShardEnd { commands: commands_to, drain: drain_to, metrics: Arc::clone(&metrics) });
+            ends.push(ShardEnd { entrances, drain: drain_to, metrics: Arc::clone(&metrics) });
             let start = Start {
                 index,
                 config: Arc::clone(&config),
@@ -148,7 +148,7 @@ impl Server {
                 metrics,
                 sockets,
                 mesh: mesh.clone(),
-                commands,
+                inbox,
                 drain,
             };
             let word = LastWord {

@@ -2,6 +2,8 @@
 
 mod accept;
 pub(crate) mod buffers;
+pub(crate) mod inbox;
+pub(crate) mod lane;
 pub(crate) mod poller;
 mod turns;
 mod world;
@@ -28,14 +30,15 @@ use crate::config::{
 use crate::engine::drain::Drain;
 use crate::engine::driver::{Bell, Report};
 use crate::engine::fanout::Fanout;
-use crate::engine::mailbox::{Command, ShardMsg};
+use crate::engine::mailbox::ShardMsg;
 use crate::engine::registry::Registry;
 use crate::engine::wheel::{NEVER, Tick};
-use crate::engine::{Base, Engine, query};
+use crate::engine::{Base, Engine};
 use crate::handler::Handler;
 use crate::host;
 use crate::metrics::ShardMetrics;
 use accept::{Listeners, Listening};
+use inbox::Inbox;
 pub(crate) use world::Message;
 use world::{Mesh, World};
 use yielding::Slice;
@@ -51,7 +54,7 @@ pub(crate) struct Start {
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) sockets: Sockets,
     pub(crate) mesh: FullMesh<Message>,
-    pub(crate) commands: Receiver<Command>,
+    pub(crate) inbox: Inbox,
     /// The first request to drain, with the time to do it over.
     pub(crate) drain: Receiver<Duration>,
 }
@@ -71,7 +74,7 @@ pub(crate) struct Shard<H> {
 
 /// Runs a shard on the executor of the calling thread, until it has drained. `ready` is called once it accepts.
 pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce()) -> Result<(), String> {
-    let Start { index, config, registry, metrics, sockets, mesh, commands, drain } = start;
+    let Start { index, config, registry, metrics, sockets, mesh, inbox, drain } = start;
     let urgent = glommio::executor().create_task_queue(
         Shares::default(),
         Latency::NotImportant,
@@ -99,10 +102,13 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         failure,
     });
 
+    let queued = Rc::default();
     let mut tasks = vec![
         shard.spawn_urgent(deliver(Rc::clone(&shard)))?,
         shard.spawn_urgent(retry_lanes(Rc::clone(&shard)))?,
-        shard.spawn_urgent(obey(Rc::clone(&shard), commands))?,
+        shard.spawn_urgent(inbox::publish(Rc::clone(&shard), inbox.publishes, Rc::clone(&queued)))?,
+        shard.spawn_urgent(inbox::close(Rc::clone(&shard), inbox.closes, queued))?,
+        shard.spawn_urgent(inbox::obey(Rc::clone(&shard), inbox.commands))?,
         glommio::spawn_local(guarded(Rc::clone(&shard), turns::run(Rc::clone(&shard), signal))),
         glommio::spawn_local(guarded(Rc::clone(&shard), tick(Rc::clone(&shard)))),
         glommio::spawn_local(guarded(Rc::clone(&shard), attend_refused(Rc::clone(&shard)))),
@@ -134,6 +140,7 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         engine.base.driver.submit_polls();
         engine.base.driver.close_mesh();
     }
+    shard.engine.borrow_mut().base.end();
     ended
 }
 
@@ -349,27 +356,4 @@ fn note_tick(engine: &Engine<World>, late_ms: u64) {
     }
     base.metrics.topics.set(base.topics.len() as u64);
     base.metrics.pool_misses.set(base.driver.pool.misses());
-}
-
-/// Does what the rest of the process asks for, also while the shard drains.
-async fn obey<H: Handler>(shard: Rc<Shard<H>>, commands: Receiver<Command>) {
-    let mut slice = Slice::begin();
-    while let Ok(command) = slice.wait(commands.recv()).await {
-        match command {
-            Command::Publish(publish) => {
-                shard.room().await;
-                shard.engine.borrow_mut().base.enqueue(publish);
-            }
-            Command::Close { id, reason } => {
-                let engine = &mut *shard.engine.borrow_mut();
-                let row = engine.base.registry.get(id).filter(|row| row.shard() == engine.base.index);
-                if let Some(row) = row {
-                    engine.close_in_order(row.key(), reason);
-                }
-            }
-            Command::Query(query) => query::answer(&shard.engine.borrow(), query),
-            Command::SetPolicy { topic, policy } => shard.engine.borrow_mut().base.topics.set_policy(topic, policy),
-        }
-        slice.pause_if_over().await;
-    }
 }
