@@ -458,7 +458,7 @@ pub struct Config {
     pub mesh_queue: usize,
     /// Messages that a shard keeps for a shard whose mesh queue is full.
     pub mesh_backlog: usize,
-    /// Commands that may wait from outside the shards, per shard.
+    /// Publishes from outside the shards that may wait, per shard, and as many questions and closes each.
     pub control_queue: usize,
     /// Where the control plane listens. Outside the loopback it needs a token.
     #[cfg_attr(feature = "serde", serde(with = "text_value"))]

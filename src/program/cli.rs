@@ -226,7 +226,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     mesh_backlog: Option<usize>,
-    /// Commands that may wait from outside the shards, per shard
+    /// Publishes from outside the shards that may wait, per shard, and as many questions and closes each
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     control_queue: Option<usize>,

@@ -432,6 +432,6 @@ pub enum PolicyError {
         max: usize,
     },
     /// As many questions wait for a shard as may.
-    #[error("the server is busy: a queue of commands is full; try again later")]
+    #[error("the server is busy: as many questions wait for a shard as may; try again later")]
     Busy,
 }

@@ -96,7 +96,7 @@ fn publishes_from_outside_reach_all_shards_in_order() {
     let mut subscribers = everywhere(&server, 2);
     subscribers.iter_mut().for_each(|client| subscribe(client, "news"));
     for n in 0..MESSAGES {
-        // The queue of commands is the only bound that they can meet here.
+        // The lane from outside is the only bound that they can meet here.
         wait_until("the server takes the publish", || match server.publish("news", n.to_string()) {
             Ok(_) => true,
             Err(error) => {

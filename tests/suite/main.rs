@@ -31,6 +31,7 @@ mod full;
 mod guide;
 #[cfg(feature = "web")]
 mod kinds;
+mod lanes;
 mod language;
 mod layering;
 mod library;

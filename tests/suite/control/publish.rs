@@ -287,6 +287,8 @@ fn while_a_shard_is_behind_publishes_are_refused_whole() {
     assert_eq!(refused.header("retry-after"), Some("1"));
     // The queue is full, so every publish to that shard is refused. The rest of the API goes on.
     http.post("/v1/broadcast?receipt=true", "x").is_problem(503, "busy");
+    // A question has a place of its own, and that is taken from then on.
+    http.get("/v1/topics").is_problem(504, "late");
     http.get("/v1/topics").is_problem(503, "busy");
     let headers = ["Content-Type: application/x-ndjson"];
     let response = http.send("POST", "/v1/batch", &headers, b"{\"broadcast\":true,\"payload\":\"x\"}\n");

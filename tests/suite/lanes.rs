@@ -1,0 +1,255 @@
+//! What comes to a shard from outside: nothing waits behind what it need not wait for, and nobody for a shard that is gone.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use corecast::{
+    CloseReason, Config, Context, Dialect, Event, Framing, Handler, Kind, PublishError, QueryError, ServerHandle,
+    SlowConsumer, Topic,
+};
+use futures_lite::future::block_on;
+
+use crate::support::{Client, DEADLINE, Fixture, config, wait_until};
+
+/// Makes something of each message only when the test lets it. Each test has a gate of its own.
+struct Gated<const GATE: usize>;
+
+#[derive(Default)]
+struct Gate {
+    /// Messages that have come to it.
+    reached: AtomicUsize,
+    permits: Mutex<Option<Receiver<()>>>,
+}
+
+static GATES: [Gate; 2] = [const { Gate { reached: AtomicUsize::new(0), permits: Mutex::new(None) } }; 2];
+
+impl<const GATE: usize> Gated<GATE> {
+    fn gate() -> &'static Gate {
+        &GATES[GATE]
+    }
+
+    /// A server with one shard, and a client of it, whose queue holds one publish.
+    fn start(waiting: usize) -> (Fixture, Client, Sender<()>) {
+        let (permit, permits) = mpsc::channel();
+        *Self::gate().permits.lock().unwrap() = Some(permits);
+        let config = Config { shards: Some(1), publish_queue: 1, control_queue: waiting, ..config() };
+        let server = Fixture::start(config, |_| Gated::<GATE>);
+        let client = server.client(Framing::Line);
+        server.wait_for_connections(1);
+        (server, client, permit)
+    }
+
+    /// Publishes until no more may wait; how many were taken.
+    fn fill(server: &Fixture) -> usize {
+        let mut taken = 0;
+        loop {
+            match server.broadcast(taken.to_string()) {
+                Ok(_) => taken += 1,
+                Err(error) => {
+                    assert_eq!(error, PublishError::Busy);
+                    // One is at the gate, one in the queue, one waits for room there, and the lane is full.
+                    if Self::gate().reached.load(Ordering::Relaxed) > 0 {
+                        return taken;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets messages through, one after the other, until something has happened; how many that took.
+    fn pass_until(permit: &Sender<()>, most: usize, happened: impl Fn() -> bool) -> usize {
+        for passed in 0..most {
+            let reached = || Self::gate().reached.load(Ordering::Relaxed) > passed;
+            wait_until("the next message comes to the gate", || happened() || reached());
+            if happened() {
+                return passed;
+            }
+            permit.send(()).unwrap();
+        }
+        most
+    }
+}
+
+impl<const GATE: usize> Handler for Gated<GATE> {
+    fn on_message(&mut self, _: &mut Context<'_>, _: &[u8]) {}
+
+    fn render(event: Event<'_>, _: Dialect, out: &mut Vec<u8>) -> Option<Kind> {
+        let Event::Broadcast { payload, kind } = event else { return None };
+        Self::gate().reached.fetch_add(1, Ordering::Relaxed);
+        let permits = Self::gate().permits.lock().unwrap_or_else(PoisonError::into_inner);
+        // The end of the test lets all through.
+        let _ = permits.as_ref().map(Receiver::recv);
+        out.extend_from_slice(payload);
+        Some(kind)
+    }
+}
+
+/// Waits for something on a thread of its own; what it came to shows when it has.
+fn begin<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Receiver<T> {
+    let (done, result) = mpsc::channel();
+    std::thread::spawn(move || {
+        // The test has given up when nobody listens.
+        let _ = done.send(block_on(work));
+    });
+    result
+}
+
+#[test]
+fn questions_are_answered_while_publishes_wait_for_room() {
+    const WAITING: usize = 50;
+    type Own = Gated<0>;
+    let (server, mut client, permit) = Own::start(WAITING);
+    let taken = Own::fill(&server);
+    assert!(taken >= WAITING, "{taken}");
+    server.set_slow_consumer(&Topic::new(b"news").unwrap(), Some(SlowConsumer::Disconnect)).unwrap();
+    let answered = Arc::new(AtomicUsize::new(0));
+    let asked = begin({
+        let (handle, answered) = (ServerHandle::clone(&server), Arc::clone(&answered));
+        async move {
+            let topics = handle.topic(&Topic::new(b"news").unwrap()).await;
+            answered.store(1, Ordering::Relaxed);
+            topics
+        }
+    });
+    let passed = Own::pass_until(&permit, taken, || answered.load(Ordering::Relaxed) > 0);
+    assert!(passed < WAITING / 2, "the question waited for {passed} of {taken} publishes");
+    let topic = asked.recv_timeout(DEADLINE).unwrap().unwrap();
+    assert_eq!(topic.slow_consumer, Some(SlowConsumer::Disconnect), "policies don't wait either");
+    drop(permit);
+    (0..taken).for_each(|n| client.expect(&n.to_string()));
+}
+
+#[test]
+fn a_close_comes_behind_all_that_was_published_before_and_waits_for_nothing_later() {
+    const WAITING: usize = 50;
+    type Own = Gated<1>;
+    let (server, mut client, permit) = Own::start(WAITING);
+    let (connections, _) = block_on(server.connections(Default::default(), 1)).unwrap();
+    let mut other = server.client(Framing::Line);
+    server.wait_for_connections(2);
+    let taken = Own::fill(&server);
+    assert_eq!(server.close(connections[0].id), Ok(true));
+    // Publishes go on coming, so that some wait at all times.
+    let (mut passed, mut later) = (0, 0);
+    while server.closed(CloseReason::Kicked) == 0 && passed < 10 * taken {
+        let reached = || Own::gate().reached.load(Ordering::Relaxed) > passed;
+        wait_until("the next message comes to the gate", || reached() || server.closed(CloseReason::Kicked) > 0);
+        later += usize::from(server.broadcast("later").is_ok());
+        let _ = permit.send(());
+        passed += 1;
+    }
+    assert!(later > 0 && passed < 2 * taken, "it waited for {passed}, of which {taken} were published before");
+    drop(permit);
+    (0..taken).for_each(|n| client.expect(&n.to_string()));
+    assert!(client.recv_to_end().iter().all(|text| text == "later"));
+    (0..taken).for_each(|n| other.expect(&n.to_string()));
+}
+
+/// Subscribes all to `news`; blocks its shard on a message until the test lets it go, and then may panic.
+struct Blocker {
+    let_go: Arc<Mutex<Receiver<()>>>,
+    panics: bool,
+}
+
+impl Handler for Blocker {
+    fn on_connect(&mut self, cx: &mut Context<'_>) {
+        cx.subscribe("news").unwrap();
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &[u8]) {
+        // The end of the test lets it go too.
+        let _ = self.let_go.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        assert!(!self.panics, "let go");
+    }
+}
+
+/// Starts a server of blockers, and what lets them go.
+fn blockers(config: Config, panics: bool) -> (Fixture, Sender<()>) {
+    let (release, let_go) = mpsc::channel();
+    let let_go = Arc::new(Mutex::new(let_go));
+    (Fixture::start(config, move |_| Blocker { let_go: Arc::clone(&let_go), panics }), release)
+}
+
+/// Blocks the shard of a client.
+fn block(server: &Fixture, client: &mut Client) {
+    let before = server.sum(|shard| shard.messages_in.get());
+    client.send("block");
+    wait_until("the shard is blocked", || server.sum(|shard| shard.messages_in.get()) > before);
+}
+
+#[test]
+fn a_policy_holds_for_what_is_published_from_then_on_and_for_nothing_before() {
+    let news = Topic::new(b"news").unwrap();
+    let config = Config { shards: Some(1), queue_messages_max: 2, so_sndbuf: Some(4_096), ..config() };
+    let (server, release) = blockers(config, false);
+    let mut blocker = server.client(Framing::Line);
+    let slow = server.narrow_client(Framing::Line);
+    server.wait_for_connections(2);
+    // The first client reads nothing for now, and is never behind for more than one message.
+    let payload = "x".repeat(32 * 1024);
+    loop {
+        let receipt = block_on(server.publish("news", payload.clone()).unwrap().receipt());
+        while blocker.recv_within(std::time::Duration::ZERO).is_some() {}
+        if receipt.dropped() > 0 {
+            break;
+        }
+    }
+    let receipts = |policy: Option<SlowConsumer>| {
+        server.set_slow_consumer(&news, policy).unwrap();
+        begin(server.publish("news", payload.clone()).unwrap().receipt())
+    };
+    block(&server, &mut blocker);
+    // All come to the shard together, with the first policy taken back long before the shard looks at anything.
+    let closed = server.closed(CloseReason::SlowConsumer);
+    let before = begin(server.publish("news", payload.clone()).unwrap().receipt());
+    let during = receipts(Some(SlowConsumer::Disconnect));
+    let after = receipts(None);
+    release.send(()).unwrap();
+    for receipt in [before, during, after] {
+        receipt.recv_timeout(DEADLINE).expect("a receipt comes");
+    }
+    let count = || server.closed(CloseReason::SlowConsumer);
+    wait_until("the slow client is closed, by the second of three publishes", || count() > closed);
+    drop(slow);
+}
+
+#[test]
+fn nobody_waits_for_a_shard_that_has_failed() {
+    let config = Config { shards: Some(2), control_queue: 4, ..config() };
+    let (mut server, release) = blockers(config, true);
+    let mut victim = server.client_on(1, Framing::Line);
+    block(&server, &mut victim);
+    let topic = Topic::new(b"news").unwrap();
+    let mut receipts = Vec::new();
+    while let Ok(published) = server.publish("news", "x") {
+        receipts.push(begin(published.receipt()));
+    }
+    assert!(receipts.len() >= 4);
+    let questions: Vec<_> = (0..3)
+        .map(|_| {
+            let (handle, topic) = (ServerHandle::clone(&server), topic.clone());
+            begin(async move { handle.topic(&topic).await })
+        })
+        .collect();
+    // Some more, so that the lane of the blocked shard is full; or it has ended by then.
+    let busy = Err(QueryError::Busy { shard: 1 });
+    wait_until("no more questions are taken", || {
+        let (handle, topic) = (ServerHandle::clone(&server), topic.clone());
+        let asked = begin(async move { handle.topic(&topic).await.map(|_| ()) });
+        asked.recv_timeout(std::time::Duration::from_millis(100)) == Ok(busy)
+    });
+    release.send(()).unwrap();
+    server.wait().expect("the server ends").expect_err("it ends with an error");
+    for receipt in receipts {
+        let receipt = receipt.recv_timeout(DEADLINE).expect("a receipt ends with the shards that are left");
+        assert!(receipt.shards <= 1, "{receipt:?}");
+    }
+    for question in questions {
+        assert_eq!(question.recv_timeout(DEADLINE).expect("a question ends"), Err(QueryError::Down));
+    }
+    // Full queues are no excuse.
+    assert_eq!(server.publish("news", "x").err(), Some(PublishError::Down));
+    assert_eq!(block_on(server.topic(&topic)).err(), Some(QueryError::Down));
+}
