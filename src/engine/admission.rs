@@ -4,7 +4,7 @@ use super::Engine;
 use super::connection::Connection;
 use super::driver::Driver;
 use super::mailbox::Client;
-use super::registry::{Refusal, Row};
+use super::registry::{Place, Refusal, Row};
 use super::visit::Visit;
 use crate::handler::Handler;
 use crate::message::{CloseReason, ConnId, Kind};
@@ -34,7 +34,7 @@ impl<D: Driver> Engine<D> {
         }
         let place = base.registry.place(base.index);
         if place != base.index {
-            match base.lanes.hand_over(&mut base.driver, place, client) {
+            match base.lanes.hand_over(&mut base.driver, place, client, Place::new(&base.registry, place)) {
                 Ok(()) => {
                     base.metrics.handed_over.add(1);
                     return Ok(());

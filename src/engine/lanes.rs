@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::driver::Driver;
 use super::mailbox::{Client, ShardMsg};
+use super::registry::Place;
 use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX};
 
 /// What waits for lanes that are full, by shard.
@@ -26,7 +27,7 @@ struct Backlog<S> {
 fn payload_bytes<S>(message: &ShardMsg<S>) -> usize {
     match message {
         ShardMsg::Publish(publish) => publish.payload.len(),
-        ShardMsg::Hello { .. } | ShardMsg::Client(_) | ShardMsg::Reclaim | ShardMsg::Draining => 0,
+        ShardMsg::Hello { .. } | ShardMsg::Client(..) | ShardMsg::Reclaim | ShardMsg::Draining => 0,
     }
 }
 
@@ -68,12 +69,17 @@ impl<S> Lanes<S> {
         driver: &mut impl Driver<Socket = S>,
         shard: usize,
         client: Client<S>,
+        place: Place,
     ) -> Result<(), Client<S>> {
         if !self.backlogs[shard].queue.is_empty() {
+            place.keep();
             return Err(client);
         }
-        match driver.offer(shard, ShardMsg::Client(client)) {
-            Some(ShardMsg::Client(client)) => Err(client),
+        match driver.offer(shard, ShardMsg::Client(client, place)) {
+            Some(ShardMsg::Client(client, place)) => {
+                place.keep();
+                Err(client)
+            }
             _ => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use crate::config::{Config, Framing, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
 use crate::engine::interest::{Audience, Interest};
 use crate::engine::outbox::Meter;
 use crate::engine::query::Query;
+use crate::engine::registry::Place;
 use crate::engine::table::{Key, Table};
 use crate::message::{CloseReason, ConnId, Publish, Topic};
 
@@ -19,7 +20,7 @@ pub(crate) enum ShardMsg<S> {
     /// A message to deliver.
     Publish(Publish),
     /// A client that the sender has accepted and the receiver shall serve, since it has fewer.
-    Client(Client<S>),
+    Client(Client<S>, Place),
     /// All shards together hold too much memory, and the receiver more than its part.
     Reclaim,
     /// The sender has begun to drain: all it published before is ahead of this in the lane.

@@ -3,7 +3,9 @@
 //! Shards insert and remove their rows without contending with each other. The registry also counts the open connections
 //! of all shards, so that `max_connections` holds exactly.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -84,6 +86,36 @@ pub(crate) struct Registry {
 #[derive(Default)]
 #[repr(align(64))]
 struct Held(AtomicUsize);
+
+/// The place of a client that one shard has admitted and hands to another. If it never arrives, since that shard has ended,
+/// the place is given back.
+pub(crate) struct Place(Option<(Arc<Registry>, usize)>);
+
+impl Place {
+    /// The place that [`Registry::admit`] and [`Registry::place`] gave.
+    pub(crate) fn new(registry: &Arc<Registry>, shard: usize) -> Self {
+        Place(Some((Arc::clone(registry), shard)))
+    }
+
+    /// Leaves it to the caller to give the place back with [`Registry::release`].
+    pub(crate) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((registry, shard)) = self.0.take() {
+            registry.release(shard);
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
 
 /// Why a connection was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,6 +364,23 @@ mod tests {
         registry.release(1);
         assert_eq!(registry.admit(), Ok(()));
         assert_eq!(registry.admit(), Err(Refusal::Full));
+    }
+
+    #[test]
+    fn a_client_that_is_handed_over_and_never_arrives_gives_its_place_back() {
+        let registry = Arc::new(Registry::new(2, 10, &Config::default()));
+        for arrives in [false, true] {
+            registry.admit().unwrap();
+            let shard = registry.place(1);
+            let place = Place::new(&registry, shard);
+            if arrives {
+                place.keep()
+            } else {
+                drop(place)
+            }
+            let placed = registry.placed[1].load(Ordering::Relaxed);
+            assert_eq!((registry.open(), placed), (usize::from(arrives), usize::from(arrives)));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
@@ -114,7 +114,7 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         glommio::spawn_local(guarded(Rc::clone(&shard), attend_refused(Rc::clone(&shard)))),
     ];
     for (_, lane) in lanes {
-        tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), lane))?);
+        tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), Lane(lane)))?);
     }
     let mut listeners = Vec::new();
     for (framing, socket) in sockets {
@@ -215,16 +215,27 @@ async fn join_mesh(mesh: FullMesh<Message>, index: usize) -> Result<(Mesh, Lanes
     Ok((Mesh::new(senders, lanes), receivers))
 }
 
+/// What one other shard sends. The sender would keep what is left in it when this shard ends: clients, above all.
+struct Lane(ConnectedReceiver<Message>);
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(_)) = self.0.poll_next(&mut cx) {}
+    }
+}
+
 /// Takes what one other shard sends. While this shard's queue is full it takes nothing, and the lane fills up.
-async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: ConnectedReceiver<Message>) {
+async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: Lane) {
     let mut slice = Slice::begin();
-    while let Some(message) = slice.wait(lane.next()).await {
+    while let Some(message) = slice.wait(lane.0.next()).await {
         match message {
             ShardMsg::Publish(publish) => {
                 shard.room().await;
                 shard.engine.borrow_mut().base.enqueue(publish);
             }
-            ShardMsg::Client(client) => {
+            ShardMsg::Client(client, place) => {
+                place.keep();
                 let engine = &mut *shard.engine.borrow_mut();
                 if let Err(refusal) = engine.take_in(&mut *shard.handler.borrow_mut(), client) {
                     tracing::debug!("a connection that another shard handed over was refused: {refusal}");

@@ -394,7 +394,8 @@ impl Simulation {
         let Shard { engine, handler, .. } = &mut self.shards[to];
         match message {
             ShardMsg::Publish(publish) => engine.base.enqueue(publish),
-            ShardMsg::Client(client) => {
+            ShardMsg::Client(client, place) => {
+                place.keep();
                 let _ = engine.take_in(handler, client);
             }
             ShardMsg::Reclaim => engine.reclaim_if_needed(),
@@ -492,7 +493,7 @@ impl Simulation {
             .iter()
             .flatten()
             .flatten()
-            .filter(|message| matches!(message, ShardMsg::Client(_)))
+            .filter(|message| matches!(message, ShardMsg::Client(..)))
             .count();
         assert_eq!(self.registry.open(), open + crossing, "connections are counted");
     }

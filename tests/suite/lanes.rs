@@ -253,3 +253,20 @@ fn nobody_waits_for_a_shard_that_has_failed() {
     assert_eq!(server.publish("news", "x").err(), Some(PublishError::Down));
     assert_eq!(block_on(server.topic(&topic)).err(), Some(QueryError::Down));
 }
+
+#[test]
+fn clients_that_were_handed_to_a_shard_which_failed_count_no_more() {
+    // So many that the other shard hands some of its own over, however the kernel spreads them.
+    const CLIENTS: usize = 60;
+    let (mut server, release) = blockers(config(), true);
+    let mut victim = server.client_on(1, Framing::Line);
+    block(&server, &mut victim);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.client(Framing::Line)).collect();
+    wait_until("some are handed over", || server.sum(|shard| shard.handed_over.get()) > 0);
+    release.send(()).unwrap();
+    server.wait().expect("the server ends").expect_err("it ends with an error");
+    assert_eq!(server.conn_count(), 0);
+    clients.iter_mut().for_each(|client| {
+        let _ = client.try_recv();
+    });
+}
