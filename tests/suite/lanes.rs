@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use corecast::{
     CloseReason, Config, Context, Dialect, Event, Framing, Handler, Kind, PublishError, QueryError, ServerHandle,
@@ -132,18 +133,21 @@ fn a_close_comes_behind_all_that_was_published_before_and_waits_for_nothing_late
     let taken = Own::fill(&server);
     assert_eq!(server.close(connections[0].id), Ok(true));
     // Publishes go on coming, so that some wait at all times.
-    let (mut passed, mut later) = (0, 0);
-    while server.closed(CloseReason::Kicked) == 0 && passed < 10 * taken {
+    let mut later = 0;
+    for passed in 0..3 * taken {
         let reached = || Own::gate().reached.load(Ordering::Relaxed) > passed;
-        wait_until("the next message comes to the gate", || reached() || server.closed(CloseReason::Kicked) > 0);
-        later += usize::from(server.broadcast("later").is_ok());
-        let _ = permit.send(());
-        passed += 1;
+        wait_until("the next message comes to the gate", || {
+            later += usize::from(server.broadcast("later").is_ok());
+            reached()
+        });
+        permit.send(()).unwrap();
     }
-    assert!(later > 0 && passed < 2 * taken, "it waited for {passed}, of which {taken} were published before");
     drop(permit);
     (0..taken).for_each(|n| client.expect(&n.to_string()));
-    assert!(client.recv_to_end().iter().all(|text| text == "later"));
+    let after = client.recv_to_end();
+    assert!(after.iter().all(|text| text == "later"), "{after:?}");
+    // Some come into the queue before the close does.
+    assert!(after.len() <= 4 && later > 2 * taken, "it got {} of {later} later ones", after.len());
     (0..taken).for_each(|n| other.expect(&n.to_string()));
 }
 
@@ -180,18 +184,18 @@ fn block(server: &Fixture, client: &mut Client) {
 }
 
 #[test]
-fn a_policy_holds_for_what_is_published_from_then_on_and_for_nothing_before() {
+fn a_policy_holds_for_what_is_published_while_it_is_set_whenever_the_shard_gets_to_it() {
     let news = Topic::new(b"news").unwrap();
     let config = Config { shards: Some(1), queue_messages_max: 2, so_sndbuf: Some(4_096), ..config() };
     let (server, release) = blockers(config, false);
     let mut blocker = server.client(Framing::Line);
     let slow = server.narrow_client(Framing::Line);
     server.wait_for_connections(2);
-    // The first client reads nothing for now, and is never behind for more than one message.
+    // One client reads, the other one gets behind.
     let payload = "x".repeat(32 * 1024);
     loop {
         let receipt = block_on(server.publish("news", payload.clone()).unwrap().receipt());
-        while blocker.recv_within(std::time::Duration::ZERO).is_some() {}
+        while blocker.recv_within(Duration::from_millis(1)).is_some() {}
         if receipt.dropped() > 0 {
             break;
         }
@@ -210,8 +214,9 @@ fn a_policy_holds_for_what_is_published_from_then_on_and_for_nothing_before() {
     for receipt in [before, during, after] {
         receipt.recv_timeout(DEADLINE).expect("a receipt comes");
     }
-    let count = || server.closed(CloseReason::SlowConsumer);
-    wait_until("the slow client is closed, by the second of three publishes", || count() > closed);
+    wait_until("the slow client is closed, by the second of three publishes", || {
+        server.closed(CloseReason::SlowConsumer) > closed
+    });
     drop(slow);
 }
 
@@ -238,7 +243,7 @@ fn nobody_waits_for_a_shard_that_has_failed() {
     wait_until("no more questions are taken", || {
         let (handle, topic) = (ServerHandle::clone(&server), topic.clone());
         let asked = begin(async move { handle.topic(&topic).await.map(|_| ()) });
-        asked.recv_timeout(std::time::Duration::from_millis(100)) == Ok(busy)
+        asked.recv_timeout(Duration::from_millis(100)) == Ok(busy)
     });
     release.send(()).unwrap();
     server.wait().expect("the server ends").expect_err("it ends with an error");

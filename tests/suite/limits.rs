@@ -2,12 +2,12 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corecast::{Config, Framing};
 use rustix::process::{Resource, Rlimit, prlimit};
 
-use crate::support::{Client, Fixture, PLAIN, Program, config};
+use crate::support::{Client, Fixture, PLAIN, Program, config, wait_until};
 
 /// Connects `count` clients from several threads at once and returns those that are served.
 fn connect(addrs: [SocketAddr; 2], count: usize) -> Vec<Client> {
@@ -379,4 +379,21 @@ fn limits_that_cannot_even_be_read_are_named() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("limits can't be read") && said.contains("prlimit64"), "{said}");
+}
+
+#[test]
+fn connections_are_accepted_at_their_rate_once_a_seconds_worth_has_come() {
+    const RATE: usize = 20;
+    const CLIENTS: usize = 50;
+    let server = Fixture::hub(Config { accept_rate: RATE as u32, ..config() });
+    let began = Instant::now();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|n| server.client(PLAIN[n % 2])).collect();
+    wait_until("all are accepted", || {
+        let accepted = server.sum(|shard| shard.accepted.get());
+        // The clock is read last, so that a test which is slow only allows for more.
+        let may = RATE as f64 * (1.0 + began.elapsed().as_secs_f64());
+        assert!(accepted as f64 <= may + 1.0, "{accepted}, not {may}");
+        accepted == CLIENTS as u64
+    });
+    clients.iter_mut().for_each(Client::expect_nothing);
 }

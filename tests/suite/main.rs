@@ -71,5 +71,6 @@ mod streams;
 mod terminal;
 #[cfg(feature = "web")]
 mod vanished;
+mod wakeups;
 #[cfg(feature = "web")]
 mod websocket;

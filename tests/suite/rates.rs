@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corecast::{CloseReason, Config, Context, Framing, Handler};
 
@@ -36,6 +36,23 @@ fn each_frame_of_a_websocket_counts_whatever_it_is_for() {
         // All of them are read in the end.
         client.say("PING last");
         while client.recv_frame() != (TEXT, b"PONG last".to_vec()) {}
+    }
+}
+
+#[test]
+fn messages_are_handled_at_their_rate_once_a_seconds_worth_has_come() {
+    const MESSAGES: usize = 3 * RATE;
+    for framing in PLAIN {
+        let server = limited();
+        let mut client = server.client(framing);
+        let began = Instant::now();
+        client.send_raw((0..MESSAGES).flat_map(|n| client.frame(format!("PING {n}"))).collect::<Vec<u8>>());
+        for n in 0..MESSAGES {
+            client.expect(&format!("PONG {n}"));
+            // The clock is read last, so that a test which is slow only allows for more.
+            let may = RATE as f64 * (1.0 + began.elapsed().as_secs_f64());
+            assert!((n + 1) as f64 <= may + 1.0, "{} of {framing}, not {may}", n + 1);
+        }
     }
 }
 
