@@ -182,7 +182,7 @@ fn bare_hop(under_way: usize) -> Result<f64, String> {
     hop.ok_or_else(|| "no executor measured the mesh".into())
 }
 
-/// An executor that goes to sleep just when another one writes to its channel may miss that (glommio 0.9).
+/// An executor that connects to a channel does not wake the one at its other end (glommio 0.9).
 async fn look_often<T>() -> T {
     loop {
         glommio::timer::sleep(Duration::from_millis(10)).await;

@@ -63,9 +63,9 @@ pub(super) struct Connection {
     queued_messages: usize,
     /// Bytes that wait for it.
     queued_bytes: usize,
-    /// Messages written to it.
+    /// Messages written to it, up to 4294967295.
     sent: u64,
-    /// Messages that it missed.
+    /// Messages that it missed, up to 4294967295.
     dropped: u64,
 }
 

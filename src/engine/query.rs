@@ -43,9 +43,9 @@ pub struct ConnectionInfo {
     pub queued_messages: usize,
     /// Bytes that wait for it.
     pub queued_bytes: usize,
-    /// Messages written to it.
+    /// Messages written to it, up to 4,294,967,295: from there on it stays.
     pub sent: u64,
-    /// Messages that it missed.
+    /// Messages that it missed, up to as many.
     pub dropped: u64,
 }
 

@@ -180,9 +180,8 @@ impl<H: Handler> Shard<H> {
 
 type Lanes = Vec<(usize, ConnectedReceiver<Message>)>;
 
-/// Runs something and looks at it again every so often. An executor that goes to sleep just when another one writes to
-/// its channel may miss that (glommio 0.9). Later the shard's own tick wakes it; before there is one, two shards that
-/// wait for each other's first message would sleep for ever.
+/// Runs something and looks at it again every so often. An executor that connects to a channel does not wake the one at its
+/// other end, which may sleep for ever then (glommio 0.9). Once both are connected, what one sends wakes the other.
 async fn kept_awake<T>(work: impl Future<Output = T>) -> T {
     async fn look<T>() -> T {
         loop {
