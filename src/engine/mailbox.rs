@@ -220,6 +220,7 @@ impl PublishQueue {
     /// Drops all that waits, for a shard that has ended: nobody is left to get it, and who waits for a receipt is told.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
+        self.closes.clear();
         self.bytes = 0;
     }
 
