@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, REFUSALS_MAX, UNEVEN_CONNECTIONS, UNEVEN_SHARE};
@@ -79,7 +79,8 @@ pub(crate) struct Registry {
     /// Whether the server has been told to drain: new clients should go elsewhere, though those that come are taken in
     /// until the grace is over.
     draining: AtomicBool,
-    started: Instant,
+    /// When the first connection was accepted, for `accept_rate`.
+    accepts_since: OnceLock<Instant>,
 }
 
 /// Bytes that the connections of one shard hold. Each has a cache line of its own, since it changes often.
@@ -141,7 +142,7 @@ impl Registry {
             accepts: Rate::new(config.accept_rate).map(SharedBucket::new),
             refusals: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
-            started: Instant::now(),
+            accepts_since: OnceLock::new(),
         }
     }
 
@@ -195,9 +196,10 @@ impl Registry {
     ///
     /// # Errors
     /// How long to wait before the next try: there are too many at once.
-    pub(crate) fn take_accept(&self) -> Result<(), Duration> {
+    pub(crate) fn take_accept(&self, now: Instant) -> Result<(), Duration> {
         let Some(accepts) = &self.accepts else { return Ok(()) };
-        let now = self.started.elapsed().as_micros() as u64;
+        let since = *self.accepts_since.get_or_init(|| now);
+        let now = now.saturating_duration_since(since).as_micros() as u64;
         accepts.take(now).map_err(Duration::from_micros)
     }
 
@@ -381,6 +383,26 @@ mod tests {
             let placed = registry.placed[1].load(Ordering::Relaxed);
             assert_eq!((registry.open(), placed), (usize::from(arrives), usize::from(arrives)));
         }
+    }
+
+    #[test]
+    fn shards_accept_at_the_rate_together_and_looks_that_find_nobody_cost_nothing() {
+        const RATE: u32 = 50;
+        let registry = Registry::new(2, 1_000, &Config { accept_rate: RATE, ..Config::default() });
+        let (start, mut accepted) = (Instant::now(), 0);
+        for ms in 0..4_000 {
+            let now = start + Duration::from_millis(ms);
+            // Each looks once more behind each client, and finds nobody.
+            for found in [true, false, true, false] {
+                if registry.take_accept(now).is_ok() {
+                    accepted += u32::from(found);
+                    if !found {
+                        registry.put_back_accept();
+                    }
+                }
+            }
+        }
+        assert!((5 * RATE - 2..=5 * RATE).contains(&accepted), "{accepted}");
     }
 
     #[test]

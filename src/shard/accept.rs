@@ -120,7 +120,7 @@ async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, fr
     let registry = Arc::clone(&shard.engine.borrow().base.registry);
     let mut slice = Slice::begin();
     while !shard.engine.borrow().base.draining {
-        if let Err(pause) = registry.take_accept() {
+        if let Err(pause) = registry.take_accept(Instant::now()) {
             glommio::timer::sleep(pause).await;
             continue;
         }
