@@ -27,7 +27,6 @@ pub(crate) mod query;
 pub(crate) mod reclaim;
 pub(crate) mod refusals;
 pub(crate) mod registry;
-pub(crate) mod rows;
 pub(crate) mod settings;
 pub(crate) mod subscriptions;
 pub(crate) mod table;

@@ -1,7 +1,8 @@
 //! Where each connection is: one table for the process, readable from every thread.
 //!
-//! Shards insert and remove their rows without contending with each other. The registry also counts the open connections
-//! of all shards, so that `max_connections` holds exactly.
+//! A row's key in the slab, which carries a generation, is the connection's [`ConnId`]. Shards insert and
+//! remove their rows without contending with each other. The registry also counts the open connections of
+//! all shards, so that `max_connections` holds exactly.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -9,11 +10,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use sharded_slab::{Config as SlabConfig, DefaultConfig, Slab};
+
 use crate::config::{Config, REFUSALS_MAX, UNEVEN_CONNECTIONS, UNEVEN_SHARE};
-use crate::engine::rows::Rows;
 use crate::engine::table::Key;
 use crate::message::ConnId;
 use crate::rate::{Rate, SharedBucket};
+
+/// Sizes of the slab. An id is packed from a thread number, an address and a generation; what the first two
+/// don't need is left to the generation, so that an id returns only after 2^26 connections through one slot.
+struct Rows;
+
+impl SlabConfig for Rows {
+    const MAX_THREADS: usize = DefaultConfig::MAX_THREADS;
+    const INITIAL_PAGE_SIZE: usize = 1024;
+    const MAX_PAGES: usize = 14;
+}
 
 /// One connection, as the rest of the process sees it.
 #[derive(Clone, Copy, Debug)]
@@ -43,18 +55,6 @@ impl Row {
         self.key
     }
 
-    /// The address as numbers, for [`Row::from_words`], and the port.
-    pub(crate) fn words(&self) -> ([u64; 2], u16) {
-        let ip = u128::from_be_bytes(self.ip);
-        ([(ip >> 64) as u64, ip as u64], self.port)
-    }
-
-    /// A row from its parts.
-    pub(crate) fn from_words(shard: u16, key: Key, ip: [u64; 2], port: u16) -> Self {
-        let ip = u128::from(ip[0]) << 64 | u128::from(ip[1]);
-        Row { key, ip: ip.to_be_bytes(), port, shard }
-    }
-
     pub(crate) fn peer(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
     }
@@ -62,7 +62,7 @@ impl Row {
 
 /// All connections of the server.
 pub(crate) struct Registry {
-    rows: Rows,
+    slab: Slab<Row, Rows>,
     open: AtomicUsize,
     /// By shard: how many of them are its own, or on their way to it.
     placed: Box<[AtomicUsize]>,
@@ -131,7 +131,7 @@ impl Registry {
     /// A registry of `shards` shards that admits `max` connections at a time, within the limits of `config`.
     pub(crate) fn new(shards: usize, max: usize, config: &Config) -> Self {
         Registry {
-            rows: Rows::new(shards, max),
+            slab: Slab::new_with_config(),
             open: AtomicUsize::new(0),
             placed: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             max,
@@ -271,20 +271,21 @@ impl Registry {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Adds an admitted connection, in the slot that it has in its shard's table; `None`: there is no such slot, which
-    /// `max_connections` keeps out of reach.
+    /// Adds an admitted connection; `None`: the slab is full, which `max_connections` keeps out of reach.
     pub(crate) fn insert(&self, row: Row) -> Option<ConnId> {
-        self.rows.insert(row)
+        self.slab.insert(row).map(|key| ConnId::from_u64(key as u64 + 1))
     }
 
     /// The row of an open connection.
     pub(crate) fn get(&self, id: ConnId) -> Option<Row> {
-        self.rows.get(id)
+        self.slab.get(slab_key(id)?).map(|row| *row)
     }
 
     /// Removes a connection. Its id finds nothing from now on.
     pub(crate) fn remove(&self, id: ConnId) {
-        self.rows.remove(id);
+        if let Some(key) = slab_key(id) {
+            self.slab.remove(key);
+        }
     }
 }
 
@@ -295,12 +296,17 @@ fn lightest(own: usize, loads: impl Iterator<Item = usize> + Clone) -> Option<us
     (have > fewest + UNEVEN_CONNECTIONS + fewest / UNEVEN_SHARE).then_some(shard)
 }
 
+/// Ids are the slab's keys plus one, so that none is 0.
+fn slab_key(id: ConnId) -> Option<usize> {
+    usize::try_from(id.as_u64().checked_sub(1)?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn row(slot: u32) -> Row {
-        Row::new(1, Key::new(slot, 1), "192.0.2.1:99".parse().unwrap())
+        Row::new(3, Key::new(slot, 1), "192.0.2.1:99".parse().unwrap())
     }
 
     #[test]
@@ -334,8 +340,8 @@ mod tests {
         let first = registry.insert(row(1)).unwrap();
         assert_eq!(registry.get(first).unwrap().peer().to_string(), "192.0.2.1:99");
         registry.remove(first);
-        for _ in 0..10_000 {
-            let later = registry.insert(row(1)).unwrap();
+        for slot in 2..10_000 {
+            let later = registry.insert(row(slot)).unwrap();
             assert_ne!(later, first);
             assert!(registry.get(first).is_none());
             registry.remove(later);
@@ -412,5 +418,11 @@ mod tests {
         assert_eq!(registry.admit(), Err(Refusal::Memory));
         registry.note_resident(1 << 20);
         assert_eq!(registry.admit(), Ok(()));
+    }
+
+    #[test]
+    fn it_holds_as_many_rows_as_may_be_configured_from_one_thread() {
+        let most: usize = (0..Rows::MAX_PAGES).map(|page| Rows::INITIAL_PAGE_SIZE << page).sum();
+        assert!(most >= 16_000_000, "{most}");
     }
 }
