@@ -37,9 +37,9 @@ pub(crate) mod visit;
 pub(crate) mod wheel;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, REFUSAL_LOG_MS};
 use crate::handler::Event;
 use crate::heap;
 use crate::message::{CloseReason, Dialect, Kind};
@@ -302,7 +302,7 @@ impl Limited {
     /// Counts one more; the count to log now, or `None` if it is too early for the next line.
     pub(crate) fn another(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
-        let pause = std::time::Duration::from_millis(crate::config::REFUSAL_LOG_MS);
+        let pause = Duration::from_millis(REFUSAL_LOG_MS);
         if self.since.is_some_and(|since| now.saturating_duration_since(since) < pause) {
             return None;
         }
@@ -314,9 +314,6 @@ impl Limited {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    use crate::config::REFUSAL_LOG_MS;
 
     #[test]
     fn what_fails_again_and_again_is_logged_once_in_a_while_with_its_count() {

@@ -34,9 +34,11 @@ fn memory_limit_below(root: &Path) -> Option<u64> {
     limits.into_iter().min()
 }
 
-/// Folders of this process's group in a hierarchy, from its own up to the hierarchy's root. Inside a container /proc may
-/// name a path of the host, which is not there; the root that is mounted then is the container's group.
-fn group_folders(root: &Path, mount: &str, path: &str) -> Vec<PathBuf> {
+/// Folders of this process's control group in a hierarchy, from its own up to the hierarchy's root, as far as they are there.
+/// `root` is the folder that stands for `/`, `mount` the hierarchy's folder below `sys/fs/cgroup`, and `path` the group's, as
+/// `/proc/self/cgroup` names it (cgroups(7)). Inside a container that may be a path of the host, which is not there; the root
+/// that is mounted then is the container's group.
+pub fn group_folders(root: &Path, mount: &str, path: &str) -> Vec<PathBuf> {
     let mount = root.join("sys/fs/cgroup").join(mount);
     Path::new(path.trim_start_matches('/'))
         .ancestors()

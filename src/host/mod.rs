@@ -22,6 +22,7 @@ pub(crate) use cpus::{allowed_cpus, least_used, parallelism};
 #[cfg(feature = "control")]
 pub(crate) use limits::fd_limit;
 pub use limits::{OpenFiles, raise_open_files};
+pub use memory::group_folders;
 pub(crate) use memory::memory_limit;
 
 /// Why the server can't run on this host.

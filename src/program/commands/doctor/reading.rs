@@ -3,7 +3,7 @@
 //! Each value may be missing: a container hides some files, and a kernel without a feature has none for it.
 
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -220,7 +220,7 @@ impl Tree<'_> {
             let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
             if controllers.is_empty() {
                 let mount = if self.root.join("sys/fs/cgroup/unified").is_dir() { "unified" } else { "" };
-                for folder in group_folders(self.root, mount, path) {
+                for folder in host::group_folders(self.root, mount, path) {
                     found.tighten_memory(&folder, ["memory.max", "memory.current", "inactive_file"]);
                     found.tighten_cpus(cpu_max(&folder));
                 }
@@ -230,7 +230,7 @@ impl Tree<'_> {
                 // The mount is named after the controller, and where several share one also after all of them.
                 let mount =
                     if self.root.join("sys/fs/cgroup").join(controller).is_dir() { controller } else { controllers };
-                for folder in group_folders(self.root, mount, path) {
+                for folder in host::group_folders(self.root, mount, path) {
                     match controller {
                         "memory" => {
                             let names = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"];
@@ -276,18 +276,6 @@ impl Cgroup {
             self.cpus = Some(cpus);
         }
     }
-}
-
-/// Folders of this process's group in a hierarchy, from its own up to the hierarchy's root. Inside a container /proc may
-/// name a path of the host, which is not there; the root that is mounted then is the container's group.
-fn group_folders(root: &Path, mount: &str, path: &str) -> Vec<PathBuf> {
-    let mount = root.join("sys/fs/cgroup").join(mount);
-    Path::new(path.trim_start_matches('/'))
-        .ancestors()
-        .filter(|path| !path.components().any(|part| part == Component::ParentDir))
-        .map(|path| mount.join(path))
-        .filter(|folder| folder.is_dir())
-        .collect()
 }
 
 /// The first word of a file.
