@@ -3,7 +3,7 @@
 use super::Engine;
 use super::connection::Connection;
 use super::driver::Driver;
-use super::mailbox::Client;
+use super::parcel::Client;
 use super::registry::{Place, Refusal, Row};
 use super::visit::Visit;
 use crate::handler::Handler;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::driver::Driver;
-use super::mailbox::ShardMsg;
+use super::lanes::ShardMsg;
 use super::settings::ticks;
 use super::table::Key;
 use super::wheel::Tick;

@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use super::direct::Joined;
 use super::driver::{Bell, Driver};
-use super::mailbox::{Delivery, Job, Recipients};
 use super::outbox::{Frame, Tally};
 use super::publish::answer;
+use super::publish_queue::{Delivery, Job, Recipients};
 use super::table::Key;
 use super::visit::Visit;
 use super::{Base, Engine};

@@ -8,9 +8,25 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::driver::Driver;
-use super::mailbox::{Client, ShardMsg};
+use super::parcel::Client;
 use super::registry::Place;
 use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX};
+use crate::message::Publish;
+
+/// What one shard says to another.
+#[derive(Debug)]
+pub(crate) enum ShardMsg<S> {
+    /// The sender's number: the first message of each lane, since the mesh numbers its peers in its own way.
+    Hello { shard: usize },
+    /// A message to deliver.
+    Publish(Publish),
+    /// A client that the sender has accepted and the receiver shall serve, since it has fewer.
+    Client(Client<S>, Place),
+    /// All shards together hold too much memory, and the receiver more than its part.
+    Reclaim,
+    /// The sender has begun to drain: all it published before is ahead of this in the lane.
+    Draining,
+}
 
 /// What waits for lanes that are full, by shard.
 pub(crate) struct Lanes<S> {

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::driver::{Bell, Driver};
-use super::mailbox::{Delivery, Job, Recipients, ShardMsg};
+use super::lanes::ShardMsg;
+use super::publish_queue::{Delivery, Job, Recipients};
 use super::table::Key;
 use super::visit::Visit;
 use super::{Base, Engine};

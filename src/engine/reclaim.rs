@@ -4,7 +4,7 @@ use crate::config::{RECLAIM_CLOSES, RECLAIM_EVERY_MS, RECLAIM_SHARE, RECLAIM_SLO
 use crate::engine::Engine;
 use crate::engine::connection::Connection;
 use crate::engine::driver::Driver;
-use crate::engine::mailbox::ShardMsg;
+use crate::engine::lanes::ShardMsg;
 use crate::engine::memory::Verdict;
 use crate::engine::table::Key;
 use crate::engine::visit::Visit;

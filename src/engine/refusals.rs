@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Base;
 use super::connection::spread;
 use super::driver::{Bell, Driver};
-use super::mailbox::Client;
+use super::parcel::Client;
 #[cfg(feature = "web")]
 use crate::config::REFUSAL_HEAD_BYTES_MAX;
 use crate::config::{REFUSAL_BYTES_MAX, REFUSAL_MS};

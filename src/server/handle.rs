@@ -13,7 +13,7 @@ use async_channel::Sender;
 use thiserror::Error;
 
 use crate::config::{Config, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, TOPIC_POLICIES_MAX};
-use crate::engine::mailbox::{Close, Command};
+use crate::engine::commands::{Close, Command};
 use crate::engine::query::{ConnectionInfo, Query, ShardTopic};
 use crate::engine::registry::Registry;
 use crate::handler::PublishError;

@@ -16,7 +16,7 @@ use socket2::Socket;
 use crate::config::{ACCEPT_BACKOFF_MS, Framing, canonical};
 use crate::engine::Limited;
 use crate::engine::driver::{Driver, Watched};
-use crate::engine::mailbox::Client;
+use crate::engine::parcel::Client;
 use crate::handler::Handler;
 use crate::shard::yielding::Slice;
 use crate::shard::{Shard, guarded};

@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::engine::mailbox::{Close, Command};
+use crate::engine::commands::{Close, Command};
 use crate::engine::query;
 use crate::handler::Handler;
 use crate::message::Publish;

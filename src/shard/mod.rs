@@ -30,7 +30,7 @@ use crate::config::{
 use crate::engine::drain::Drain;
 use crate::engine::driver::{Bell, Report};
 use crate::engine::fanout::Fanout;
-use crate::engine::mailbox::ShardMsg;
+use crate::engine::lanes::ShardMsg;
 use crate::engine::registry::Registry;
 use crate::engine::wheel::{NEVER, Tick};
 use crate::engine::{Base, Engine};

@@ -21,7 +21,8 @@ use crate::engine::Engine;
 use crate::engine::drain::{CLOSES_MAX, Drain};
 use crate::engine::driver::{Bell, Report, Watched};
 use crate::engine::fanout::Fanout;
-use crate::engine::mailbox::{self, ShardMsg};
+use crate::engine::lanes::ShardMsg;
+use crate::engine::parcel;
 use crate::engine::registry::Registry;
 use crate::engine::wheel::NEVER;
 use crate::handler::{Context, Event, Handler};
@@ -231,8 +232,7 @@ impl Simulation {
             ..Wire::default()
         };
         let wire = Rc::new(RefCell::new(wire));
-        let client =
-            mailbox::Client { socket: Socket(Rc::clone(&wire)), peer: "192.0.2.1:9".parse().unwrap(), framing };
+        let client = parcel::Client { socket: Socket(Rc::clone(&wire)), peer: "192.0.2.1:9".parse().unwrap(), framing };
         let Shard { engine, handler, .. } = &mut self.shards[shard];
         // A refused one is told, which its account does not expect.
         if engine.admit(handler, client).is_ok() {

@@ -1,58 +1,13 @@
-//! What reaches a shard from elsewhere, and what waits to be done for its connections.
+//! What waits to be done for a shard's connections, in order: publishes to deliver, and closes behind them.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::SocketAddr;
 use std::ops::Range;
 
-use crate::config::{Config, Framing, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
+use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
 use crate::engine::interest::{Audience, Interest};
 use crate::engine::outbox::Meter;
-use crate::engine::query::Query;
-use crate::engine::registry::Place;
 use crate::engine::table::{Key, Table};
-use crate::message::{CloseReason, ConnId, Publish, Topic};
-
-/// What one shard says to another.
-#[derive(Debug)]
-pub(crate) enum ShardMsg<S> {
-    /// The sender's number: the first message of each lane, since the mesh numbers its peers in its own way.
-    Hello { shard: usize },
-    /// A message to deliver.
-    Publish(Publish),
-    /// A client that the sender has accepted and the receiver shall serve, since it has fewer.
-    Client(Client<S>, Place),
-    /// All shards together hold too much memory, and the receiver more than its part.
-    Reclaim,
-    /// The sender has begun to drain: all it published before is ahead of this in the lane.
-    Draining,
-}
-
-/// An admitted client that no shard has taken in yet.
-#[derive(Debug)]
-pub(crate) struct Client<S> {
-    pub(crate) socket: S,
-    pub(crate) peer: SocketAddr,
-    /// The framing of the address that it came to.
-    pub(crate) framing: Framing,
-}
-
-/// What the rest of the process asks of a shard at once, whatever waits to be published.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Tell about connections or topics.
-    Query(Query),
-    /// Set a topic's policy for slow consumers, or take it back.
-    SetPolicy { topic: Topic, policy: Option<SlowConsumer> },
-}
-
-/// That the rest of the process wants a connection closed.
-#[derive(Debug)]
-pub(crate) struct Close {
-    pub(crate) id: ConnId,
-    pub(crate) reason: CloseReason,
-    /// How many publishes the shard had been handed from outside before: they come first.
-    pub(crate) after: u64,
-}
+use crate::message::{CloseReason, Publish};
 
 /// What waits to be done for this shard's connections, in order.
 pub(crate) enum Job {
@@ -235,7 +190,7 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    use crate::message::{Kind, PublishId, Target};
+    use crate::message::{Kind, PublishId, Target, Topic};
 
     fn all(recipients: &Recipients, table: &Table<()>, interest: &Interest) -> Vec<Key> {
         let mut keys = Vec::new();
