@@ -5,9 +5,11 @@ use crate::config::Config;
 use crate::engine::interest;
 use crate::engine::table::{Key, Table};
 #[cfg(feature = "web")]
-use crate::protocol::http::{self, Outcome, Site};
+use crate::protocol::http::Fields;
 use crate::protocol::websocket::{self, Assembly};
 use crate::protocol::{self, Decoded, Encoding, Label};
+#[cfg(feature = "web")]
+use crate::site::{Opening, Outcome, Site};
 
 /// Bytes that a message may have: more than any bench makes.
 const MESSAGE_MAX: usize = 1 << 30;
@@ -80,8 +82,8 @@ impl Default for Requests {
 impl Requests {
     /// Answers a request that opens a WebSocket or an event stream; the bytes it took, 0 if it does not.
     pub fn open(&self, request: &[u8]) -> usize {
-        match http::respond(request, 0, &self.0, 0, false) {
-            Outcome::Open { consumed, .. } => consumed,
+        match self.0.respond(request, 0, &mut Fields::default(), 0, false) {
+            Outcome::Open(Opening { head, .. }) => head.consumed,
             Outcome::Incomplete | Outcome::Answer(_) | Outcome::Foreign { .. } => 0,
         }
     }

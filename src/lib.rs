@@ -132,6 +132,8 @@ mod server;
 mod shard;
 #[cfg(test)]
 mod simulation;
+#[cfg(feature = "web")]
+mod site;
 mod sys;
 mod transport;
 

@@ -46,9 +46,9 @@ use crate::handler::Event;
 use crate::heap;
 use crate::message::{CloseReason, Dialect, Kind};
 use crate::metrics::ShardMetrics;
-#[cfg(feature = "web")]
-use crate::protocol::http::Site;
 use crate::rate::Micros;
+#[cfg(feature = "web")]
+use crate::site::Site;
 use connection::{Connection, Due, Polls};
 use driver::{Driver, Watched};
 use interest::Interest;

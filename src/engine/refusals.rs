@@ -16,10 +16,12 @@ use crate::config::{REFUSAL_BYTES_MAX, REFUSAL_MS};
 use crate::handler::Event;
 use crate::message::{CloseReason, ConnId};
 #[cfg(feature = "web")]
-use crate::protocol::http::{self, Outcome};
+use crate::protocol::http::Fields;
 #[cfg(feature = "web")]
 use crate::protocol::websocket;
 use crate::protocol::{Encoding, answer};
+#[cfg(feature = "web")]
+use crate::site::{Opening, Outcome};
 use crate::transport::{Received, Transport};
 
 /// A client that is not taken in.
@@ -142,10 +144,10 @@ impl<D: Driver> Base<D> {
     #[cfg(feature = "web")]
     fn answer_head(&mut self, refused: &mut Refused<D::Socket>) {
         let site = self.site.clone();
-        let answer = match http::respond(&refused.head, 0, &site, refused.seed, false) {
+        let answer = match site.respond(&refused.head, 0, &mut Fields::default(), refused.seed, false) {
             Outcome::Incomplete if refused.head.len() <= REFUSAL_HEAD_BYTES_MAX => return,
             // A page is told the status of no handshake, but the code of a close.
-            Outcome::Open { encoding, mut response, .. } if encoding.is_websocket() => {
+            Outcome::Open(Opening { encoding, mut response, .. }) if encoding.is_websocket() => {
                 // Without a word of the handler's, the close alone says it.
                 self.put_into_words(encoding, Event::Bye { reason: refused.reason }, &mut response);
                 response.extend_from_slice(&websocket::close(refused.reason));

@@ -13,10 +13,12 @@ use crate::handler::{Event, Handler};
 use crate::message::{CloseReason, Kind};
 use crate::protocol::foreign::{self, Foreign};
 #[cfg(feature = "web")]
-use crate::protocol::http::{self, Outcome};
+use crate::protocol::http::Fields;
 use crate::protocol::websocket::Assembly;
 use crate::protocol::{self, Encoding, Item, answer};
 use crate::rate::Rate;
+#[cfg(feature = "web")]
+use crate::site::{Opening, Outcome};
 use crate::transport::{Handshake, Received, Transport};
 
 /// What a step of a turn leads to.
@@ -408,13 +410,15 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
 
     /// Takes an HTTP request; `false`: more bytes are needed first, or nothing that follows is looked at.
     #[cfg(feature = "web")]
+    #[inline(never)] // The fields take kilobytes of the stack, which messages need not pay for.
     fn take_request(&mut self, bytes: &[u8], used: &mut Used) -> bool {
         if self.is_foreign(&bytes[used.bytes..]) {
             return false;
         }
         let site = self.visit.base.site.clone();
+        let mut fields = Fields::default();
         let (seed, draining) = (spread(self.visit.row.id), self.visit.base.registry.is_draining());
-        match http::respond(&bytes[used.bytes..], used.scanned, &site, seed, draining) {
+        match site.respond(&bytes[used.bytes..], used.scanned, &mut fields, seed, draining) {
             Outcome::Incomplete => {
                 used.scanned = bytes.len() - used.bytes;
                 false
@@ -430,8 +434,8 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
                 self.visit.close(CloseReason::Answered);
                 false
             }
-            Outcome::Open { encoding, topics, response, consumed } => {
-                used.bytes += consumed;
+            Outcome::Open(Opening { head, encoding, topics, response, .. }) => {
+                used.bytes += head.consumed;
                 used.scanned = 0;
                 let now = self.visit.base.wheel.now();
                 let row = &mut *self.visit.row;

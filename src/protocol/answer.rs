@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::config::RETRY_AFTER_S;
 use crate::message::CloseReason;
 
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The answer to a client that did not complete its request in time.
 pub(crate) fn timed_out() -> Vec<u8> {
@@ -35,11 +35,13 @@ fn plain(status: u16, text: &str) -> Vec<u8> {
     answer(status, TEXT, &[], "", &format!("{text}\n"), false)
 }
 
-pub(super) fn answer(
+/// An answer with this body, which `bodiless` leaves out. `fields` come first in its head, `lines` are header lines that are
+/// written already.
+pub(crate) fn answer(
     status: u16,
     kind: &str,
     fields: &[(&str, &str)],
-    cors: &str,
+    lines: &str,
     body: &str,
     bodiless: bool,
 ) -> Vec<u8> {
@@ -66,7 +68,7 @@ pub(super) fn answer(
     let _ = write!(
         head,
         "Content-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-         {cors}Connection: {connection}\r\n\r\n",
+         {lines}Connection: {connection}\r\n\r\n",
         body.len()
     );
     if !bodiless {

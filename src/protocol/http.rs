@@ -1,11 +1,6 @@
-//! HTTP/1 as far as this server needs it: one request a connection, and what is answered to it.
-//!
-//! A request opens a WebSocket (RFC 6455, section 4.2) or a stream of server-sent events, or it gets an answer after
-//! which the connection is closed.
+//! The head of an HTTP/1 request: bytes in, what they say out. It knows no address of the server and no setting.
 
-mod cors;
 mod fields;
-mod query;
 mod refusal;
 mod upgrade;
 
@@ -13,115 +8,115 @@ use std::mem::MaybeUninit;
 
 use httparse::{Header, Status};
 
-use self::fields::single;
-use self::query::Query;
-use self::refusal::Refusal;
-use super::answer::{TEXT, answer};
-use super::{Encoding, sse};
-use crate::config::{
-    Config, HEAD_EMPTY_BYTES_MAX, HEAD_FIELDS_MAX, Origins, SSE_RETRY_MS, bytes_to_text, is_authority,
-    is_same_authority,
-};
+pub(crate) use self::refusal::{Refusal, quoted};
+pub(crate) use self::upgrade::Upgrade;
+use crate::config::{HEAD_EMPTY_BYTES_MAX, HEAD_FIELDS_MAX, bytes_to_text, is_authority, is_same_authority};
 
-const HELP: &str = "\
-corecast, a push server.
+/// Room for the fields of a head, which stay where they came in and are only pointed at.
+pub(crate) struct Fields<'a>([MaybeUninit<Header<'a>>; HEAD_FIELDS_MAX]);
 
-  /ws?topic=a&topic=b    a WebSocket; subprotocols corecast.v1 (text) and corecast.v1.json
-  /sse?topic=a&topic=b   server-sent events, as for EventSource
-  /sse?all               those that are sent to everyone
-  /readyz, /healthz      whether the server takes clients, and whether it is alive
-
-Inside a WebSocket, SUB topic subscribes, UNSUB topic ends it, PING proves that both sides live.
-";
-
-/// The demo page and its files: path, type and content.
-const DEMO: [(&str, &str, &str); 4] = [
-    ("/demo", "text/html; charset=utf-8", include_str!("../../deploy/web/demo.html")),
-    ("/demo.css", "text/css; charset=utf-8", include_str!("../../deploy/web/demo.css")),
-    ("/demo.js", "text/javascript; charset=utf-8", include_str!("../../deploy/web/demo.js")),
-    ("/corecast.js", "text/javascript; charset=utf-8", include_str!("../../deploy/web/corecast.js")),
-];
-
-/// The demo page loads nothing from elsewhere and is not shown inside other pages.
-const DEMO_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// What the operator's settings say about requests.
-pub(crate) struct Site {
-    origins: Origins,
-    head_bytes_max: usize,
-    topics_max: usize,
-    topic_bytes_max: usize,
-    demo: bool,
-}
-
-impl Site {
-    pub(crate) fn new(config: &Config) -> Self {
-        Site {
-            origins: Origins::new(&config.allow_origin, &config.host),
-            head_bytes_max: config.head_bytes_max,
-            topics_max: config.topics_per_connection_max,
-            topic_bytes_max: config.topic_bytes_max,
-            demo: config.demo,
-        }
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Fields([const { MaybeUninit::uninit() }; HEAD_FIELDS_MAX])
     }
 }
 
-/// What a request leads to.
+/// A request's head, sound in itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The head has not come in whole.
-    Incomplete,
-    /// The connection changes over to an encoding, after `response`.
-    Open {
-        encoding: Encoding,
-        /// The topics that the client named, checked, each once.
-        topics: Vec<String>,
-        response: Vec<u8>,
-        /// Bytes of the request.
-        consumed: usize,
-    },
-    /// The request is answered, and the connection has served its purpose.
-    Answer(Vec<u8>),
-    /// As `Answer`, to a page that may not connect. The text tells the operator what it was, and what would let it in.
-    Foreign { answer: Vec<u8>, text: String },
+pub(crate) struct Head<'a> {
+    pub(crate) method: &'a str,
+    /// The scheme of a target in absolute form, as the web calls it.
+    pub(crate) scheme: Option<&'static str>,
+    /// The target's authority, or else the Host header.
+    pub(crate) host: Option<&'a str>,
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    /// The version is 1 and this.
+    pub(crate) minor: u8,
+    fields: &'a [Header<'a>],
+    /// Bytes of the head, and of empty lines before it.
+    pub(crate) consumed: usize,
 }
 
-/// Reads the request that begins `bytes`, of which `scanned` are known to hold no end of a head. `seed` spreads the
-/// moments at which clients connect again; `draining`: checks of the server's health are told that it takes no clients.
-pub(crate) fn respond(bytes: &[u8], scanned: usize, site: &Site, seed: u64, draining: bool) -> Outcome {
+/// Reads the head that begins `bytes`, of which `scanned` are known to hold no end of one. `Ok(None)`: it has not come in
+/// whole.
+///
+/// # Errors
+/// It is not HTTP, it has more than `bytes_max` bytes or too many fields, or what it says of its host contradicts itself.
+pub(crate) fn read<'a>(
+    bytes: &'a [u8],
+    scanned: usize,
+    bytes_max: usize,
+    fields: &'a mut Fields<'a>,
+) -> Result<Option<Head<'a>>, Refusal> {
     let empty = bytes.iter().take(HEAD_EMPTY_BYTES_MAX + 1).take_while(|byte| is_line_end(**byte)).count();
     if empty > HEAD_EMPTY_BYTES_MAX {
-        return Refusal::new(400, "the request begins with too many empty lines").answer("", false);
+        return Err(Refusal::new(400, "the request begins with too many empty lines"));
     }
     // A head that trickles in is not read anew with each byte, but what is no HTTP at all is found out at once.
     let is_first_look = scanned == 0;
-    let is_too_large = bytes.len() > site.head_bytes_max;
+    let is_too_large = bytes.len() > bytes_max;
     if !is_first_look && !is_too_large && !has_end(bytes, scanned.max(empty)) {
-        return Outcome::Incomplete;
+        return Ok(None);
     }
     let too_large = || {
-        let most = bytes_to_text(site.head_bytes_max);
-        Refusal::new(431, format!("a request's head has at most {most} (head_bytes_max)")).answer("", false)
+        let most = bytes_to_text(bytes_max);
+        Refusal::new(431, format!("a request's head has at most {most} (head_bytes_max)"))
     };
-    let mut fields = [const { MaybeUninit::uninit() }; HEAD_FIELDS_MAX];
-    let mut head = httparse::Request::new(&mut []);
-    let consumed = match head.parse_with_uninit_headers(bytes, &mut fields) {
-        Ok(Status::Complete(consumed)) if consumed > site.head_bytes_max => return too_large(),
+    let mut request = httparse::Request::new(&mut []);
+    let consumed = match request.parse_with_uninit_headers(bytes, &mut fields.0) {
+        Ok(Status::Complete(consumed)) if consumed > bytes_max => return Err(too_large()),
         Ok(Status::Complete(consumed)) => consumed,
-        Ok(Status::Partial) if is_too_large => return too_large(),
-        Ok(Status::Partial) => return Outcome::Incomplete,
-        Err(error) => return refuse_head(bytes, error).answer("", false),
+        Ok(Status::Partial) if is_too_large => return Err(too_large()),
+        Ok(Status::Partial) => return Ok(None),
+        Err(error) => return Err(malformed(bytes, error)),
     };
-    let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
-        return Refusal::new(400, "the request line is not complete").answer("", false);
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(Refusal::new(400, "the request line is not complete"));
     };
-    match Request::new(method, target, minor, head.headers) {
-        Ok(request) => request.route(site, seed, draining, consumed).unwrap_or_else(|refusal| {
-            let cors = request.cors(site);
-            refusal.answer(&cors, request.method == "HEAD")
-        }),
-        Err(refusal) => refusal.answer("", method == "HEAD"),
+    let (absolute, target) = split_target(target);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    // A fragment is not sent by a client that knows the rules; it names nothing here.
+    let query = query.split('#').next().unwrap_or_default();
+    let scheme = absolute.map(|(scheme, _)| scheme);
+    let mut head = Head { method, scheme, host: None, path, query, minor, fields: request.headers, consumed };
+    let authority = absolute.map(|(_, authority)| authority);
+    head.host = head.find_host(authority).map_err(|refusal| refusal.in_answer_to(method))?;
+    Ok(Some(head))
+}
+
+impl<'a> Head<'a> {
+    /// The host that the request is for, by its target's authority and its Host header.
+    fn find_host(&self, authority: Option<&'a str>) -> Result<Option<&'a str>, Refusal> {
+        let host = self.single("Host")?;
+        if self.minor > 0 && host.is_none() {
+            return Err(Refusal::new(400, "an HTTP/1.1 request needs a Host header"));
+        }
+        // A Host header may be empty: then the client does not know the name (RFC 9112, section 3.2).
+        if host.is_some_and(|host| !host.is_empty() && !is_authority(host)) {
+            return Err(Refusal::new(400, "the Host header is not a name or an address, with or without a port"));
+        }
+        // A target in absolute form repeats the host (RFC 9112, section 3.2.2). One that names another is a trick.
+        if let (Some(scheme), Some(authority), Some(host)) = (self.scheme, authority, host)
+            && !is_same_authority(authority, host, scheme)
+        {
+            return Err(Refusal::new(400, "the request's target and its Host header name different hosts"));
+        }
+        Ok(authority.or(host))
+    }
+
+    /// Whether the answer's body is left out (RFC 9110, section 9.3.2).
+    pub(crate) fn is_bodiless(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    /// Refuses a request with a body: what came of it would be taken for what follows the head.
+    pub(crate) fn check_body(&self) -> Result<(), Refusal> {
+        let length = self.single("Content-Length")?.unwrap_or("0");
+        if length != "0" || self.single("Transfer-Encoding")?.is_some() {
+            return Err(Refusal::new(413, "a request with a body is not understood here"));
+        }
+        Ok(())
     }
 }
 
@@ -140,7 +135,7 @@ fn has_end(bytes: &[u8], scanned: usize) -> bool {
     })
 }
 
-fn refuse_head(bytes: &[u8], error: httparse::Error) -> Refusal {
+fn malformed(bytes: &[u8], error: httparse::Error) -> Refusal {
     // The version is what a request for a later HTTP fails at first, and the least that a reader must be told.
     match error {
         httparse::Error::Version => Refusal::new(505, "this server speaks HTTP/1.1; so must the proxy before it"),
@@ -153,136 +148,6 @@ fn refuse_head(bytes: &[u8], error: httparse::Error) -> Refusal {
             let text = "this port speaks HTTP; clients of the framings line and length have ports of their own";
             Refusal::new(400, format!("this is not an HTTP request: {error}; {text}"))
         }
-    }
-}
-
-/// What the server makes of a request's head.
-struct Request<'a> {
-    method: &'a str,
-    /// The scheme of a target in absolute form.
-    target_scheme: Option<&'static str>,
-    path: &'a str,
-    query: &'a str,
-    minor: u8,
-    host: Option<&'a str>,
-    origin: Option<&'a str>,
-    fields: &'a [Header<'a>],
-}
-
-impl<'a> Request<'a> {
-    fn new(method: &'a str, target: &'a str, minor: u8, fields: &'a [Header<'a>]) -> Result<Self, Refusal> {
-        let (absolute, target) = split_target(target);
-        let host = single(fields, "Host")?;
-        if minor > 0 && host.is_none() {
-            return Err(Refusal::new(400, "an HTTP/1.1 request needs a Host header"));
-        }
-        // A Host header may be empty: then the client does not know the name (RFC 9112, section 3.2).
-        if host.is_some_and(|host| !host.is_empty() && !is_authority(host)) {
-            return Err(Refusal::new(400, "the Host header is not a name or an address, with or without a port"));
-        }
-        // A target in absolute form repeats the host (RFC 9112, section 3.2.2). One that names another is a trick.
-        if let (Some((scheme, authority)), Some(host)) = (absolute, host)
-            && !is_same_authority(authority, host, scheme)
-        {
-            return Err(Refusal::new(400, "the request's target and its Host header name different hosts"));
-        }
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        // A fragment is not sent by a client that knows the rules; it names nothing here.
-        let query = query.split('#').next().unwrap_or_default();
-        let host = absolute.map(|(_, authority)| authority).or(host);
-        let target_scheme = absolute.map(|(scheme, _)| scheme);
-        let origin = single(fields, "Origin")?;
-        Ok(Request { method, target_scheme, path, query, minor, host, origin, fields })
-    }
-
-    fn route(&self, site: &Site, seed: u64, draining: bool, consumed: usize) -> Result<Outcome, Refusal> {
-        let outcome = self.carry_out(site, seed, draining, consumed)?;
-        self.check_body()?;
-        Ok(outcome)
-    }
-
-    fn carry_out(&self, site: &Site, seed: u64, draining: bool, consumed: usize) -> Result<Outcome, Refusal> {
-        let file = DEMO.iter().find(|(path, ..)| *path == self.path);
-        let allowed = match self.path {
-            "/ws" => "GET, OPTIONS",
-            "/sse" | "/" | "/healthz" | "/readyz" => "GET, HEAD, OPTIONS",
-            // The server as a whole (RFC 9110, section 9.3.7).
-            "*" => "OPTIONS",
-            _ if file.is_some() && site.demo => "GET, HEAD, OPTIONS",
-            _ if file.is_some() => return Err(Refusal::new(404, "the demo page is switched off; --demo serves it")),
-            _ => return Err(Refusal::new(404, "there is nothing here; / lists what there is")),
-        };
-        self.allow_methods(allowed)?;
-        // Balancers check with any of these, by GET, HEAD or OPTIONS.
-        if draining && matches!(self.path, "/" | "*" | "/readyz") {
-            return Err(Refusal::new(503, "draining"));
-        }
-        if self.method == "OPTIONS" {
-            return self.options(site, allowed);
-        }
-        match (self.path, file) {
-            ("/ws", _) => {
-                self.check_origin(site)?;
-                self.open_websocket(site, consumed)
-            }
-            ("/sse", _) => {
-                self.check_origin(site)?;
-                self.check_silent_browser(site)?;
-                self.open_sse(site, seed, consumed)
-            }
-            ("/readyz", _) => Ok(self.page(site, TEXT, &[], "ready\n")),
-            ("/healthz", _) => Ok(self.page(site, TEXT, &[], "ok\n")),
-            // The policy is the page's. The module goes wherever it is imported, into workers, too.
-            ("/demo", Some((_, kind, content))) => {
-                Ok(self.page(site, kind, &[("Content-Security-Policy", DEMO_POLICY)], content))
-            }
-            (_, Some((_, kind, content))) => Ok(self.page(site, kind, &[], content)),
-            _ => Ok(self.page(site, TEXT, &[], HELP)),
-        }
-    }
-
-    /// No request that is understood here has a body, and one that came would be taken for what follows the head.
-    fn check_body(&self) -> Result<(), Refusal> {
-        let length = single(self.fields, "Content-Length")?.unwrap_or("0");
-        if length != "0" || single(self.fields, "Transfer-Encoding")?.is_some() {
-            return Err(Refusal::new(413, "a request with a body is not understood here"));
-        }
-        Ok(())
-    }
-
-    fn allow_methods(&self, allowed: &'static str) -> Result<(), Refusal> {
-        if allowed.split(", ").any(|method| method == self.method) {
-            return Ok(());
-        }
-        let text = format!("only {allowed} is understood here");
-        Err(Refusal::new(405, text).with_field("Allow", allowed))
-    }
-
-    fn page(&self, site: &Site, kind: &str, fields: &[(&str, &str)], body: &str) -> Outcome {
-        Outcome::Answer(answer(200, kind, fields, &self.cors(site), body, self.method == "HEAD"))
-    }
-
-    fn open_sse(&self, site: &Site, seed: u64, consumed: usize) -> Result<Outcome, Refusal> {
-        let Query { topics, all } = Query::read(self.query, site)?;
-        if topics.is_empty() && !all {
-            let text = "an event stream needs a topic, as in /sse?topic=news or /sse?topic=news&topic=sport; \
-                        /sse?all has only what is sent to everyone";
-            return Err(Refusal::new(400, text));
-        }
-        // The stream ends with the connection. Proxies may neither compress it, since then they gather events until
-        // there is enough to compress, nor hold it back, which `X-Accel-Buffering` tells nginx.
-        let mut response = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-store, no-transform\r\n\
-             X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n{}Connection: close\r\n\r\n",
-            self.cors(site)
-        )
-        .into_bytes();
-        if self.method == "HEAD" {
-            return Ok(Outcome::Answer(response));
-        }
-        let (least, spread) = SSE_RETRY_MS;
-        sse::retry(&mut response, least + seed % spread);
-        Ok(Outcome::Open { encoding: Encoding::Sse, topics, response, consumed })
     }
 }
 

@@ -7,9 +7,21 @@ use super::{EncodeError, Label, utf8};
 /// A comment: it keeps the way open, and clients pass over it.
 pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
+/// The head of a stream, with these header lines besides. The stream ends with the connection. Proxies may neither compress
+/// it, since then they gather events until there is enough to compress, nor hold it back, which `X-Accel-Buffering` tells
+/// nginx.
+#[cfg(feature = "web")]
+pub(crate) fn response(lines: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-store, no-transform\r\n\
+         X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n{lines}Connection: close\r\n\r\n"
+    )
+    .into_bytes()
+}
+
 /// Makes the client wait this long before it connects again.
 #[cfg(feature = "web")]
-pub(super) fn retry(out: &mut Vec<u8>, ms: u64) {
+pub(crate) fn retry(out: &mut Vec<u8>, ms: u64) {
     put(out, format_args!("retry: {ms}\n\n"));
 }
 

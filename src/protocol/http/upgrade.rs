@@ -8,15 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
 use sha1::{Digest, Sha1};
 
-use super::fields::{has_token, single, tokens};
-use super::query::Query;
-use super::refusal::Refusal;
-use super::{Outcome, Request, Site};
-use crate::protocol::Encoding;
-
-/// What a client may ask to speak inside a WebSocket, by the names that go over the wire.
-const SUBPROTOCOLS: [(&str, Encoding); 2] =
-    [("corecast.v1", Encoding::WebSocket), ("corecast.v1.json", Encoding::WebSocketJson)];
+use super::{Head, Refusal};
 
 /// Appended to a client's key before it is hashed (RFC 6455, section 1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -28,50 +20,55 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const KEYS: [GeneralPurpose; 2] = [GeneralPurpose::new(&STANDARD, LENIENT), GeneralPurpose::new(&URL_SAFE, LENIENT)];
 
-impl Request<'_> {
-    pub(super) fn open_websocket(&self, site: &Site, consumed: usize) -> Result<Outcome, Refusal> {
+/// A WebSocket that a client asks for, in a way that can be granted.
+pub(crate) struct Upgrade<'a> {
+    head: &'a Head<'a>,
+    key: &'a str,
+}
+
+impl<'a> Upgrade<'a> {
+    /// Reads what a request's head asks for.
+    ///
+    /// # Errors
+    /// It does not ask for a WebSocket, or not as the standard says.
+    pub(crate) fn read(head: &'a Head<'a>) -> Result<Self, Refusal> {
         let upgrade = |text: &str, (name, value)| Err(Refusal::new(426, text).with_field(name, value));
-        if self.minor == 0 {
+        if head.minor == 0 {
             let text = "a WebSocket needs HTTP/1.1; a proxy on the way speaks 1.0 (nginx: proxy_http_version 1.1)";
             return Err(Refusal::new(400, text));
         }
-        if !has_token(self.fields, "Upgrade", "websocket") || !has_token(self.fields, "Connection", "upgrade") {
+        if !head.has_token("Upgrade", "websocket") || !head.has_token("Connection", "upgrade") {
             let text = "this is the address of a WebSocket: send `Upgrade: websocket` and `Connection: Upgrade`; \
                         a proxy on the way must pass both on";
             return upgrade(text, ("Upgrade", "websocket"));
         }
-        if !has_token(self.fields, "Sec-WebSocket-Version", "13") {
+        if !head.has_token("Sec-WebSocket-Version", "13") {
             return upgrade("this server speaks version 13 of WebSocket", ("Sec-WebSocket-Version", "13"));
         }
-        let key = single(self.fields, "Sec-WebSocket-Key")?.unwrap_or_default();
+        let key = head.single("Sec-WebSocket-Key")?.unwrap_or_default();
         if !is_key(key) {
             return Err(Refusal::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"));
         }
-        let (name, encoding) = self.subprotocol()?;
-        let topics = Query::read(self.query, site)?.topics;
+        Ok(Upgrade { head, key })
+    }
+
+    /// The subprotocols that the client offers, the one it likes best first.
+    pub(crate) fn offered(&self) -> impl Iterator<Item = &'a str> {
+        self.head.tokens("Sec-WebSocket-Protocol")
+    }
+
+    /// The answer that opens the WebSocket, with a subprotocol or without one.
+    pub(crate) fn response(&self, subprotocol: Option<&str>) -> Vec<u8> {
         let mut response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {}\r\n",
-            accept_of(key)
+            accept_of(self.key)
         );
-        if let Some(name) = name {
+        if let Some(name) = subprotocol {
             let _ = write!(response, "Sec-WebSocket-Protocol: {name}\r\n");
         }
         response.push_str("\r\n");
-        Ok(Outcome::Open { encoding, topics, response: response.into_bytes(), consumed })
-    }
-
-    /// The first of the client's subprotocols that is known here. A client that names none speaks text.
-    fn subprotocol(&self) -> Result<(Option<&'static str>, Encoding), Refusal> {
-        let mut offered = tokens(self.fields, "Sec-WebSocket-Protocol").peekable();
-        if offered.peek().is_none() {
-            return Ok((None, Encoding::WebSocket));
-        }
-        let known = |offer: &str| SUBPROTOCOLS.into_iter().find(|(name, _)| *name == offer);
-        match offered.find_map(known) {
-            Some((name, encoding)) => Ok((Some(name), encoding)),
-            None => Err(Refusal::new(400, "the subprotocols spoken here are corecast.v1 and corecast.v1.json")),
-        }
+        response.into_bytes()
     }
 }
 

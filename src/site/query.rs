@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use percent_encoding::percent_decode_str;
 
 use super::Site;
-use super::refusal::{self, Refusal};
 use crate::message::Topic;
+use crate::protocol::http::{self, Refusal};
 
 /// Characters of a client's text that an answer repeats at the most.
 const QUOTED_CHARS_MAX: usize = 100;
@@ -146,5 +146,5 @@ fn suggestion(raw: &str) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    refusal::quoted(text, QUOTED_CHARS_MAX)
+    http::quoted(text, QUOTED_CHARS_MAX)
 }

@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::fields::{tokens, values};
-use super::refusal::{self, Refusal};
-use super::{Outcome, Request, Site};
+use super::{Denial, Done, Exchange};
 use crate::config::{PREFLIGHT_FIELDS_BYTES_MAX, Standing};
+use crate::protocol::http;
 
 /// Characters of a page's origin, or of a name, that an answer and the log repeat at the most.
 const QUOTED_CHARS_MAX: usize = 200;
@@ -13,23 +12,23 @@ const QUOTED_CHARS_MAX: usize = 200;
 /// Fields that libraries for event streams send, whatever a preflight asks for.
 const FIELDS_ALLOWED: &str = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With";
 
-impl Request<'_> {
+impl Exchange<'_> {
     /// Who the page is that sent the request, if one did and says so.
-    fn standing(&self, site: &Site) -> Option<Standing> {
-        self.origin.map(|origin| site.origins.standing(origin, self.host, self.scheme()))
+    fn standing(&self) -> Option<Standing> {
+        self.origin.map(|origin| self.site.origins.standing(origin, self.head.host, self.scheme()))
     }
 
     /// The scheme that the client used, where a proxy that ended TLS says so, or the target. No page can make a browser
     /// say it: other sites' pages would need a preflight's leave.
     fn scheme(&self) -> Option<&str> {
-        let told = tokens(self.fields, "X-Forwarded-Proto").next();
+        let told = self.head.tokens("X-Forwarded-Proto").next();
         let told = told.or_else(|| {
-            let nearest = tokens(self.fields, "Forwarded").next()?;
+            let nearest = self.head.tokens("Forwarded").next()?;
             let pairs = nearest.split(';').filter_map(|pair| pair.split_once('='));
             let proto = pairs.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("proto"));
             proto.map(|(_, value)| value.trim().trim_matches('"'))
         });
-        let told = told.or(self.target_scheme)?;
+        let told = told.or(self.head.scheme)?;
         // A WebSocket's own schemes are those of the web with another name.
         Some(match () {
             () if told.eq_ignore_ascii_case("ws") => "http",
@@ -39,10 +38,10 @@ impl Request<'_> {
     }
 
     /// Refuses pages that may not connect.
-    pub(super) fn check_origin(&self, site: &Site) -> Result<(), Refusal> {
+    pub(super) fn check_origin(&self) -> Result<(), Denial> {
         let Some(origin) = self.origin else { return Ok(()) };
         let page = quoted(origin);
-        let why = match site.origins.standing(origin, self.host, self.scheme()) {
+        let why = match self.site.origins.standing(origin, self.head.host, self.scheme()) {
             standing if standing.is_allowed() => return Ok(()),
             Standing::UnknownName => {
                 let name = self.host_name();
@@ -59,33 +58,33 @@ impl Request<'_> {
                 format!("pages of {page} may not connect; if they should, start the server with --allow-origin {page}")
             }
         };
-        Err(Refusal::foreign(why))
+        Err(Denial::Foreign(why))
     }
 
     /// Refuses a browser that says no origin: it leaves it out when it loads what a page of another site shows or
     /// embeds, and when a page asks the site that it came from. That site's name may be a stranger's that leads here.
-    pub(super) fn check_silent_browser(&self, site: &Site) -> Result<(), Refusal> {
-        if self.origin.is_some() || site.origins.is_any() {
+    pub(super) fn check_silent_browser(&self) -> Result<(), Denial> {
+        if self.origin.is_some() || self.site.origins.is_any() {
             return Ok(());
         }
-        let site_told = values(self.fields, "Sec-Fetch-Site").next();
-        if values(self.fields, "Sec-Fetch-Site").any(|value| value.trim_ascii().eq_ignore_ascii_case(b"cross-site")) {
+        let site_told = self.head.values("Sec-Fetch-Site").next();
+        if self.head.values("Sec-Fetch-Site").any(|value| value.trim_ascii().eq_ignore_ascii_case(b"cross-site")) {
             let text = "a page of another site sent this without its origin; an EventSource of that page sends it";
-            return Err(Refusal::foreign(text.into()));
+            return Err(Denial::Foreign(text.into()));
         }
         // Every browser names a language. So do a few other clients, and of them some, and no browser, say the mode
         // without the site; pages can't set either.
         let is_browser = site_told.is_some()
-            || values(self.fields, "Accept-Language").next().is_some()
-                && values(self.fields, "Sec-Fetch-Mode").next().is_none();
-        match self.host {
-            Some(host) if is_browser && !host.is_empty() && !site.origins.is_own_host(host) => {
+            || self.head.values("Accept-Language").next().is_some()
+                && self.head.values("Sec-Fetch-Mode").next().is_none();
+        match self.head.host {
+            Some(host) if is_browser && !host.is_empty() && !self.site.origins.is_own_host(host) => {
                 let name = self.host_name();
                 let text = format!(
                     "the server does not know that {name} is a name of its own, and anybody can have a name lead here; \
                      start it with --host {name}"
                 );
-                Err(Refusal::foreign(text))
+                Err(Denial::Foreign(text))
             }
             _ => Ok(()),
         }
@@ -93,17 +92,17 @@ impl Request<'_> {
 
     /// The name in the Host header, without the port.
     fn host_name(&self) -> String {
-        let host = self.host.unwrap_or_default();
+        let host = self.head.host.unwrap_or_default();
         quoted(host.rsplit_once(':').map_or(host, |(name, _)| name))
     }
 
     /// The headers that let a page of another origin read the answer, if it may.
-    pub(super) fn cors(&self, site: &Site) -> String {
+    pub(super) fn cors(&self) -> String {
         // The answer is the same for all only where nobody is listed beside `*`.
-        if site.origins.is_any_alone() {
+        if self.site.origins.is_any_alone() {
             return self.origin.map_or("", |_| "Access-Control-Allow-Origin: *\r\n").into();
         }
-        match (self.standing(site), self.origin) {
+        match (self.standing(), self.origin) {
             (Some(Standing::Listed | Standing::Own), Some(origin)) => format!(
                 "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
             ),
@@ -114,28 +113,28 @@ impl Request<'_> {
 
     /// The answer to OPTIONS: what is understood under a path, and, for a browser that asks on behalf of a page, what
     /// the page may send.
-    pub(super) fn options(&self, site: &Site, allowed: &'static str) -> Result<Outcome, Refusal> {
+    pub(super) fn options(&self, allowed: &'static str) -> Result<Done<'static>, Denial> {
         let mut head = format!("HTTP/1.1 204 No Content\r\nAllow: {allowed}\r\nX-Content-Type-Options: nosniff\r\n");
-        self.check_origin(site)?;
-        head.push_str(&self.cors(site));
+        self.check_origin()?;
+        head.push_str(&self.cors());
         if self.origin.is_some() {
             let _ = write!(
                 head,
                 "Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Allow-Headers: {}\r\nAccess-Control-Max-Age: 86400\r\n",
                 self.fields_allowed()
             );
-            if values(self.fields, "Access-Control-Request-Private-Network").next().is_some() {
+            if self.head.values("Access-Control-Request-Private-Network").next().is_some() {
                 head.push_str("Access-Control-Allow-Private-Network: true\r\n");
             }
         }
         head.push_str("Connection: close\r\n\r\n");
-        Ok(Outcome::Answer(head.into_bytes()))
+        Ok(Done::Answer(head.into_bytes()))
     }
 
     /// The fields that a page may send: the usual ones, and what it asks for, since none of them does anything here.
     fn fields_allowed(&self) -> String {
         let mut allowed = FIELDS_ALLOWED.to_owned();
-        for name in tokens(self.fields, "Access-Control-Request-Headers") {
+        for name in self.head.tokens("Access-Control-Request-Headers") {
             let is_known = allowed.split(", ").any(|known| known.eq_ignore_ascii_case(name));
             if !is_known && is_field_name(name) && allowed.len() + name.len() <= PREFLIGHT_FIELDS_BYTES_MAX {
                 allowed.push_str(", ");
@@ -152,5 +151,5 @@ fn is_field_name(text: &str) -> bool {
 }
 
 pub(super) fn quoted(text: &str) -> String {
-    refusal::quoted(text, QUOTED_CHARS_MAX)
+    http::quoted(text, QUOTED_CHARS_MAX)
 }
