@@ -54,7 +54,8 @@ fn unevenness(shards: [u64; SHARDS]) -> Result<f64, String> {
 fn served(connections: usize) -> Result<[u64; SHARDS], String> {
     let listen = vec!["line=127.0.0.1:0".parse()?];
     let config = Config { listen, shards: Some(SHARDS), read_timeout: Duration::ZERO, ..Config::default() };
-    let server = Server::start(config, |_| Echo).map_err(|error| error.to_string())?;
+    let server =
+        Server::builder(config.listen.clone(), |_| Echo).config(config).start().map_err(|error| error.to_string())?;
     let handle = server.handle();
     let addr = server.addr(Framing::Line).ok_or("the server has no address")?;
     let mut client = Client::start(addr, App::Echo, Wire::Line)?;

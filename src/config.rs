@@ -125,6 +125,9 @@ pub(crate) const FRAME_OVERHEAD_BYTES_MAX: usize = 16;
 /// Bytes that the hub's language may put before a payload: a verb, a topic and two spaces.
 pub(crate) const LANGUAGE_OVERHEAD_BYTES_MAX: usize = TOPIC_BYTES_MAX + 16;
 
+/// Timers that a handler may have set for one connection at a time. Each takes some hundred bytes.
+pub(crate) const TIMERS_PER_CONNECTION_MAX: usize = 16;
+
 /// Pings are spread over the last part of their interval: one in so many.
 pub(crate) const PING_SPREAD: u32 = 4;
 

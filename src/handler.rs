@@ -1,20 +1,44 @@
 //! What a server does with its connections: the [`Handler`] trait and the [`Context`] its callbacks act through.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::config::Framing;
-use crate::message::{CloseReason, ConnId, Dialect, DropReason, Kind, Payload, PublishId, Target, Topic, TopicError};
+use crate::event::Event;
+use crate::message::{CloseReason, ConnId, Dialect, Kind, Payload, PublishId, Target, Topic, TopicError};
+use crate::request::{Reject, Request};
+use crate::session::Session;
 
 /// The behaviour of a server. Each shard has an instance of its own and calls it on that shard's core alone.
 ///
 /// Callbacks must not block: all connections of the shard wait for them. They get a [`Context`], which acts
-/// at once and never waits. State of one connection is best kept in a map by [`ConnId`], filled in
-/// `on_connect` and emptied in `on_close`.
+/// at once and never waits.
+///
+/// What is kept of one connection is best kept in its [`Session`]. **What a handler keeps in itself is one shard's**: a
+/// counter there counts this shard's connections alone. What concerns all shards goes behind an `Arc` that the instances share,
+/// or is asked of the [`ServerHandle`](crate::ServerHandle), which [`ShardContext`](crate::ShardContext) leads to.
+///
+/// A panic in a callback ends its connection as [`CloseReason::HandlerPanic`], unless
+/// [`ServerBuilder::on_panic`](crate::ServerBuilder::on_panic) says otherwise. The handler goes on as it is, so it must not leave
+/// its own state half changed where it may panic.
 pub trait Handler: 'static {
-    /// A connection was accepted; one over HTTP, once its request has opened a WebSocket or an event stream.
+    /// A client wants to connect: over `line` and `length`, it was accepted; over HTTP, its request for a WebSocket or an event
+    /// stream has come in and is not answered yet. Says who it is, or refuses it.
+    ///
+    /// Nothing can be sent to it here: [`Context::send`] says [`SendError::NotOpen`]. It may be subscribed, and timers may be
+    /// set; a refused client loses both. By default everybody is taken, as an anonymous session.
+    ///
+    /// # Errors
+    /// What the client is refused with. No other callback hears of it then.
+    fn on_open(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Result<Session, Reject> {
+        let _ = (cx, request);
+        Ok(Session::anonymous())
+    }
+
+    /// The client was taken, and can be sent to.
     fn on_connect(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
     }
@@ -26,13 +50,24 @@ pub trait Handler: 'static {
     /// client may read before it subscribes it.
     fn on_topics(&mut self, cx: &mut Context<'_>, topics: &[String]) {
         tracing::debug!(id = %cx.id(), ?topics, "the handler takes no topics from a URL; closing");
-        cx.close();
+        cx.close_with(CLOSE_POLICY, "this server takes no topics from a URL");
     }
 
     /// A whole message came in. `message` is valid for the length of the call; copy what must stay.
     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]);
 
-    /// The connection is gone: nothing can be sent to it any more. Called once for each `on_connect`.
+    /// There is room again for messages to a connection to which [`Context::send`] said [`SendError::QueueFull`]: half of
+    /// its queue has emptied. Called once for each time that it was so.
+    fn on_writable(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
+    /// A timer is due that [`Context::after`] has set, under this token.
+    fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
+        let _ = (cx, token);
+    }
+
+    /// The connection is gone: nothing can be sent to it any more. Called once for each client that `on_open` took.
     fn on_close(&mut self, cx: &mut Context<'_>, reason: CloseReason) {
         let _ = (cx, reason);
     }
@@ -41,92 +76,65 @@ pub trait Handler: 'static {
     /// to send.
     ///
     /// It is called once per publish, shard and encoding, not per client, so it depends on its arguments alone.
-    /// By default payloads go out as they are, of their own kind, and clients are not told of gaps, errors and the server's
-    /// farewell; a handler with a language of its own puts all of them into words.
-    fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> Option<Kind> {
-        let _ = dialect;
-        match event {
-            Event::Publish { payload, kind, .. }
-            | Event::Broadcast { payload, kind }
-            | Event::Direct { payload, kind } => {
+    /// By default a payload goes out as it is, of its own kind, and [`Event::write`] tells of gaps, errors and the server's
+    /// farewell; a JSON client gets all of them as objects.
+    fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> Option<Kind>
+    where
+        Self: Sized,
+    {
+        match event.payload() {
+            Some((payload, kind)) if dialect != Dialect::Json => {
                 out.extend_from_slice(payload);
                 Some(kind)
             }
-            Event::Gap { .. } | Event::Error { .. } | Event::Bye { .. } => None,
+            _ => Some(event.write(dialect, out)),
         }
     }
 }
 
-/// Something that clients are told of, for [`Handler::render`] to put into bytes.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
-    /// A message published to a topic.
-    Publish {
-        /// The topic.
-        topic: &'a Topic,
-        /// The message.
-        payload: &'a [u8],
-        /// Its kind.
-        kind: Kind,
-    },
-    /// A message to everyone.
-    Broadcast {
-        /// The message.
-        payload: &'a [u8],
-        /// Its kind.
-        kind: Kind,
-    },
-    /// A message to this one connection, from elsewhere.
-    Direct {
-        /// The message.
-        payload: &'a [u8],
-        /// Its kind.
-        kind: Kind,
-    },
-    /// Messages did not reach this client.
-    Gap {
-        /// Their topic; `None`: broadcasts, messages to this connection, or several topics.
-        topic: Option<&'a Topic>,
-        /// How many.
-        count: u64,
-        /// Why.
-        reason: DropReason,
-    },
-    /// The client's bytes can't be cut into messages.
-    Error {
-        /// A stable word in kebab-case.
-        code: &'static str,
-        /// What is wrong and what would be right.
-        text: &'a str,
-    },
-    /// The server is about to close the connection.
-    Bye {
-        /// Why.
-        reason: CloseReason,
-    },
+/// The code with which a WebSocket is closed that breaks the server's rules (RFC 6455, section 7.4.1).
+const CLOSE_POLICY: u16 = 1008;
+
+/// The code of a WebSocket's end without a fault.
+const CLOSE_NORMAL: u16 = 1000;
+
+/// What a panic in a callback of a [`Handler`] leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnPanic {
+    /// The connection that it was called for is closed, as [`CloseReason::HandlerPanic`]. It is counted, and logged at a
+    /// bounded rate.
+    #[default]
+    CloseConnection,
+    /// Its shard ends, and with it the server: [`Server::wait`](crate::Server::wait) says so. For handlers whose state can't be
+    /// trusted after it.
+    EndServer,
 }
 
-impl Event<'_> {
-    /// What server-sent events call it; `None`: by no name of its own, as browsers call what has none `message`.
-    pub(crate) fn name(&self) -> Option<&'static str> {
-        match self {
-            Event::Publish { .. } | Event::Broadcast { .. } | Event::Direct { .. } => None,
-            Event::Gap { .. } => Some("gap"),
-            Event::Error { .. } => Some("err"),
-            Event::Bye { .. } => Some("bye"),
-        }
+/// The handlers of one shard, by their numbers.
+pub(crate) struct Handlers(Vec<Box<dyn Handler>>);
+
+impl Handlers {
+    /// There must be one at least.
+    pub(crate) fn new(handlers: Vec<Box<dyn Handler>>) -> Self {
+        Handlers(handlers)
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u8) -> &mut dyn Handler {
+        &mut *self.0[usize::from(number)]
     }
 }
 
 /// Why [`Context::send`] did not take a message. It never waits for room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum SendError {
     /// The connection's outbox is full and its socket takes nothing.
     #[error("the connection's queue is full")]
     QueueFull,
-    /// The connection is closed or closing.
-    #[error("the connection is closed")]
-    Closed,
+    /// The connection is not open: it is closed or closing, or the handler has not taken it yet.
+    #[error("the connection is not open")]
+    NotOpen,
     /// The message is larger than a queue may be.
     #[error("the message has {len} bytes, more than a queue of {max} bytes takes")]
     TooLarge {
@@ -148,6 +156,7 @@ pub enum SendError {
 
 /// Why a publish was refused. Nothing of it was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PublishError {
     /// A queue on the way is full; try again later.
     #[error("the server is busy: a queue of publishes is full; try again later")]
@@ -163,6 +172,9 @@ pub enum PublishError {
     /// The topic's name can't be used.
     #[error(transparent)]
     Topic(#[from] TopicError),
+    /// The connection that the message is for is not open.
+    #[error("the connection is not open")]
+    NotOpen,
     /// The server has shut down.
     #[error("the server has shut down")]
     Down,
@@ -170,6 +182,7 @@ pub enum PublishError {
 
 /// Why a subscription was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum SubscribeError {
     /// The connection has as many topics as it may have.
     #[error("a connection may subscribe to at most {max} topics")]
@@ -183,9 +196,24 @@ pub enum SubscribeError {
     /// The process has more memory in use than `max_memory`.
     #[error("the server has no memory for more subscriptions; try again later")]
     Full,
-    /// The connection is closed.
-    #[error("the connection is closed")]
-    Closed,
+    /// The connection is closed or closing.
+    #[error("the connection is not open")]
+    NotOpen,
+}
+
+/// Why a timer was not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TimerError {
+    /// The connection has as many timers as it may have.
+    #[error("a connection may have at most {max} timers at a time")]
+    TooMany {
+        /// Timers allowed.
+        max: usize,
+    },
+    /// The connection is closed or closing.
+    #[error("the connection is not open")]
+    NotOpen,
 }
 
 /// What a shard does for a callback on the connection it is called for.
@@ -195,7 +223,11 @@ pub(crate) trait Actions {
     fn dialect(&self) -> Dialect;
     fn shard(&self) -> usize;
     fn send(&mut self, kind: Kind, message: &[u8]) -> Result<(), SendError>;
-    fn close(&mut self);
+    fn close(&mut self, words: Option<(u16, &str)>);
+    fn after(&mut self, delay: Duration, token: u64) -> Result<(), TimerError>;
+    fn cancel(&mut self, token: u64) -> bool;
+    fn session(&mut self) -> Option<&mut Session>;
+    fn set_session(&mut self, session: Session);
     fn publish(&mut self, target: Target, kind: Kind, payload: Bytes) -> Result<PublishId, PublishError>;
     fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError>;
     fn unsubscribe(&mut self, topic: &str) -> bool;
@@ -267,7 +299,48 @@ impl<'a> Context<'a> {
 
     /// Closes this connection once what is queued has been written. Further calls do nothing.
     pub fn close(&mut self) {
-        self.actions.close();
+        self.actions.close(None);
+    }
+
+    /// Closes this connection as [`Context::close`] does, with last words: a WebSocket's client gets them as the code and the
+    /// reason of its close event (up to 123 bytes), and [`Handler::render`] gets the text as part of [`Event::Bye`].
+    ///
+    /// Codes from 4000 to 4999 are free for applications; 1000 to 1014 have meanings of their own (RFC 6455, section 7.4).
+    /// Others, and those that must not be sent (1004, 1005, 1006), count as 1000.
+    pub fn close_with(&mut self, code: u16, text: &str) {
+        let is_sendable = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+        self.actions.close(Some((if is_sendable { code } else { CLOSE_NORMAL }, text)));
+    }
+
+    /// Has [`Handler::on_timer`] called for this connection after `delay`, once, with `token`. A timer that runs under the
+    /// same token is set anew. Timers go with their connection.
+    ///
+    /// They are coarse: one comes up to half a second late. Time in which the machine or the process was paused is left out.
+    ///
+    /// # Errors
+    /// The connection has as many timers as it may have, or is closing.
+    pub fn after(&mut self, delay: Duration, token: u64) -> Result<(), TimerError> {
+        self.actions.after(delay, token)
+    }
+
+    /// Ends the timer of a token; `false`: none runs.
+    pub fn cancel(&mut self, token: u64) -> bool {
+        self.actions.cancel(token)
+    }
+
+    /// The name of the connection's user; `None`: it is anonymous.
+    pub fn user(&mut self) -> Option<&str> {
+        self.actions.session()?.user()
+    }
+
+    /// What the handler keeps of this connection; `None`: nothing of this type.
+    pub fn state<T: std::any::Any + Send>(&mut self) -> Option<&mut T> {
+        self.actions.session()?.state()
+    }
+
+    /// Puts another session in place of the connection's, as of a client that has logged in by a message.
+    pub fn set_session(&mut self, session: Session) {
+        self.actions.set_session(session);
     }
 
     /// Sends `payload` to the subscribers of `topic`, on all shards, each of which gets what
@@ -289,8 +362,8 @@ impl<'a> Context<'a> {
         self.publish_to(Target::All, payload.into())
     }
 
-    /// Sends `payload` to another connection, on whichever shard it is. Whether that connection still exists
-    /// shows only there: a message that finds nobody is counted as `no-connection`.
+    /// Sends `payload` to another connection, on whichever shard it is. Whether that connection is still open shows only
+    /// there: a message that finds nobody is counted as `no-connection`.
     ///
     /// # Errors
     /// The message was refused.

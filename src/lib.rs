@@ -13,7 +13,7 @@
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
-//! use corecast::{Config, Context, Framing, Handler, Server};
+//! use corecast::{Context, Framing, Handler, Server};
 //!
 //! struct Echo;
 //!
@@ -24,8 +24,7 @@
 //! }
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let config = Config { listen: vec!["line=127.0.0.1:0".parse()?], ..Config::default() };
-//!     let server = Server::start(config, |_shard| Echo)?;
+//!     let server = Server::builder(["line=127.0.0.1:0".parse()?], |_shard| Echo).start()?;
 //!
 //!     let mut client = std::net::TcpStream::connect(server.addr(Framing::Line).unwrap())?;
 //!     client.write_all(b"hello\n")?;
@@ -45,7 +44,7 @@
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
-//! use corecast::{CloseReason, Config, Context, Framing, Handler, Server};
+//! use corecast::{CloseReason, Context, Framing, Handler, Server};
 //!
 //! struct Chat;
 //!
@@ -68,8 +67,7 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config { listen: vec!["line=127.0.0.1:0".parse()?], ..Config::default() };
-//! let server = Server::start(config, |_shard| Chat)?;
+//! let server = Server::builder(["line=127.0.0.1:0".parse()?], |_shard| Chat).start()?;
 //! # let mut client = std::net::TcpStream::connect(server.addr(Framing::Line).unwrap())?;
 //! # let mut lines = BufReader::new(client.try_clone()?).lines();
 //! # let came = lines.next().unwrap()?;
@@ -100,7 +98,8 @@
 //!   puts [`Event::Gap`] into words.
 //! - Text and binary are [`Kind`]s, which a message keeps on its way: what came over a WebSocket as binary is sent back,
 //!   and published, as binary, unless the handler says otherwise.
-//! - A handler that panics ends its shard; [`Server::wait`] then stops the others and says so.
+//! - A panic in a callback ends the connection that it was called for, unless the [builder](ServerBuilder::on_panic) says
+//!   otherwise.
 //!
 //! # Logging
 //!
@@ -114,6 +113,7 @@ mod config;
 pub mod control;
 mod echo;
 mod engine;
+mod event;
 pub mod guide;
 mod handler;
 mod heap;
@@ -128,7 +128,9 @@ mod metrics;
 mod protocol;
 mod rate;
 mod receipt;
+mod request;
 mod server;
+mod session;
 mod shard;
 #[cfg(test)]
 mod simulation;
@@ -147,14 +149,17 @@ pub use config::{HostName, Origin};
 pub use config::{bytes_from_text, duration_from_text};
 pub use echo::Echo;
 pub use engine::query::ConnectionInfo;
-pub use handler::{Context, Event, Handler, PublishError, SendError, SubscribeError};
+pub use event::Event;
+pub use handler::{Context, Handler, OnPanic, PublishError, SendError, SubscribeError, TimerError};
 pub use host::HostError;
 pub use hub::{ErrorCode, Hub};
 pub use message::{CloseReason, ConnId, Dialect, DropReason, Kind, Payload, PublishId, Target, Topic, TopicError};
 pub use metrics::{Counter, ShardMetrics, Spans};
 pub use receipt::{Published, Receipt};
+pub use request::{Reject, Request};
 pub use server::bind::BindError;
-pub use server::handle::{ConnectionCursor, PolicyError, QueryError, ServerHandle, TopicInfo};
+pub use server::handle::{CloseError, ConnectionCursor, PolicyError, QueryError, ServerHandle, TopicInfo, WeakHandle};
 pub use server::placement::Placement;
 pub use server::report::Reporter;
-pub use server::{Outlook, RunError, Server, StartError};
+pub use server::{Outlook, RunError, Server, ServerBuilder, ShardContext, StartError};
+pub use session::Session;

@@ -165,6 +165,10 @@ reasons! {
         Reset = "reset",
         /// The server's handler closed it.
         Handler = "handler",
+        /// The server's handler refused it as it opened.
+        Rejected = "rejected",
+        /// The server's handler panicked over it.
+        HandlerPanic = "handler-panic",
         /// It was closed from outside, through the server's handle.
         Kicked = "kicked",
         /// No complete message within the read timeout.
@@ -211,6 +215,8 @@ reasons! {
         NotUtf8 = "not-utf8",
         /// Encoded for the client, the message is larger than `queue_bytes_max`.
         FrameTooLarge = "frame-too-large",
+        /// The server's handler panicked over putting it into words.
+        HandlerPanic = "handler-panic",
         /// The connection was closed while the message waited.
         Closed = "closed",
         /// The connection that the message was addressed to no longer exists.

@@ -180,6 +180,11 @@ impl ControlAddr {
         ControlAddr(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()])
     }
 
+    /// No control plane.
+    pub fn off() -> Self {
+        ControlAddr(Vec::new())
+    }
+
     /// Whether there is to be no control plane.
     pub fn is_off(&self) -> bool {
         self.0.is_empty()

@@ -13,7 +13,7 @@ use crate::control::extract::ConnectionId;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::query::{NoParams, Parameters, Params, Query};
 use crate::engine::query::ConnectionInfo;
-use crate::server::handle::ConnectionCursor;
+use crate::server::handle::{ConnectionCursor, QueryError};
 
 /// Which page of connections.
 #[derive(IntoParams)]
@@ -135,8 +135,7 @@ pub(super) async fn get(
     ConnectionId(id): ConnectionId,
     _: Params<NoParams>,
 ) -> Result<Json<Connection>, Problem> {
-    let found = api.answer(api.handle().connection(id)).await?;
-    found.map(|info| Json(info.into())).ok_or_else(Problem::no_connection)
+    api.answer(api.handle().connection(id)).await.map(|info| Json(info.into()))
 }
 
 /// Close one connection
@@ -158,15 +157,17 @@ pub(super) async fn close(
     _: Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
     let handle = api.handle();
-    if api.answer(handle.connection(id)).await?.is_none() || !handle.close(id)? {
-        return Err(Problem::no_connection());
-    }
+    api.answer(handle.connection(id)).await?;
+    handle.close(id)?;
     // It closes behind what was published to it before; then it is not found any more.
     let closed = async {
-        while handle.connection(id).await?.is_some() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        loop {
+            match handle.connection(id).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(QueryError::NotOpen) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
     };
     api.answer(closed).await.map(|()| StatusCode::NO_CONTENT)
 }

@@ -9,7 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::handler::PublishError;
 use crate::message::{PublishId, TopicError};
-use crate::server::handle::{PolicyError, QueryError};
+use crate::server::handle::{CloseError, PolicyError, QueryError};
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $variant:ident = $status:ident $name:literal,)*) => {
@@ -187,6 +187,7 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         let code = match error {
             PublishError::Busy => ProblemCode::Busy,
+            PublishError::NotOpen => return Problem::no_connection(),
             PublishError::Down => ProblemCode::ShuttingDown,
             PublishError::TooLarge { .. } => ProblemCode::MessageTooLarge,
             PublishError::Topic(_) => ProblemCode::BadTopic,
@@ -204,10 +205,20 @@ impl From<TopicError> for Problem {
 impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
         let code = match error {
+            QueryError::NotOpen => return Problem::no_connection(),
             QueryError::Busy { .. } => ProblemCode::Busy,
             QueryError::Down => ProblemCode::ShuttingDown,
         };
         Problem::new(code, error.to_string())
+    }
+}
+
+impl From<CloseError> for Problem {
+    fn from(error: CloseError) -> Self {
+        match error {
+            CloseError::NotOpen => Problem::no_connection(),
+            CloseError::Busy => Problem::new(ProblemCode::Busy, error.to_string()),
+        }
     }
 }
 

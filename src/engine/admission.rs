@@ -6,8 +6,8 @@ use super::driver::Driver;
 use super::parcel::Client;
 use super::registry::{Place, Refusal, Row};
 use super::visit::Visit;
-use crate::handler::Handler;
-use crate::message::{CloseReason, ConnId, Kind};
+use crate::handler::Handlers;
+use crate::message::{CloseReason, ConnId};
 use crate::protocol::Encoding;
 use crate::transport::Transport;
 
@@ -16,7 +16,7 @@ impl<D: Driver> Engine<D> {
     ///
     /// # Errors
     /// Why it was refused, in words for the log.
-    pub(crate) fn admit<H: Handler>(&mut self, handler: &mut H, mut client: Client<D::Socket>) -> Result<(), String> {
+    pub(crate) fn admit(&mut self, handlers: &mut Handlers, mut client: Client<D::Socket>) -> Result<(), String> {
         let base = &mut self.base;
         if let Err(refusal) = base.registry.admit() {
             let why = match refusal {
@@ -44,7 +44,7 @@ impl<D: Driver> Engine<D> {
             }
             base.registry.replace(place, base.index);
         }
-        self.take_in(handler, client)
+        self.take_in(handlers, client)
     }
 
     /// Takes a client in that the registry has admitted and placed here, or tells it why not, closes its connection and says
@@ -52,7 +52,7 @@ impl<D: Driver> Engine<D> {
     ///
     /// # Errors
     /// Why it was refused, in words for the log.
-    pub(crate) fn take_in<H: Handler>(&mut self, handler: &mut H, client: Client<D::Socket>) -> Result<(), String> {
+    pub(crate) fn take_in(&mut self, handlers: &mut Handlers, client: Client<D::Socket>) -> Result<(), String> {
         let base = &mut self.base;
         if base.draining {
             base.registry.release(base.index);
@@ -70,7 +70,7 @@ impl<D: Driver> Engine<D> {
         };
         // Of one with a handshake, or a request, before it the handler hears later.
         if visit.row.encoding.is_some() {
-            visit.call(Kind::Text, |cx| handler.on_connect(cx));
+            visit.open_plain(handlers);
         }
         self.flush_dirty();
         Ok(())
@@ -78,7 +78,7 @@ impl<D: Driver> Engine<D> {
 
     /// Makes a row for a client.
     fn add(&mut self, client: Client<D::Socket>) -> Result<Visit<'_, D>, String> {
-        let Client { socket, peer, framing } = client;
+        let Client { socket, peer, framing, handler } = client;
         let base = &mut self.base;
         let (opened, now) = (base.wheel.age(), base.wheel.now());
         let mut id = None;
@@ -87,7 +87,8 @@ impl<D: Driver> Engine<D> {
         let key = self.table.insert_with(|key| {
             id = base.registry.insert(Row::new(base.index as u16, key, peer));
             // A row without an id is taken out again below.
-            let mut row = Connection::new(socket, id.unwrap_or(ConnId::from_u64(u64::MAX)), encoding, opened, now);
+            let mut row =
+                Connection::new(socket, id.unwrap_or(ConnId::from_u64(u64::MAX)), handler, encoding, opened, now);
             row.handshaking = handshaking;
             row
         });

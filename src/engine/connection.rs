@@ -4,6 +4,7 @@ use crate::config::{Framing, PING_SPREAD};
 use crate::engine::outbox::{Load, Outbox, Written};
 use crate::engine::settings::Settings;
 use crate::engine::wheel::{NEVER, Tick};
+use crate::engine::wording::Wording;
 use crate::message::{CloseReason, ConnId};
 use crate::protocol::Encoding;
 use crate::protocol::websocket::Assembly;
@@ -52,8 +53,10 @@ pub(crate) struct Connection<S> {
     pub(crate) hangup: bool,
     /// The polls that are armed on the socket.
     pub(crate) polls: Polls,
-    /// The client has sent a message, or the request that says what it speaks: it is not looked at for another protocol.
-    pub(crate) spoken: bool,
+    /// What is seldom asked for.
+    pub(crate) marks: Marks,
+    /// The number of the handler that serves it.
+    pub(crate) handler: u8,
     /// The socket took less than it was given, and room is waited for.
     pub(crate) blocked: bool,
     /// The socket that was blocked has room again.
@@ -62,8 +65,6 @@ pub(crate) struct Connection<S> {
     pub(crate) dirty: bool,
     /// The next turn takes the connection out at once.
     pub(crate) abort: bool,
-    /// The sending side is shut; only the client's farewell is waited for.
-    pub(crate) shut: bool,
     /// The client has closed its sending side.
     pub(crate) eof: bool,
     /// The server does not read on for now, so silence is not the client's fault.
@@ -104,6 +105,35 @@ impl Polls {
     }
 }
 
+/// Yes or no to what is seldom asked of a connection. A byte for all of it, since a row has none to spare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks(u8);
+
+impl Marks {
+    /// The client has sent a message, or the request that says what it speaks: it is not looked at for another protocol.
+    pub(crate) const SPOKEN: Marks = Marks(1);
+    /// The sending side is shut; only the client's farewell is waited for.
+    pub(crate) const SHUT: Marks = Marks(2);
+    /// The handler is asked whether it takes the client; nothing can be sent to it yet.
+    pub(crate) const OPENING: Marks = Marks(4);
+    /// The handler was told that the outbox is full, and waits to hear that it has room.
+    pub(crate) const WANTS_ROOM: Marks = Marks(8);
+    /// The handler has been told of the connection, and will be told of its end.
+    pub(crate) const KNOWN: Marks = Marks(16);
+
+    pub(crate) fn has(self, mark: Marks) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, mark: Marks) {
+        self.0 |= mark.0;
+    }
+
+    pub(crate) fn clear(&mut self, mark: Marks) {
+        self.0 &= !mark.0;
+    }
+}
+
 /// Bytes that came in and are not used up.
 #[derive(Default)]
 pub(crate) struct Held {
@@ -119,8 +149,8 @@ pub(crate) struct Held {
 }
 
 impl<S> Connection<S> {
-    /// A connection that comes in at `now`, when the shard has the age `opened`.
-    pub(crate) fn new(socket: S, id: ConnId, encoding: Option<Encoding>, opened: Tick, now: Tick) -> Self {
+    /// A connection that comes in at `now`, when the shard has the age `opened`, for the handler of a number.
+    pub(crate) fn new(socket: S, id: ConnId, handler: u8, encoding: Option<Encoding>, opened: Tick, now: Tick) -> Self {
         Connection {
             socket,
             id,
@@ -143,12 +173,12 @@ impl<S> Connection<S> {
             readable: false,
             hangup: false,
             polls: Polls::default(),
-            spoken: false,
+            marks: Marks::default(),
+            handler,
             blocked: false,
             writable: false,
             dirty: false,
             abort: false,
-            shut: false,
             eof: false,
             paused: false,
             overdue: 0,
@@ -283,6 +313,11 @@ impl<S> Connection<S> {
     fn close_deadline(&self, patience: Tick) -> Option<Tick> {
         let stalled = if self.blocked { self.last_write.saturating_add(patience) } else { NEVER };
         Some(self.mark.min(stalled)).filter(|deadline| *deadline != NEVER)
+    }
+
+    /// In whose words it is written to, and how; `None`: it has not said what it speaks.
+    pub(crate) fn wording(&self) -> Option<Wording> {
+        self.encoding.map(|encoding| Wording { handler: self.handler, encoding })
     }
 
     /// How the connection's messages are framed.

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use super::driver::Driver;
 use super::outbox::{Frame, Written};
 use super::visit::Visit;
+use super::wording::Wording;
 use crate::config::{GATHER_BUFFER_BYTES, SlowConsumer};
 use crate::message::CloseReason;
-use crate::protocol::Encoding;
 use crate::transport::{Broken, Transport};
 
 /// Messages as connections of one encoding read them, one after the other.
@@ -54,10 +54,10 @@ impl Joined {
 }
 
 impl<D: Driver> Visit<'_, D> {
-    /// What the connection reads, if nothing waits for it and it may be written to.
-    pub(crate) fn idle_encoding(&self) -> Option<Encoding> {
+    /// How the connection is written to, if nothing waits for it and it may be.
+    pub(crate) fn idle_wording(&self) -> Option<Wording> {
         let idle = self.row.outbox.is_none() && self.row.closing.is_none() && !self.row.blocked;
-        self.row.encoding.filter(|_| idle)
+        self.row.wording().filter(|_| idle)
     }
 
     /// Writes messages to a connection for which nothing waits. `true`: its socket took all of them, and the caller

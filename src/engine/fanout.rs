@@ -4,7 +4,6 @@
 //! recipient by recipient, so that each socket is written once for all of them. The work is cut into steps, with
 //! a chance for other tasks between them; per connection, order is the order of the queue.
 
-use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
@@ -16,11 +15,12 @@ use super::publish::answer;
 use super::publish_queue::{Delivery, Job, Recipients};
 use super::table::Key;
 use super::visit::Visit;
+use super::wording::{ByWording, Wording};
 use super::{Base, Engine};
 use crate::config::{FANOUT_SLICE, PUBLISH_BATCH, SlowConsumer};
-use crate::handler::Event;
+use crate::event::Event;
 use crate::message::{DropReason, Publish, Target, Topic};
-use crate::protocol::{self, Encoding, Label};
+use crate::protocol::{self, Label};
 use crate::receipt::ShardReceipt;
 
 /// Publishes with the same recipients, delivered together.
@@ -31,18 +31,18 @@ struct Run {
     first_write: Option<Instant>,
     last_write: Option<Instant>,
     written: u64,
-    /// By encoding, once a connection needs it: all messages in one piece; `None`: they can't be written so.
-    joined: [OnceCell<Option<Joined>>; Encoding::ALL.len()],
+    /// By wording, once a connection needs it: all messages in one piece; `None`: they can't be written so.
+    joined: ByWording<Option<Option<Joined>>>,
     /// Connections that were written directly, and those that took all, which the messages have not been told of yet.
     direct: u64,
     direct_whole: u64,
 }
 
-/// One publish with its frames: one for each encoding, made when the first connection of that encoding needs it.
+/// One publish with its frames: one for each wording, made when the first connection of that wording needs it.
 struct Message {
     publish: Publish,
     policy: SlowConsumer,
-    frames: [Option<Rendered>; Encoding::ALL.len()],
+    frames: ByWording<Option<Rendered>>,
     matched: u64,
     tally: Rc<Tally>,
 }
@@ -196,9 +196,9 @@ impl Run {
 
     /// Queues the messages for one connection.
     fn queue_for<D: Driver>(&mut self, visit: &mut Visit<'_, D>) {
-        let Some(encoding) = visit.row.encoding else { return };
+        let Some(wording) = visit.row.wording() else { return };
         for message in &mut self.messages {
-            match message.rendered(visit.base, encoding) {
+            match message.rendered(visit.base, wording) {
                 Rendered::Frame(frame) => visit.push(&frame, message.policy),
                 Rendered::Unfit(reason) => {
                     message.tally.count_dropped(reason);
@@ -212,9 +212,9 @@ impl Run {
 
     /// Writes all messages to a connection for which nothing waits; `false`: they must go through its outbox.
     fn write_to<D: Driver>(&mut self, visit: &mut Visit<'_, D>) -> bool {
-        let Some(encoding) = visit.idle_encoding() else { return false };
+        let Some(wording) = visit.idle_wording() else { return false };
         let messages = &mut self.messages;
-        let joined = self.joined[encoding as usize].get_or_init(|| join(messages, visit.base, encoding));
+        let joined = self.joined.get_mut(wording).get_or_insert_with(|| join(messages, visit.base, wording));
         let Some(joined) = joined else { return false };
         self.direct += 1;
         self.direct_whole += u64::from(visit.write_directly(joined));
@@ -259,11 +259,11 @@ impl Run {
     }
 }
 
-/// The messages as connections of `encoding` read them; `None`: some can't be sent to those, or it is too much.
-fn join<D: Driver>(messages: &mut [Message], base: &Base<D>, encoding: Encoding) -> Option<Joined> {
+/// The messages as connections of `wording` read them; `None`: some can't be sent to those, or it is too much.
+fn join<D: Driver>(messages: &mut [Message], base: &mut Base<D>, wording: Wording) -> Option<Joined> {
     let mut joined = Joined::default();
     for message in messages {
-        let Rendered::Frame(frame) = message.rendered(base, encoding) else { return None };
+        let Rendered::Frame(frame) = message.rendered(base, wording) else { return None };
         if !joined.push(frame, message.policy) {
             return None;
         }
@@ -273,7 +273,7 @@ fn join<D: Driver>(messages: &mut [Message], base: &Base<D>, encoding: Encoding)
 
 impl Message {
     fn new(publish: Publish, policy: SlowConsumer) -> Self {
-        Message { publish, policy, frames: [const { None }; Encoding::ALL.len()], matched: 0, tally: Rc::default() }
+        Message { publish, policy, frames: ByWording::default(), matched: 0, tally: Rc::default() }
     }
 
     fn topic(&self) -> Option<&Topic> {
@@ -283,9 +283,9 @@ impl Message {
         }
     }
 
-    /// The message as connections of `encoding` read it.
-    fn rendered<D: Driver>(&mut self, base: &Base<D>, encoding: Encoding) -> Rendered {
-        if let Some(rendered) = &self.frames[encoding as usize] {
+    /// The message as connections of `wording` read it.
+    fn rendered<D: Driver>(&mut self, base: &mut Base<D>, wording: Wording) -> Rendered {
+        if let Some(rendered) = self.frames.get_mut(wording) {
             return rendered.clone();
         }
         let Publish { payload, kind, .. } = &self.publish;
@@ -296,20 +296,22 @@ impl Message {
             Target::Conn(_) => Event::Direct { payload, kind },
         };
         let (mut message, mut bytes) = (Vec::new(), Vec::new());
-        let rendered = if let Some(kind) = (base.render)(event, encoding.dialect(), &mut message) {
-            base.metrics.encoded.add(1);
-            let label = Label { event: event.name(), id: Some(self.publish.id), kind };
-            match protocol::encode(encoding, label, &message, &mut bytes) {
-                Ok(()) if bytes.len() > base.limits.bytes() => Rendered::Unfit(DropReason::FrameTooLarge),
-                Ok(()) => {
-                    let meter = base.holdings.frames();
-                    Rendered::Frame(Frame::new(bytes, self.topic().cloned(), Rc::clone(&self.tally), meter))
+        let rendered = match base.render(wording, event, &mut message) {
+            Ok(Some(kind)) => {
+                base.metrics.encoded.add(1);
+                let label = Label { event: event.name(), id: Some(self.publish.id), kind };
+                match protocol::encode(wording.encoding, label, &message, &mut bytes) {
+                    Ok(()) if bytes.len() > base.limits.bytes() => Rendered::Unfit(DropReason::FrameTooLarge),
+                    Ok(()) => {
+                        let meter = base.holdings.frames();
+                        Rendered::Frame(Frame::new(bytes, self.topic().cloned(), Rc::clone(&self.tally), meter))
+                    }
+                    Err(error) => Rendered::Unfit(error.into()),
                 }
-                Err(error) => Rendered::Unfit(error.into()),
             }
-        } else {
-            Rendered::Silent
+            Ok(None) => Rendered::Silent,
+            Err(reason) => Rendered::Unfit(reason),
         };
-        self.frames[encoding as usize].insert(rendered).clone()
+        self.frames.get_mut(wording).insert(rendered).clone()
     }
 }

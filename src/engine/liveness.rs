@@ -183,7 +183,7 @@ mod tests {
         let (mut proofs, mut table) = (Proofs::new(Some(8)), Table::default());
         for _ in 0..count {
             let id = crate::message::ConnId::from_u64(1);
-            let key = table.insert_with(|_| Connection::new((), id, None, 0, 0));
+            let key = table.insert_with(|_| Connection::new((), id, 0, None, 0, 0));
             proofs.await_one(key, table.get_mut(key).unwrap(), 0);
         }
         (proofs, table)

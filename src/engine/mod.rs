@@ -20,8 +20,10 @@ pub(crate) mod interest;
 pub(crate) mod lanes;
 pub(crate) mod liveness;
 pub(crate) mod memory;
+pub(crate) mod opening;
 pub(crate) mod outbox;
 pub(crate) mod outgoing;
+pub(crate) mod panics;
 pub(crate) mod parcel;
 pub(crate) mod publish;
 pub(crate) mod publish_queue;
@@ -32,21 +34,26 @@ pub(crate) mod registry;
 pub(crate) mod settings;
 pub(crate) mod subscriptions;
 pub(crate) mod table;
+pub(crate) mod timers;
 pub(crate) mod trim;
 pub(crate) mod turn;
 pub(crate) mod turns;
 pub(crate) mod visit;
 pub(crate) mod wheel;
+pub(crate) mod wording;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, REFUSAL_LOG_MS};
-use crate::handler::Event;
+use crate::config::{Config, FANOUT_SLICE, REFUSAL_LOG_MS};
+use crate::event::Event;
+use crate::handler::{Handlers, OnPanic};
 use crate::heap;
 use crate::message::{CloseReason, Dialect, Kind};
 use crate::metrics::ShardMetrics;
 use crate::rate::Micros;
+use crate::session::Session;
 #[cfg(feature = "web")]
 use crate::site::Site;
 use connection::{Connection, Due, Polls};
@@ -56,12 +63,14 @@ use lanes::Lanes;
 use liveness::Proofs;
 use memory::Holdings;
 use outbox::{Limits, Outbox};
+use panics::Panics;
 use publish_queue::PublishQueue;
 use reclaim::Reclaim;
 use refusals::Refusals;
 use registry::Registry;
 use settings::Settings;
 use table::{Key, Table};
+use timers::Timers;
 use trim::Trim;
 use turns::TurnQueue;
 use visit::Visit;
@@ -69,6 +78,13 @@ use wheel::{NEVER, Wheel};
 
 /// Puts an event into the bytes of a message; see [`crate::handler::Handler::render`].
 pub(crate) type Render = fn(Event<'_>, Dialect, &mut Vec<u8>) -> Option<Kind>;
+
+/// What a shard's handlers are to its engine.
+pub(crate) struct Behaviour {
+    /// By handler: how it puts events into words.
+    pub(crate) renders: Vec<Render>,
+    pub(crate) on_panic: OnPanic,
+}
 
 /// What an idle connection takes in the shard's tables, in bytes, about.
 const CONNECTION_BYTES: u64 = 128;
@@ -84,7 +100,12 @@ pub(crate) struct Base<D: Driver> {
     pub(crate) index: usize,
     pub(crate) settings: Settings,
     pub(crate) limits: Limits,
-    pub(crate) render: Render,
+    /// By handler.
+    pub(crate) renders: Vec<Render>,
+    pub(crate) panics: Panics,
+    /// Of the connections that are somebody's, or have a state.
+    pub(crate) sessions: HashMap<Key, Session>,
+    pub(crate) timers: Timers,
     #[cfg(feature = "web")]
     pub(crate) site: std::rc::Rc<Site>,
     pub(crate) registry: Arc<Registry>,
@@ -130,7 +151,7 @@ impl<D: Driver> Engine<D> {
     pub(crate) fn new(
         index: usize,
         config: &Config,
-        render: Render,
+        behaviour: Behaviour,
         registry: Arc<Registry>,
         metrics: Arc<ShardMetrics>,
         driver: D,
@@ -142,7 +163,10 @@ impl<D: Driver> Engine<D> {
             index,
             settings,
             limits: Limits::new(config),
-            render,
+            renders: behaviour.renders,
+            panics: Panics::new(behaviour.on_panic),
+            sessions: HashMap::new(),
+            timers: Timers::default(),
             #[cfg(feature = "web")]
             site: std::rc::Rc::new(Site::new(config)),
             lanes: Lanes::new(index, registry.shards(), config),
@@ -197,6 +221,8 @@ impl<D: Driver> Engine<D> {
             base.metrics.polls.sub(1);
         }
         base.topics.remove_connection(key);
+        base.sessions.remove(&key);
+        base.timers.remove_connection(key);
         base.registry.remove(row.id);
         base.registry.release(base.index);
         let reason = row.closing.unwrap_or(CloseReason::Reset);
@@ -227,6 +253,23 @@ impl<D: Driver> Engine<D> {
             visit.schedule();
         }
         self.flush_dirty();
+    }
+
+    /// Calls handlers back about some of the timers that are due; whether there may be more.
+    pub(crate) fn run_timers(&mut self, handlers: &mut Handlers) -> bool {
+        let now = self.base.wheel.now();
+        for _ in 0..FANOUT_SLICE {
+            let Some((key, token)) = self.base.timers.take_due(now) else {
+                self.flush_dirty();
+                return false;
+            };
+            let mut visit = self.visit(key).expect("timers go with their connection");
+            if visit.row.closing.is_none() {
+                visit.call(handlers, Kind::Text, |handler, cx| handler.on_timer(cx, token));
+            }
+        }
+        self.flush_dirty();
+        true
     }
 
     /// Writes what has been queued since the last flush: each connection once.

@@ -309,6 +309,11 @@ impl Outbox {
         self.queue.len() < limits.reply_messages && self.bytes() + len <= limits.reply_bytes
     }
 
+    /// Whether it takes at least half of what it may hold for replies.
+    pub(crate) fn is_half_empty(&self, limits: &Limits) -> bool {
+        self.queue.len() <= limits.reply_messages / 2 && self.bytes() <= limits.reply_bytes / 2
+    }
+
     /// Remembers that a message did not reach this client.
     pub(crate) fn note_gap(&mut self, topic: Option<&Topic>, reason: DropReason) {
         if let Some(gap) = self.gaps.iter_mut().find(|gap| gap.reason == reason && gap.topic.as_ref() == topic) {

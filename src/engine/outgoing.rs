@@ -1,14 +1,18 @@
 //! From a message to the socket: into a connection's outbox, under the slow-consumer policy, and out of it.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 
 use super::Base;
+use super::connection::Marks;
 use super::driver::Driver;
 use super::memory::Holdings;
 use super::outbox::{Frame, Gap, Load, Offer, Outbox, Written};
 use super::visit::Visit;
+use super::wording::Wording;
 use crate::config::{FANOUT_SLICE, SlowConsumer};
-use crate::handler::{Event, SendError};
+use crate::event::Event;
+use crate::handler::SendError;
 use crate::message::{CloseReason, DropReason, Kind, Topic};
 use crate::metrics::ShardMetrics;
 use crate::protocol::{self, EncodeError, Encoding, Label};
@@ -64,7 +68,8 @@ impl<D: Driver> Visit<'_, D> {
     /// Queues a reply; [`Context::send`](crate::handler::Context::send) says how it behaves.
     pub(crate) fn reply(&mut self, kind: Kind, message: &[u8]) -> Result<(), SendError> {
         let is_open = self.row.closing.is_none();
-        let encoding = self.row.encoding.filter(|_| is_open).ok_or(SendError::Closed)?;
+        let is_open = is_open && !self.row.marks.has(Marks::OPENING);
+        let encoding = self.row.encoding.filter(|_| is_open).ok_or(SendError::NotOpen)?;
         let max = self.base.limits.bytes();
         if message.len() > max {
             return Err(SendError::TooLarge { len: message.len(), max });
@@ -81,6 +86,7 @@ impl<D: Driver> Visit<'_, D> {
             return Err(SendError::TooLarge { len: bytes.len(), max });
         }
         if !self.has_reply_room(bytes.len()) {
+            self.row.marks.set(Marks::WANTS_ROOM);
             return Err(SendError::QueueFull);
         }
         self.push_reply(bytes);
@@ -107,10 +113,11 @@ impl<D: Driver> Visit<'_, D> {
         }
     }
 
-    /// Does so in the words of an encoding that may be another than the connection's.
+    /// Does so in an encoding that may be another than the connection's.
     pub(crate) fn notice_in(&mut self, encoding: Encoding, event: Event<'_>) {
         let mut bytes = Vec::new();
-        if self.base.put_into_words(encoding, event, &mut bytes) {
+        let wording = Wording { handler: self.row.handler, encoding };
+        if self.base.put_into_words(wording, event, &mut bytes) {
             self.push_reply(bytes);
         }
     }
@@ -244,13 +251,33 @@ impl<D: Driver> Visit<'_, D> {
 }
 
 impl<D: Driver> Base<D> {
-    /// Appends what the handler says of an event, as connections of an encoding read it; whether it says something that
-    /// can be framed.
-    pub(crate) fn put_into_words(&mut self, encoding: Encoding, event: Event<'_>, out: &mut Vec<u8>) -> bool {
-        self.scratch.clear();
-        let Some(kind) = (self.render)(event, encoding.dialect(), &mut self.scratch) else { return false };
-        let label = Label { event: event.name(), id: None, kind };
-        protocol::encode(encoding, label, &self.scratch, out).is_ok()
+    /// Appends what a handler says of an event, as connections of a wording read it; whether it says something that can be
+    /// framed.
+    pub(crate) fn put_into_words(&mut self, wording: Wording, event: Event<'_>, out: &mut Vec<u8>) -> bool {
+        let mut message = std::mem::take(&mut self.scratch);
+        message.clear();
+        let rendered = self.render(wording, event, &mut message);
+        let is_framed = rendered.is_ok_and(|kind| {
+            let label = Label { event: event.name(), id: None, kind: kind.unwrap_or_default() };
+            kind.is_some() && protocol::encode(wording.encoding, label, &message, out).is_ok()
+        });
+        self.scratch = message;
+        is_framed
+    }
+
+    /// What a handler says of an event; `None`: nothing. An error: it panicked.
+    pub(crate) fn render(
+        &mut self,
+        wording: Wording,
+        event: Event<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Kind>, DropReason> {
+        let render = self.renders[usize::from(wording.handler)];
+        let rendered = panic::catch_unwind(AssertUnwindSafe(|| render(event, wording.encoding.dialect(), out)));
+        rendered.map_err(|panic| {
+            self.panics.note(panic, self.driver.now());
+            DropReason::HandlerPanic
+        })
     }
 
     pub(crate) fn dropped(&self, reason: DropReason, count: usize) {

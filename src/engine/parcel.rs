@@ -11,4 +11,6 @@ pub(crate) struct Client<S> {
     pub(crate) peer: SocketAddr,
     /// The framing of the address that it came to.
     pub(crate) framing: Framing,
+    /// The number of the handler that serves that address.
+    pub(crate) handler: u8,
 }

@@ -10,10 +10,11 @@ use super::Base;
 use super::connection::spread;
 use super::driver::{Bell, Driver};
 use super::parcel::Client;
+use super::wording::Wording;
 #[cfg(feature = "web")]
 use crate::config::REFUSAL_HEAD_BYTES_MAX;
 use crate::config::{REFUSAL_BYTES_MAX, REFUSAL_MS};
-use crate::handler::Event;
+use crate::event::Event;
 use crate::message::{CloseReason, ConnId};
 #[cfg(feature = "web")]
 use crate::protocol::http::Fields;
@@ -29,6 +30,8 @@ struct Refused<S> {
     socket: S,
     /// What it speaks; `None`: its request will say.
     encoding: Option<Encoding>,
+    /// The number of the handler in whose words it is told.
+    handler: u8,
     reason: CloseReason,
     /// What has come in of its request.
     head: Vec<u8>,
@@ -71,6 +74,7 @@ impl<D: Driver> Base<D> {
         let mut refused = Refused {
             socket: client.socket,
             encoding: Encoding::of(client.framing),
+            handler: client.handler,
             reason,
             head: Vec::new(),
             told: false,
@@ -113,7 +117,8 @@ impl<D: Driver> Base<D> {
             && let Some(encoding) = refused.encoding
         {
             let mut words = Vec::new();
-            if !self.put_into_words(encoding, Event::Bye { reason: refused.reason }, &mut words) {
+            let wording = Wording { handler: refused.handler, encoding };
+            if !self.put_into_words(wording, Event::Bye { reason: refused.reason, text: None }, &mut words) {
                 return true;
             }
             self.tell(refused, words);
@@ -149,8 +154,9 @@ impl<D: Driver> Base<D> {
             // A page is told the status of no handshake, but the code of a close.
             Outcome::Open(Opening { encoding, mut response, .. }) if encoding.is_websocket() => {
                 // Without a word of the handler's, the close alone says it.
-                self.put_into_words(encoding, Event::Bye { reason: refused.reason }, &mut response);
-                response.extend_from_slice(&websocket::close(refused.reason));
+                let wording = Wording { handler: refused.handler, encoding };
+                self.put_into_words(wording, Event::Bye { reason: refused.reason, text: None }, &mut response);
+                response.extend_from_slice(&websocket::close(refused.reason, None));
                 response
             }
             _ => answer::unavailable(refused.reason, &refused.head, refused.seed),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Names a row for as long as it is taken. A key of a removed row finds nothing, also when its slot is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) slot: u32,
     generation: u32,

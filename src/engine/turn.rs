@@ -1,15 +1,16 @@
 //! A connection's turn: it reads, writes, and closes.
 
 use super::Engine;
-use super::connection::Held;
 #[cfg(feature = "web")]
 use super::connection::spread;
+use super::connection::{Held, Marks};
 use super::driver::Driver;
 use super::table::Key;
 use super::visit::Visit;
 use super::wheel::NEVER;
 use crate::config::{LINGER_BYTES_MAX, MESSAGES_PER_TURN, READS_PER_TURN};
-use crate::handler::{Event, Handler};
+use crate::event::Event;
+use crate::handler::Handlers;
 use crate::message::{CloseReason, Kind};
 use crate::protocol::foreign::{self, Foreign};
 #[cfg(feature = "web")]
@@ -35,14 +36,14 @@ enum Step {
 
 impl<D: Driver> Engine<D> {
     /// Gives a connection its turn.
-    pub(crate) fn take_turn<H: Handler>(&mut self, handler: &mut H, key: Key) {
+    pub(crate) fn take_turn(&mut self, handlers: &mut Handlers, key: Key) {
         let Some(mut visit) = self.visit(key) else { return };
-        match (Turn { visit: &mut visit, handler }).run() {
+        match (Turn { visit: &mut visit, handlers }).run() {
             Step::Over => {
                 // The handler has not heard of a connection whose request opened nothing.
-                if visit.row.encoding.is_some() {
+                if visit.row.marks.has(Marks::KNOWN) {
                     let reason = visit.row.closing.unwrap_or(CloseReason::Reset);
-                    visit.call(Kind::Text, |cx| handler.on_close(cx, reason));
+                    visit.call(handlers, Kind::Text, |handler, cx| handler.on_close(cx, reason));
                 }
                 self.remove(key);
             }
@@ -61,12 +62,12 @@ impl<D: Driver> Engine<D> {
 }
 
 /// One turn of a connection.
-struct Turn<'t, 'a, D: Driver, H> {
+struct Turn<'t, 'a, D: Driver> {
     visit: &'t mut Visit<'a, D>,
-    handler: &'t mut H,
+    handlers: &'t mut Handlers,
 }
 
-impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
+impl<D: Driver> Turn<'_, '_, D> {
     fn run(&mut self) -> Step {
         if let Some(encoding) = self.visit.row.handshaking
             && !self.visit.row.abort
@@ -80,6 +81,7 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
         let row = &mut *self.visit.row;
         if std::mem::take(&mut row.writable) && row.blocked && !row.abort {
             self.visit.resume();
+            self.tell_of_room();
         }
         for _ in 0..READS_PER_TURN {
             let row = &*self.visit.row;
@@ -93,6 +95,18 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
         }
         // Others get their turn before this connection goes on.
         Step::Again
+    }
+
+    /// Tells a handler that waits for it that half of the outbox has emptied.
+    fn tell_of_room(&mut self) {
+        let row = &mut *self.visit.row;
+        if !row.marks.has(Marks::WANTS_ROOM) || row.closing.is_some() {
+            return;
+        }
+        if row.outbox.as_ref().is_none_or(|outbox| outbox.is_half_empty(&self.visit.base.limits)) {
+            row.marks.clear(Marks::WANTS_ROOM);
+            self.visit.call(self.handlers, Kind::Text, |handler, cx| handler.on_writable(cx));
+        }
     }
 
     /// One step of the transport's handshake. The handler hears of the connection when it is done.
@@ -113,7 +127,7 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
                 row.last_message = self.visit.base.wheel.now();
                 self.visit.schedule();
                 if encoding.is_some() {
-                    self.visit.call(Kind::Text, |cx| self.handler.on_connect(cx));
+                    self.visit.open_plain(self.handlers);
                 }
                 Step::Go
             }
@@ -366,7 +380,7 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
     /// Whether the first bytes of a connection are of another protocol; then it closes. Once a message has come in, they
     /// are not looked at any more.
     fn is_foreign(&mut self, bytes: &[u8]) -> bool {
-        if self.visit.row.spoken {
+        if self.visit.row.marks.has(Marks::SPOKEN) {
             return false;
         }
         let foreign = foreign::greeting(self.visit.row.framing(), bytes);
@@ -375,11 +389,13 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
 
     /// Whether the first message of a connection is of another protocol; then it closes.
     fn is_foreign_message(&mut self, encoding: Encoding, message: &[u8]) -> bool {
-        if self.visit.row.spoken {
+        if self.visit.row.marks.has(Marks::SPOKEN) {
             return false;
         }
         // An empty line before a request is passed over by those who read requests (RFC 9112, section 2.2).
-        self.visit.row.spoken = !message.is_empty();
+        if !message.is_empty() {
+            self.visit.row.marks.set(Marks::SPOKEN);
+        }
         let foreign = foreign::first_line(message).filter(|_| encoding == Encoding::Line);
         foreign.inspect(|foreign| self.refuse(*foreign)).is_some()
     }
@@ -393,7 +409,7 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
         } else if let Some(encoding) = Encoding::of(foreign.reads(framing)) {
             let (reason, text) = (CloseReason::WrongProtocol, format!("{text}; the connection is closed"));
             self.visit.notice_in(encoding, Event::Error { code: reason.name(), text: &text });
-            self.visit.notice_in(encoding, Event::Bye { reason });
+            self.visit.notice_in(encoding, Event::Bye { reason, text: None });
         } else {
             self.visit.push_reply(answer::bad_request(&text));
         }
@@ -439,16 +455,17 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
                 used.scanned = 0;
                 let now = self.visit.base.wheel.now();
                 let row = &mut *self.visit.row;
-                row.encoding = Some(encoding);
-                row.spoken = true;
+                row.marks.set(Marks::SPOKEN);
+                row.marks.set(Marks::KNOWN);
                 row.last_message = now;
                 row.last_ping = now;
+                row.encoding = Some(encoding);
                 self.visit.push_reply(response);
                 self.visit.schedule();
-                self.visit.call(Kind::Text, |cx| {
-                    self.handler.on_connect(cx);
+                self.visit.call(self.handlers, Kind::Text, |handler, cx| {
+                    handler.on_connect(cx);
                     if !topics.is_empty() {
-                        self.handler.on_topics(cx, &topics);
+                        handler.on_topics(cx, &topics);
                     }
                 });
                 true
@@ -460,7 +477,7 @@ impl<D: Driver, H: Handler> Turn<'_, '_, D, H> {
     fn handle(&mut self, kind: Kind, message: &[u8]) {
         self.visit.row.last_message = self.visit.base.wheel.now();
         self.visit.base.metrics.messages_in.add(1);
-        self.visit.call(kind, |cx| self.handler.on_message(cx, message));
+        self.visit.call(self.handlers, kind, |handler, cx| handler.on_message(cx, message));
     }
 
     /// Tells the client what is wrong with its bytes, and closes the connection.

@@ -1,14 +1,14 @@
 //! One connection at hand: how it ends, and what its deadlines lead to.
 
 use super::Base;
-use super::connection::{Connection, Due, spread};
+use super::connection::{Connection, Due, Marks, spread};
 use super::driver::Driver;
 use super::table::Key;
 use super::wheel::{NEVER, Tick};
 use crate::config::OVERDUE_TURNS_MAX;
-use crate::handler::Event;
+use crate::event::Event;
 use crate::message::CloseReason;
-use crate::protocol::{Encoding, answer};
+use crate::protocol::{Encoding, Words, answer};
 use crate::transport::Transport;
 
 /// A connection's row, borrowed once for a step, with what all connections of the shard share.
@@ -22,6 +22,11 @@ impl<D: Driver> Visit<'_, D> {
     /// Closes the connection: what is queued is written first, and then its farewell, unless the reason says that
     /// nothing can be written any more. Further calls do nothing.
     pub(crate) fn close(&mut self, reason: CloseReason) {
+        self.close_with(reason, None);
+    }
+
+    /// Does so with last words of the handler's own.
+    pub(crate) fn close_with(&mut self, reason: CloseReason, words: Option<Words<'_>>) {
         if self.row.closing.is_some() {
             return;
         }
@@ -33,7 +38,7 @@ impl<D: Driver> Visit<'_, D> {
                 let settings = &self.base.settings;
                 self.row.set_close_by(self.base.wheel.now() + settings.close_patience().max(settings.linger));
                 self.report_last_gaps();
-                self.say_farewell(reason);
+                self.say_farewell(reason, words);
             }
         }
         self.wake();
@@ -42,7 +47,7 @@ impl<D: Driver> Visit<'_, D> {
     }
 
     /// Queues the last words to a client, in the way of what it speaks.
-    fn say_farewell(&mut self, reason: CloseReason) {
+    fn say_farewell(&mut self, reason: CloseReason, words: Option<Words<'_>>) {
         match self.row.encoding {
             // A browser opens connections in advance, and one that asked for nothing expects no answer.
             None if reason == CloseReason::HeadTimeout && self.row.is_receiving() => {
@@ -54,10 +59,10 @@ impl<D: Driver> Visit<'_, D> {
             }
             None => {}
             // It has been told, in words that it can read.
-            Some(_) if reason == CloseReason::WrongProtocol => {}
+            Some(_) if matches!(reason, CloseReason::WrongProtocol | CloseReason::Rejected) => {}
             Some(encoding) => {
-                self.notice(Event::Bye { reason });
-                if let Some(farewell) = encoding.farewell(reason) {
+                self.notice(Event::Bye { reason, text: words.map(|words| words.text) });
+                if let Some(farewell) = encoding.farewell(reason, words) {
                     self.push_reply(farewell);
                 }
             }
@@ -124,10 +129,10 @@ impl<D: Driver> Visit<'_, D> {
     /// Shuts the connection's sending side once all is written, and gives the client a moment to close its own, so
     /// that what was written is not destroyed by a reset.
     pub(crate) fn start_linger(&mut self) {
-        if self.row.shut {
+        if self.row.marks.has(Marks::SHUT) {
             return;
         }
-        self.row.shut = true;
+        self.row.marks.set(Marks::SHUT);
         self.row.rate = 0;
         self.row.set_close_by(self.base.wheel.now() + self.base.settings.linger);
         self.row.socket.finish();

@@ -1,7 +1,7 @@
 //! The host the server runs on: limits are raised or found too low, and what forbids io_uring is named, before
 //! anything is started.
 //!
-//! [`Server::start`](crate::Server::start) and [`Server::check`](crate::Server::check) look at all of this by themselves.
+//! [`ServerBuilder::start`](crate::ServerBuilder::start) and [`Server::check`](crate::Server::check) look at all of this by themselves.
 //! It is public for tools that explain a host, as `corecast doctor` does.
 
 mod addrs;

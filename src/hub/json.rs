@@ -9,13 +9,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::handler::Event;
 use crate::json;
 use crate::message::{Kind, Topic};
 
 use super::cause::{Cause, CommandId};
+use super::hints;
 use super::language::{Command, ErrorCode, Mistake, Reply};
-use super::{hints, topic_word};
 
 /// What a client may write.
 #[derive(Deserialize)]
@@ -118,28 +117,6 @@ enum Outgoing<'a> {
         #[serde(flatten)]
         cause: Answer<'a>,
     },
-    Msg {
-        topic: &'a str,
-        #[serde(flatten)]
-        payload: Payload<'a>,
-    },
-    All {
-        #[serde(flatten)]
-        payload: Payload<'a>,
-    },
-    #[serde(rename = "self")]
-    Direct {
-        #[serde(flatten)]
-        payload: Payload<'a>,
-    },
-    Gap {
-        topic: &'a str,
-        count: u64,
-        reason: &'a str,
-    },
-    Bye {
-        reason: &'a str,
-    },
 }
 
 /// The members of an answer that tell what it answers.
@@ -163,24 +140,6 @@ impl<'a> Answer<'a> {
     fn or(mut self, id: &str) -> Self {
         self.id.get_or_insert_with(|| CommandId::Text(Cow::Owned(id.to_owned())));
         self
-    }
-}
-
-#[derive(Serialize)]
-enum Payload<'a> {
-    #[serde(rename = "payload")]
-    Text(&'a str),
-    #[serde(rename = "payload_base64")]
-    Base64(String),
-}
-
-impl<'a> Payload<'a> {
-    /// Text that is not UTF-8 is written as binary is.
-    fn of(bytes: &'a [u8], kind: Kind) -> Self {
-        match simdutf8::basic::from_utf8(bytes) {
-            Ok(text) if kind == Kind::Text => Payload::Text(text),
-            _ => Payload::Base64(BASE64_STANDARD.encode(bytes)),
-        }
     }
 }
 
@@ -280,21 +239,6 @@ pub(super) fn reply(reply: &Reply<'_>, cause: &Cause<'_>, out: &mut Vec<u8>) {
     write(&outgoing, out);
 }
 
-/// Puts an event into an object.
-pub(super) fn render(event: Event<'_>, out: &mut Vec<u8>) {
-    let outgoing = match event {
-        Event::Publish { topic, payload, kind } => {
-            Outgoing::Msg { topic: topic.as_str(), payload: Payload::of(payload, kind) }
-        }
-        Event::Broadcast { payload, kind } => Outgoing::All { payload: Payload::of(payload, kind) },
-        Event::Direct { payload, kind } => Outgoing::Direct { payload: Payload::of(payload, kind) },
-        Event::Gap { topic, count, reason } => Outgoing::Gap { topic: topic_word(topic), count, reason: reason.name() },
-        Event::Error { code, text } => Outgoing::Err { code, text, cause: Answer::of(&Cause::Command(None)) },
-        Event::Bye { reason } => Outgoing::Bye { reason: reason.name() },
-    };
-    write(&outgoing, out);
-}
-
 fn write(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) {
     serde_json::to_writer(out, outgoing).expect("texts and numbers have a form in JSON, and a Vec takes all of it");
 }
@@ -302,7 +246,8 @@ fn write(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{CloseReason, ConnId, DropReason, PublishId};
+    use crate::event::Event;
+    use crate::message::{CloseReason, ConnId, Dialect, DropReason, PublishId};
     use proptest::prelude::*;
 
     fn code(message: &str) -> &'static str {
@@ -321,7 +266,7 @@ mod tests {
 
     fn rendered(event: Event<'_>) -> String {
         let mut out = Vec::new();
-        render(event, &mut out);
+        event.write(Dialect::Json, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -395,7 +340,9 @@ mod tests {
             rendered(Event::Gap { topic: None, count: 3, reason: DropReason::QueueFull }),
             r#"{"type":"gap","topic":"*","count":3,"reason":"queue-full"}"#
         );
-        assert_eq!(rendered(Event::Bye { reason: CloseReason::Drain }), r#"{"type":"bye","reason":"drain"}"#);
+        let bye = |text| rendered(Event::Bye { reason: CloseReason::Drain, text });
+        assert_eq!(bye(None), r#"{"type":"bye","reason":"drain"}"#);
+        assert_eq!(bye(Some("\"so\"")), r#"{"type":"bye","reason":"drain","text":"\"so\""}"#);
     }
 
     #[test]

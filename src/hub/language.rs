@@ -5,10 +5,10 @@
 use std::borrow::Cow;
 use std::io::Write as _;
 
-use crate::handler::{Event, SendError};
+use crate::handler::SendError;
 use crate::message::{ConnId, Kind, PublishId, Topic, TopicError};
 
-use super::{hints, topic_word};
+use super::hints;
 
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -227,33 +227,6 @@ pub(super) fn reply(reply: &Reply<'_>, out: &mut Vec<u8>) {
 /// `ERR code text`
 fn error(out: &mut Vec<u8>, code: &str, text: &str) {
     put(out, format_args!("ERR {code} {text}"));
-}
-
-/// Puts an event into words: `MSG`, `ALL`, `SELF`, `GAP`, `ERR` or `BYE`. With a payload they are of its kind.
-pub(super) fn render(event: Event<'_>, out: &mut Vec<u8>) -> Kind {
-    match event {
-        Event::Publish { topic, payload, kind } => {
-            out.extend_from_slice(b"MSG ");
-            out.extend_from_slice(topic.as_str().as_bytes());
-            out.push(b' ');
-            out.extend_from_slice(payload);
-            return kind;
-        }
-        Event::Broadcast { payload, kind } => {
-            out.extend_from_slice(b"ALL ");
-            out.extend_from_slice(payload);
-            return kind;
-        }
-        Event::Direct { payload, kind } => {
-            out.extend_from_slice(b"SELF ");
-            out.extend_from_slice(payload);
-            return kind;
-        }
-        Event::Gap { topic, count, reason } => put(out, format_args!("GAP {} {count} {reason}", topic_word(topic))),
-        Event::Error { code, text } => error(out, code, text),
-        Event::Bye { reason } => put(out, format_args!("BYE {reason}")),
-    }
-    Kind::Text
 }
 
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {

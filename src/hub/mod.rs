@@ -12,8 +12,9 @@ mod language;
 use std::borrow::Cow;
 
 use crate::config::Config;
-use crate::handler::{Context, Event, Handler, PublishError, SendError, SubscribeError};
-use crate::message::{Dialect, Kind, Payload, Topic};
+use crate::event::Event;
+use crate::handler::{Context, Handler, PublishError, SendError, SubscribeError};
+use crate::message::{Dialect, Kind, Payload};
 
 use cause::Cause;
 #[cfg(feature = "web")]
@@ -164,14 +165,7 @@ impl Handler for Hub {
     }
 
     fn render(event: Event<'_>, dialect: Dialect, out: &mut Vec<u8>) -> Option<Kind> {
-        Some(match dialect {
-            #[cfg(feature = "web")]
-            Dialect::Json | Dialect::Sse => {
-                json::render(event, out);
-                Kind::Text
-            }
-            _ => language::render(event, out),
-        })
+        Some(event.write(dialect, out))
     }
 }
 
@@ -188,7 +182,8 @@ fn write_reply(dialect: Dialect, reply: &Reply<'_>, cause: &Cause<'_>, out: &mut
 impl From<PublishError> for Mistake {
     fn from(error: PublishError) -> Self {
         let code = match error {
-            PublishError::Busy | PublishError::Down => ErrorCode::Busy,
+            // No command of the hub is for one connection.
+            PublishError::Busy | PublishError::Down | PublishError::NotOpen => ErrorCode::Busy,
             PublishError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             PublishError::Topic(_) => ErrorCode::BadTopic,
         };
@@ -199,15 +194,10 @@ impl From<PublishError> for Mistake {
 impl From<SubscribeError> for Mistake {
     fn from(error: SubscribeError) -> Self {
         let code = match error {
-            SubscribeError::TooMany { .. } | SubscribeError::Closed => ErrorCode::TooManyTopics,
+            SubscribeError::TooMany { .. } | SubscribeError::NotOpen => ErrorCode::TooManyTopics,
             SubscribeError::Full => ErrorCode::Full,
             SubscribeError::Topic(_) => ErrorCode::BadTopic,
         };
         Mistake { code, text: error.to_string() }
     }
-}
-
-/// What a topic is called where no single topic can be named.
-pub(crate) fn topic_word(topic: Option<&Topic>) -> &str {
-    topic.map_or("*", Topic::as_str)
 }

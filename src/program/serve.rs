@@ -84,13 +84,15 @@ fn start_log(args: &ServeArgs) -> Result<(), (u8, String)> {
 }
 
 fn start_server(app: App, config: &Config) -> Result<Server, StartError> {
-    match app {
+    let listen = config.listen.clone();
+    let builder = match app {
         App::Hub => {
             let hub = Hub::new(config);
-            Server::start(config.clone(), move |_| hub.clone())
+            Server::builder(listen, move |_| hub.clone())
         }
-        App::Echo => Server::start(config.clone(), |_| Echo),
-    }
+        App::Echo => Server::builder(listen, |_| Echo),
+    };
+    builder.config(config.clone()).with_control_plane().start()
 }
 
 /// The ready line: what a script waits for, and what an operator looks at first.

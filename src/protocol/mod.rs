@@ -87,8 +87,8 @@ impl Encoding {
     }
 
     /// What is written last on a connection that the server closes; `None`: the protocol has no word for it.
-    pub(crate) fn farewell(self, reason: CloseReason) -> Option<Vec<u8>> {
-        self.is_websocket().then(|| websocket::close(reason))
+    pub(crate) fn farewell(self, reason: CloseReason, words: Option<Words<'_>>) -> Option<Vec<u8>> {
+        self.is_websocket().then(|| websocket::close(reason, words))
     }
 
     /// The answer to a client's [`Item::Close`].
@@ -99,6 +99,14 @@ impl Encoding {
     pub(crate) fn is_websocket(self) -> bool {
         matches!(self, Encoding::WebSocket | Encoding::WebSocketJson)
     }
+}
+
+/// Last words to a client that are not the reason's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words<'a> {
+    /// The code of a WebSocket's close frame.
+    pub(crate) code: u16,
+    pub(crate) text: &'a str,
 }
 
 /// What goes along with a message, for encodings that have a place for it.

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
+use super::Words;
 use super::utf8;
 use crate::message::{CloseReason, Kind};
 use mask::{Mask, unmask};
@@ -308,24 +309,30 @@ pub(crate) fn close_answer(code: Option<u16>) -> Vec<u8> {
 }
 
 /// The server's close: the code that fits the reason, and the reason's name.
-pub(crate) fn close(reason: CloseReason) -> Vec<u8> {
+pub(crate) fn close(reason: CloseReason, words: Option<Words<'_>>) -> Vec<u8> {
     let code: u16 = match reason {
         CloseReason::ClientClosed | CloseReason::Handler | CloseReason::Answered => 1000,
         CloseReason::Drain => 1001,
         CloseReason::ProtocolError | CloseReason::WrongProtocol => 1002,
         CloseReason::NotUtf8 => 1007,
         CloseReason::Kicked
+        | CloseReason::Rejected
         | CloseReason::ReadTimeout
         | CloseReason::HeadTimeout
         | CloseReason::WriteTimeout
         | CloseReason::SlowConsumer => 1008,
         CloseReason::MessageTooLarge => 1009,
-        CloseReason::Reset => 1011,
+        CloseReason::Reset | CloseReason::HandlerPanic => 1011,
         // Try again later (registered with IANA).
         CloseReason::Full | CloseReason::MemoryPressure => 1013,
     };
+    let Words { code, text } = words.unwrap_or(Words { code, text: reason.name() });
+    // A control frame has no room for more.
+    let room = CONTROL_BYTES_MAX - size_of::<u16>();
+    let end = (0..=room.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    let text = &text[..end.unwrap_or_default()];
     let mut payload = code.to_be_bytes().to_vec();
-    payload.extend_from_slice(reason.name().as_bytes());
+    payload.extend_from_slice(text.as_bytes());
     let mut out = Vec::new();
     frame(CLOSE, &payload, &mut out);
     out

@@ -9,10 +9,11 @@ use thiserror::Error;
 
 use super::handover;
 use crate::config::{Config, Listen};
-use crate::shard::Sockets;
+use crate::shard::{Listener, Sockets};
 
 /// Why an address can't be listened on.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum BindError {
     /// Somebody listens there already.
     #[error("{listen}: the port is in use; stop the program that holds it (see `ss -ltnp`) or choose another port")]
@@ -44,22 +45,22 @@ pub enum BindError {
     },
 }
 
-/// Binds every address once for each shard: all of them, or none. Also returns the addresses, with the ports
-/// that the kernel chose for port 0.
-pub(crate) fn bind(config: &Config, shards: usize) -> Result<(Vec<Sockets>, Vec<Listen>), BindError> {
+/// Binds every address once for each shard: all of them, or none. `handlers`: by address, the number of the handler that
+/// serves it. Also returns the addresses, with the ports that the kernel chose for port 0.
+pub(crate) fn bind(config: &Config, handlers: &[u8], shards: usize) -> Result<(Vec<Sockets>, Vec<Listen>), BindError> {
     let mut sockets: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
-    let wanted: Vec<Listen> = wanted(config).collect();
+    let wanted: Vec<(usize, Listen)> = wanted(config).collect();
     // First of all, since they may share a port among themselves.
-    for listen in &wanted {
+    for (_, listen) in &wanted {
         refuse_if_in_use(*listen, config)?;
     }
-    for mut listen in wanted {
+    for (index, mut listen) in wanted {
         for shard in &mut sockets {
             let socket = open(listen, config)?;
             // The first shard's socket settles the port for the others.
             listen.addr = local_addr(&socket, listen)?;
-            shard.push((listen.framing, socket));
+            shard.push(Listener { socket, framing: listen.framing, handler: handlers[index] });
         }
         bound.push(listen);
     }
@@ -82,9 +83,10 @@ impl BindError {
     }
 }
 
-/// The addresses to listen on, as far as this machine has their kind.
-pub(crate) fn wanted(config: &Config) -> impl Iterator<Item = Listen> {
-    config.listen.iter().filter_map(|listen| present(*listen, config))
+/// The addresses to listen on, as far as this machine has their kind, each with its place in the settings.
+pub(crate) fn wanted(config: &Config) -> impl Iterator<Item = (usize, Listen)> {
+    let all = config.listen.iter().enumerate();
+    all.filter_map(|(index, listen)| Some((index, present(*listen, config)?)))
 }
 
 /// What an address comes to on this machine. Without IPv6, all addresses are those of IPv4 (`None` if they are listened on

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_channel::Sender;
@@ -73,7 +73,26 @@ pub struct ServerHandle {
     inner: Arc<Inner>,
 }
 
+/// A handle that does not keep its server running.
+#[derive(Clone)]
+pub struct WeakHandle {
+    inner: Weak<Inner>,
+}
+
+impl WeakHandle {
+    /// The handle, for as long as the caller keeps it; `None`: the server has ended, or nobody has a handle any more and it
+    /// is about to.
+    pub fn upgrade(&self) -> Option<ServerHandle> {
+        self.inner.upgrade().map(|inner| ServerHandle { inner })
+    }
+}
+
 impl ServerHandle {
+    /// A handle to the same server that does not keep it running.
+    pub fn downgrade(&self) -> WeakHandle {
+        WeakHandle { inner: Arc::downgrade(&self.inner) }
+    }
+
     pub(crate) fn new(
         shards: Vec<ShardEnd>,
         registry: Arc<Registry>,
@@ -114,33 +133,33 @@ impl ServerHandle {
         self.publish_to(Target::All, payload, None)
     }
 
-    /// Sends `payload` to one connection. `Ok(None)`: it is not open. A connection that closes while the message
-    /// is on its way does not get it; that is counted as `no-connection` or `closed`.
+    /// Sends `payload` to one connection. One that closes while the message is on its way does not get it; that is counted
+    /// as `no-connection` or `closed`.
     ///
     /// # Errors
-    /// The message was refused.
-    pub fn send(&self, id: ConnId, payload: impl Into<Payload>) -> Result<Option<Published>, PublishError> {
+    /// The connection is not open, or the message was refused.
+    pub fn send(&self, id: ConnId, payload: impl Into<Payload>) -> Result<Published, PublishError> {
         if self.inner.registry.get(id).is_none() {
-            return Ok(None);
+            return Err(PublishError::NotOpen);
         }
-        self.publish_to(Target::Conn(id), payload, None).map(Some)
+        self.publish_to(Target::Conn(id), payload, None)
     }
 
     /// Closes one connection, after what was published before has been written to it as far as it is for this connection.
-    /// It waits for nothing else: not for what others publish meanwhile. `Ok(false)`: it is not open.
+    /// It waits for nothing else: not for what others publish meanwhile.
     ///
     /// # Errors
-    /// [`PublishError::Busy`]: as many closes wait for the shard as may; try again later.
-    pub fn close(&self, id: ConnId) -> Result<bool, PublishError> {
-        let Some(row) = self.inner.registry.get(id) else { return Ok(false) };
+    /// The connection is not open, or as many closes wait for its shard as may.
+    pub fn close(&self, id: ConnId) -> Result<(), CloseError> {
+        let row = self.inner.registry.get(id).ok_or(CloseError::NotOpen)?;
         let Entrances { publishes, closes, .. } = &self.inner.shards[row.shard()].entrances;
         match closes.reserve() {
             Ok(place) => {
                 place.fill(Close { id, reason: CloseReason::Kicked, after: publishes.entered() });
-                Ok(true)
+                Ok(())
             }
-            Err(NoPlace::Full) => Err(PublishError::Busy),
-            Err(NoPlace::Ended) => Ok(false),
+            Err(NoPlace::Full) => Err(CloseError::Busy),
+            Err(NoPlace::Ended) => Err(CloseError::NotOpen),
         }
     }
 
@@ -253,15 +272,14 @@ impl ServerHandle {
         Ok((found, (cursor.shard < self.inner.shards.len()).then_some(cursor)))
     }
 
-    /// One connection; `None`: it is not open.
+    /// One connection.
     ///
     /// # Errors
-    /// [`QueryError`]: its shard has too much to do, or the server has ended.
-    pub async fn connection(&self, id: ConnId) -> Result<Option<ConnectionInfo>, QueryError> {
-        match self.inner.registry.get(id) {
-            Some(row) => self.ask(row.shard(), |answer| Query::Connection { id, answer }).await,
-            None => Ok(None),
-        }
+    /// [`QueryError`]: it is not open, its shard has too much to do, or the server has ended.
+    pub async fn connection(&self, id: ConnId) -> Result<ConnectionInfo, QueryError> {
+        let row = self.inner.registry.get(id).ok_or(QueryError::NotOpen)?;
+        let found = self.ask(row.shard(), |answer| Query::Connection { id, answer }).await?;
+        found.ok_or(QueryError::NotOpen)
     }
 
     /// Up to `limit` topics (at most [`QUERY_PAGE_MAX`]) that have subscribers and begin with `prefix`, in the order
@@ -408,9 +426,25 @@ impl TopicInfo {
     }
 }
 
+/// Why a connection was not closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// The connection is not open.
+    #[error("the connection is not open")]
+    NotOpen,
+    /// As many closes wait for its shard as may.
+    #[error("the server is busy: as many closes wait for a shard as may; try again later")]
+    Busy,
+}
+
 /// Why a question was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum QueryError {
+    /// The connection that was asked about is not open.
+    #[error("the connection is not open")]
+    NotOpen,
     /// As many questions wait for a shard as may; try again later.
     #[error("shard {shard} is busy: as many questions wait for it as may; try again later")]
     Busy {
@@ -424,6 +458,7 @@ pub enum QueryError {
 
 /// Why a topic's policy was not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PolicyError {
     /// As many topics as may have a policy of their own.
     #[error("at most {max} topics may have a policy of their own; take one back first")]

@@ -1,6 +1,7 @@
 //! A server's life: start all shards or none, and wait for their end.
 
 pub(crate) mod bind;
+mod builder;
 pub(crate) mod handle;
 pub(crate) mod handover;
 pub(crate) mod placement;
@@ -9,24 +10,29 @@ pub(crate) mod report;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::mpsc;
 
+use async_channel::{Receiver, Sender};
 use glommio::channels::channel_mesh::MeshBuilder;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 use thiserror::Error;
 
 use crate::config::{Config, ConfigError, Framing, Listen, POOL_ARENA_BYTES, RING_DEPTH};
+use crate::engine::Behaviour;
+use crate::engine::panics::panic_text;
 use crate::engine::registry::Registry;
-use crate::handler::Handler;
+use crate::handler::{Handler, Handlers, OnPanic};
 use crate::host::{self, HostError};
 use crate::metrics::ShardMetrics;
 use crate::server::handle::{ServerHandle, ShardEnd};
 use crate::server::placement::Placement;
 use crate::shard::{self, Start};
 use bind::BindError;
+use builder::App;
+pub use builder::{ServerBuilder, ShardContext};
 
 /// Why a server did not start. Nothing of it runs.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// A setting can't be used.
     #[error(transparent)]
@@ -49,6 +55,7 @@ pub enum StartError {
 
 /// Why a server ended other than by draining.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 #[error("shard {shard} failed: {reason}; the other shards were stopped")]
 pub struct RunError {
     /// The shard that failed first.
@@ -63,7 +70,7 @@ pub struct RunError {
 pub struct Server {
     handle: ServerHandle,
     threads: Vec<Thread>,
-    events: mpsc::Receiver<Event>,
+    events: Receiver<Event>,
     listen: Vec<Listen>,
     outlook: Outlook,
 }
@@ -98,50 +105,48 @@ struct Ended {
 /// Sends a shard's last word, also if its thread unwinds.
 struct LastWord {
     ended: Option<Ended>,
-    events: mpsc::Sender<Event>,
+    events: Sender<Event>,
 }
 
 impl Drop for LastWord {
     fn drop(&mut self) {
         if let Some(ended) = self.ended.take() {
             // Nobody listens any more when the server was dropped without being waited for.
-            let _ = self.events.send(Event::Ended(ended));
+            let _ = self.events.try_send(Event::Ended(ended));
         }
     }
 }
 
 impl Server {
-    /// Starts a server: each shard on an executor of its own, with the handler that `make` gives for its number.
-    ///
-    /// Returns once every shard accepts connections. The limit on open files is raised as far as it goes;
-    /// [`Server::warnings`] tells what the host grants less of than the settings ask for.
-    ///
-    /// # Errors
-    /// A setting, the host, an address or an executor is at fault. Nothing is left running then.
-    pub fn start<H, M>(config: Config, make: M) -> Result<Server, StartError>
-    where
-        H: Handler,
-        M: Fn(usize) -> H + Clone + Send + 'static,
-    {
+    /// A server that is to listen on these addresses (one at least) and be served there by the handlers that `make` gives, one
+    /// for each shard.
+    pub fn builder<H: Handler>(
+        listen: impl IntoIterator<Item = Listen>,
+        make: impl Fn(&ShardContext) -> H + Send + Sync + 'static,
+    ) -> ServerBuilder {
+        ServerBuilder::new().listen(listen, make)
+    }
+
+    /// Starts a server as its builder describes it.
+    fn start(builder: ServerBuilder) -> Result<Server, StartError> {
+        let ServerBuilder { config, apps, handlers, on_panic, .. } = builder;
         let outlook = look(&config)?;
         let config = Config { buffers_max: Server::buffers_max(&config), ..config };
         let cpus = outlook.placement.cpus();
         let shards = cpus.len();
-        let (sockets, listen) = bind::bind(&config, shards)?;
+        let (sockets, listen) = bind::bind(&config, &handlers, shards)?;
 
         let addrs: Vec<SocketAddr> = listen.iter().map(|listen| listen.addr).collect();
         let config = Arc::new(config);
         let registry = Arc::new(Registry::new(shards, outlook.max_connections, &config));
         let mesh = MeshBuilder::full(shards, config.mesh_queue);
-        let (events_to, events) = mpsc::channel();
-        let mut ends = Vec::new();
-        let mut threads = Vec::new();
-        for (index, (sockets, cpu)) in sockets.into_iter().zip(cpus.iter().copied()).enumerate() {
+        let (mut ends, mut starts) = (Vec::new(), Vec::new());
+        for (index, sockets) in sockets.into_iter().enumerate() {
             let (entrances, inbox) = shard::inbox::lanes(config.control_queue);
             let (drain_to, drain) = async_channel::bounded(1);
             let metrics = Arc::new(ShardMetrics::default());
             ends.push(ShardEnd { entrances, drain: drain_to, metrics: Arc::clone(&metrics) });
-            let start = Start {
+            starts.push(Start {
                 index,
                 config: Arc::clone(&config),
                 registry: Arc::clone(&registry),
@@ -150,17 +155,23 @@ impl Server {
                 mesh: mesh.clone(),
                 inbox,
                 drain,
-            };
+            });
+        }
+        let handle = ServerHandle::new(ends, registry, config, addrs.clone());
+        let (events_to, events) = async_channel::unbounded();
+        let mut threads = Vec::new();
+        for (start, cpu) in starts.into_iter().zip(cpus.iter().copied()) {
+            let index = start.index;
+            let context = ShardContext { index, shards, server: handle.downgrade() };
             let word = LastWord {
                 ended: Some(Ended { shard: index, result: Err("its thread panicked".into()) }),
                 events: events_to.clone(),
             };
-            threads.push(spawn(start, cpu, make.clone(), word)?);
+            threads.push(spawn(start, cpu, context, apps.clone(), on_panic, word)?);
         }
         drop(events_to);
-        let handle = ServerHandle::new(ends, registry, config, addrs.clone());
         for _ in 0..shards {
-            if let Ok(Event::Ended(ended)) = events.recv() {
+            if let Ok(Event::Ended(ended)) = events.recv_blocking() {
                 handle.shutdown();
                 let reason = ended.result.err().unwrap_or_else(|| "it ended at once".into());
                 return Err(StartError::Shard { shard: ended.shard, reason });
@@ -209,21 +220,31 @@ impl Server {
     /// A setting or the host is at fault, or an address is not this machine's.
     pub fn check(config: &Config) -> Result<Outlook, StartError> {
         let mut outlook = look(config)?;
-        for listen in bind::wanted(config) {
+        for (_, listen) in bind::wanted(config) {
             host::check_address(listen.addr).map_err(|source| BindError::new(listen, "binding", source))?;
             outlook.warnings.extend(host::check_port(listen.addr));
         }
         Ok(outlook)
     }
 
-    /// Waits until the server has drained, which somebody must ask of a handle.
+    /// Waits until the server has drained, which somebody must ask of a handle. It blocks the thread; [`Server::ended`] does
+    /// not.
     ///
     /// # Errors
     /// A shard failed. The others were stopped then.
     pub fn wait(self) -> Result<(), RunError> {
+        futures_lite::future::block_on(self.ended())
+    }
+
+    /// Resolves once the server has drained, which somebody must ask of a handle. It needs no runtime of a certain kind. A
+    /// server whose future is dropped goes on until all of its handles are gone.
+    ///
+    /// # Errors
+    /// A shard failed. The others were stopped then.
+    pub async fn ended(self) -> Result<(), RunError> {
         let mut failed = None;
         for _ in 0..self.threads.len() {
-            let Ok(Event::Ended(ended)) = self.events.recv() else { break };
+            let Ok(Event::Ended(ended)) = self.events.recv().await else { break };
             let expected = self.handle.is_draining();
             let reason = match ended.result {
                 Ok(()) if expected => continue,
@@ -235,7 +256,7 @@ impl Server {
             self.handle.shutdown();
         }
         for thread in self.threads {
-            // A thread that panicked has said so above.
+            // They have said their last word, so this is a matter of moments. One that panicked has said so above.
             let _ = thread.join();
         }
         failed.map_or(Ok(()), Err)
@@ -266,11 +287,14 @@ fn effective_max(config: &Config, fds: &host::Fds, warnings: &mut Vec<String>) -
 }
 
 /// Starts the executor of one shard, on its CPU if it has one.
-fn spawn<H, M>(start: Start, cpu: Option<usize>, make: M, mut word: LastWord) -> Result<Thread, StartError>
-where
-    H: Handler,
-    M: Fn(usize) -> H + Send + 'static,
-{
+fn spawn(
+    start: Start,
+    cpu: Option<usize>,
+    context: ShardContext,
+    apps: Vec<App>,
+    on_panic: OnPanic,
+    mut word: LastWord,
+) -> Result<Thread, StartError> {
     let index = start.index;
     let failed = |error: glommio::GlommioError<()>| StartError::Shard { shard: index, reason: error.to_string() };
     let placement = cpu.map_or(glommio::Placement::Unbound, glommio::Placement::Fixed);
@@ -281,16 +305,17 @@ where
         .preempt_timer(shard::yielding::NEVER)
         .spawn(move || async move {
             // A panic that unwinds through the executor would leave its thread hanging.
-            let handler = std::panic::catch_unwind(AssertUnwindSafe(|| make(index)));
-            let result = match handler {
-                Ok(handler) => {
+            let make = || apps.iter().map(|app| (app.make)(&context)).collect();
+            let result = match std::panic::catch_unwind(AssertUnwindSafe(make)) {
+                Ok(handlers) => {
                     let ready = || {
                         // The starter waits for it, unless another shard has failed meanwhile.
-                        let _ = word.events.send(Event::Ready);
+                        let _ = word.events.try_send(Event::Ready);
                     };
-                    shard::run(start, handler, ready).await
+                    let behaviour = Behaviour { renders: apps.iter().map(|app| app.render).collect(), on_panic };
+                    shard::run(start, Handlers::new(handlers), behaviour, ready).await
                 }
-                Err(panic) => Err(format!("making its handler panicked: {}", shard::panic_text(&*panic))),
+                Err(panic) => Err(format!("making its handler panicked: {}", panic_text(&*panic))),
             };
             if let Some(ended) = &mut word.ended {
                 ended.result = result;

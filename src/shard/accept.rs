@@ -17,9 +17,8 @@ use crate::config::{ACCEPT_BACKOFF_MS, Framing, canonical};
 use crate::engine::Limited;
 use crate::engine::driver::{Driver, Watched};
 use crate::engine::parcel::Client;
-use crate::handler::Handler;
 use crate::shard::yielding::Slice;
-use crate::shard::{Shard, guarded};
+use crate::shard::{Listener, Shard, guarded};
 use crate::transport::Plain;
 
 /// Clients of one listener that are taken in at the most when the shard begins to drain.
@@ -54,7 +53,7 @@ impl Listeners {
     }
 }
 
-impl<H> Shard<H> {
+impl Shard {
     /// Ready when clients may have come since it was so last.
     fn poll_clients(&self, number: u32, socket: &Socket, cx: &Context<'_>) -> Poll<()> {
         let pending = &mut self.listeners.borrow_mut().0[number as usize];
@@ -78,27 +77,29 @@ pub(crate) struct Listening {
     /// A second descriptor of the socket, to end it with: the task owns the first.
     socket: Socket,
     framing: Framing,
+    handler: u8,
 }
 
 /// Starts to accept.
 ///
 /// # Errors
 /// There is no descriptor left for the second hold on the socket.
-pub(crate) fn listen<H: Handler>(shard: &Rc<Shard<H>>, framing: Framing, socket: Socket) -> Result<Listening, String> {
+pub(crate) fn listen(shard: &Rc<Shard>, listener: Listener) -> Result<Listening, String> {
+    let Listener { socket, framing, handler } = listener;
     let second = socket.try_clone().map_err(|error| format!("holding on to a listener failed: {error}"))?;
     socket.set_nonblocking(true).map_err(|error| format!("making a listener non-blocking failed: {error}"))?;
     let number = shard.listeners.borrow_mut().add();
-    let accept = accept(Rc::clone(shard), socket, number, framing);
-    Ok(Listening { _task: glommio::spawn_local(guarded(Rc::clone(shard), accept)), socket: second, framing })
+    let accept = accept(Rc::clone(shard), socket, number, framing, handler);
+    Ok(Listening { _task: glommio::spawn_local(guarded(Rc::clone(shard), accept)), socket: second, framing, handler })
 }
 
 impl Listening {
     /// Takes in those who have connected before the shard drains.
-    pub(crate) fn take_in_waiting<H: Handler>(&self, shard: &Shard<H>) {
+    pub(crate) fn take_in_waiting(&self, shard: &Shard) {
         // As many as a queue holds at the most; those who come meanwhile have come too late.
         for _ in 0..ACCEPTS_AT_END {
             let Ok((socket, peer)) = accept_one(&self.socket) else { break };
-            if let Err(refusal) = shard.admit(socket, peer, self.framing) {
+            if let Err(refusal) = shard.admit(socket, peer, self.framing, self.handler) {
                 tracing::debug!("a connection was refused: {refusal}");
             }
         }
@@ -112,7 +113,7 @@ impl Listening {
 }
 
 /// Accepts until the shard drains.
-async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, framing: Framing) {
+async fn accept(shard: Rc<Shard>, socket: Socket, number: u32, framing: Framing, handler: u8) {
     let (first, longest) = ACCEPT_BACKOFF_MS;
     let mut backoff = Duration::from_millis(first);
     let mut complaints = Limited::default();
@@ -131,7 +132,7 @@ async fn accept<H: Handler>(shard: Rc<Shard<H>>, socket: Socket, number: u32, fr
         match accepted {
             Ok((client, peer)) => {
                 backoff = Duration::from_millis(first);
-                if let Err(refusal) = shard.admit(client, peer, framing)
+                if let Err(refusal) = shard.admit(client, peer, framing, handler)
                     && let Some(count) = refusals.another(Instant::now())
                 {
                     tracing::warn!(count, "connections refused: {refusal}");
@@ -166,11 +167,11 @@ fn accept_one(socket: &Socket) -> Result<(OwnedFd, SocketAddr), Errno> {
     Ok((client, peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))))
 }
 
-impl<H: Handler> Shard<H> {
+impl Shard {
     /// Has a client taken in.
-    fn admit(&self, socket: OwnedFd, peer: SocketAddr, framing: Framing) -> Result<(), String> {
-        let client = Client { socket: Plain::new(socket), peer, framing };
-        self.engine.borrow_mut().admit(&mut *self.handler.borrow_mut(), client)
+    fn admit(&self, socket: OwnedFd, peer: SocketAddr, framing: Framing, handler: u8) -> Result<(), String> {
+        let client = Client { socket: Plain::new(socket), peer, framing, handler };
+        self.engine.borrow_mut().admit(&mut self.handlers.borrow_mut(), client)
     }
 }
 

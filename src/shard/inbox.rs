@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 
 use crate::engine::commands::{Close, Command};
 use crate::engine::query;
-use crate::handler::Handler;
 use crate::message::Publish;
 use crate::shard::Shard;
 use crate::shard::lane::{Entrance, Exit, lane};
@@ -68,7 +67,7 @@ impl Queued {
 }
 
 /// Queues what is published, as there is room.
-pub(crate) async fn publish<H: Handler>(shard: Rc<Shard<H>>, publishes: Exit<Publish>, queued: Rc<Queued>) {
+pub(crate) async fn publish(shard: Rc<Shard>, publishes: Exit<Publish>, queued: Rc<Queued>) {
     let mut slice = Slice::begin();
     while let Some(publish) = slice.wait(publishes.next()).await {
         shard.room().await;
@@ -79,7 +78,7 @@ pub(crate) async fn publish<H: Handler>(shard: Rc<Shard<H>>, publishes: Exit<Pub
 }
 
 /// Closes connections, each behind what was published before.
-pub(crate) async fn close<H: Handler>(shard: Rc<Shard<H>>, closes: Exit<Close>, queued: Rc<Queued>) {
+pub(crate) async fn close(shard: Rc<Shard>, closes: Exit<Close>, queued: Rc<Queued>) {
     let mut slice = Slice::begin();
     while let Some(Close { id, reason, after }) = slice.wait(closes.next()).await {
         slice.wait(poll_fn(|cx| queued.poll_reach(after, cx))).await;
@@ -95,7 +94,7 @@ pub(crate) async fn close<H: Handler>(shard: Rc<Shard<H>>, closes: Exit<Close>, 
 }
 
 /// Does at once what else is asked for.
-pub(crate) async fn obey<H: Handler>(shard: Rc<Shard<H>>, commands: Exit<Command>) {
+pub(crate) async fn obey(shard: Rc<Shard>, commands: Exit<Command>) {
     let mut slice = Slice::begin();
     while let Some(command) = slice.wait(commands.next()).await {
         match command {

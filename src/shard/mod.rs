@@ -31,10 +31,11 @@ use crate::engine::drain::Drain;
 use crate::engine::driver::{Bell, Report};
 use crate::engine::fanout::Fanout;
 use crate::engine::lanes::ShardMsg;
+use crate::engine::panics::panic_text;
 use crate::engine::registry::Registry;
 use crate::engine::wheel::{NEVER, Tick};
-use crate::engine::{Base, Engine};
-use crate::handler::Handler;
+use crate::engine::{Base, Behaviour, Engine};
+use crate::handler::Handlers;
 use crate::host;
 use crate::metrics::ShardMetrics;
 use accept::{Listeners, Listening};
@@ -43,8 +44,15 @@ pub(crate) use world::Message;
 use world::{Mesh, World};
 use yielding::Slice;
 
-/// The sockets that one shard listens on, each with its framing.
-pub(crate) type Sockets = Vec<(Framing, Socket)>;
+/// The sockets that one shard listens on.
+pub(crate) type Sockets = Vec<Listener>;
+
+/// A socket that is listened on, with the framing that is spoken there and the number of the handler that serves it.
+pub(crate) struct Listener {
+    pub(crate) socket: Socket,
+    pub(crate) framing: Framing,
+    pub(crate) handler: u8,
+}
 
 /// What a shard is started with.
 pub(crate) struct Start {
@@ -59,10 +67,10 @@ pub(crate) struct Start {
     pub(crate) drain: Receiver<Duration>,
 }
 
-/// A running shard: its state and its handler.
-pub(crate) struct Shard<H> {
+/// A running shard: its state and its handlers.
+pub(crate) struct Shard {
     pub(crate) engine: RefCell<Engine<World>>,
-    pub(crate) handler: RefCell<H>,
+    pub(crate) handlers: RefCell<Handlers>,
     pub(crate) listeners: RefCell<Listeners>,
     /// What the ring has reported and nobody has looked at.
     pub(crate) reports: Cell<Vec<Report>>,
@@ -73,7 +81,12 @@ pub(crate) struct Shard<H> {
 }
 
 /// Runs a shard on the executor of the calling thread, until it has drained. `ready` is called once it accepts.
-pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce()) -> Result<(), String> {
+pub(crate) async fn run(
+    start: Start,
+    handlers: Handlers,
+    behaviour: Behaviour,
+    ready: impl FnOnce(),
+) -> Result<(), String> {
     let Start { index, config, registry, metrics, sockets, mesh, inbox, drain } = start;
     let urgent = glommio::executor().create_task_queue(
         Shares::default(),
@@ -91,11 +104,11 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
     let world = World::new(mesh);
     let world = world.map_err(|error| format!("shard {index} got no ring to watch its sockets with: {error}"))?;
     let signal = world.poller.signal().map_err(|error| format!("holding on to a ring's signal failed: {error}"))?;
-    let engine = Engine::new(index, &config, H::render, registry, metrics, world);
+    let engine = Engine::new(index, &config, behaviour, registry, metrics, world);
     let (failure, failed) = async_channel::bounded(1);
     let shard = Rc::new(Shard {
         engine: RefCell::new(engine),
-        handler: RefCell::new(handler),
+        handlers: RefCell::new(handlers),
         listeners: RefCell::default(),
         reports: Cell::default(),
         urgent,
@@ -117,8 +130,8 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
         tasks.push(shard.spawn_urgent(receive_lane(Rc::clone(&shard), Lane(lane)))?);
     }
     let mut listeners = Vec::new();
-    for (framing, socket) in sockets {
-        listeners.push(accept::listen(&shard, framing, socket)?);
+    for listener in sockets {
+        listeners.push(accept::listen(&shard, listener)?);
     }
     ready();
 
@@ -144,20 +157,14 @@ pub(crate) async fn run<H: Handler>(start: Start, handler: H, ready: impl FnOnce
     ended
 }
 
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
-}
-
 /// Runs one of the shard's tasks. A panic in it ends the shard in order: unwinding through the executor would leave
 /// its thread, and everybody who waits for it, hanging.
-async fn guarded<H>(shard: Rc<Shard<H>>, task: impl Future<Output = ()>) {
+async fn guarded(shard: Rc<Shard>, task: impl Future<Output = ()>) {
     let mut task = std::pin::pin!(task);
     poll_fn(|cx| shard.catch(|| task.as_mut().poll(cx)).unwrap_or(Poll::Ready(()))).await;
 }
 
-impl<H> Shard<H> {
+impl Shard {
     /// Runs a step of a task; `None`: it panicked, and the shard ends.
     pub(crate) fn catch<T>(&self, step: impl FnOnce() -> T) -> Option<T> {
         // What the step may have left half done is not looked at again: nothing of the shard runs after it.
@@ -172,7 +179,7 @@ impl<H> Shard<H> {
     }
 }
 
-impl<H: Handler> Shard<H> {
+impl Shard {
     fn spawn_urgent(self: &Rc<Self>, future: impl Future<Output = ()> + 'static) -> Result<Task<()>, String> {
         glommio::spawn_local_into(guarded(Rc::clone(self), future), self.urgent).map_err(|error| error.to_string())
     }
@@ -225,7 +232,7 @@ impl Drop for Lane {
 }
 
 /// Takes what one other shard sends. While this shard's queue is full it takes nothing, and the lane fills up.
-async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: Lane) {
+async fn receive_lane(shard: Rc<Shard>, mut lane: Lane) {
     let mut slice = Slice::begin();
     while let Some(message) = slice.wait(lane.0.next()).await {
         match message {
@@ -236,7 +243,7 @@ async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: Lane) {
             ShardMsg::Client(client, place) => {
                 place.keep();
                 let engine = &mut *shard.engine.borrow_mut();
-                if let Err(refusal) = engine.take_in(&mut *shard.handler.borrow_mut(), client) {
+                if let Err(refusal) = engine.take_in(&mut shard.handlers.borrow_mut(), client) {
                     tracing::debug!("a connection that another shard handed over was refused: {refusal}");
                 }
             }
@@ -248,7 +255,7 @@ async fn receive_lane<H: Handler>(shard: Rc<Shard<H>>, mut lane: Lane) {
     }
 }
 
-impl<H> Shard<H> {
+impl Shard {
     /// Waits until something holds of what connections share, which is looked at whenever the bell has rung.
     async fn until(&self, bell: Bell, holds: impl Fn(&Base<World>) -> bool) {
         poll_fn(|cx| {
@@ -270,7 +277,7 @@ impl<H> Shard<H> {
 }
 
 /// Delivers what is published for as long as the shard runs.
-async fn deliver<H: Handler>(shard: Rc<Shard<H>>) {
+async fn deliver(shard: Rc<Shard>) {
     let mut fanout = Fanout::default();
     let mut slice = Slice::begin();
     loop {
@@ -282,7 +289,7 @@ async fn deliver<H: Handler>(shard: Rc<Shard<H>>) {
 }
 
 /// Passes on what full lanes did not take.
-async fn retry_lanes<H: Handler>(shard: Rc<Shard<H>>) {
+async fn retry_lanes(shard: Rc<Shard>) {
     loop {
         shard.until(Bell::Backlog, |base| base.lanes.waiting() > 0).await;
         glommio::timer::sleep(Duration::from_millis(MESH_RETRY_MS)).await;
@@ -291,7 +298,7 @@ async fn retry_lanes<H: Handler>(shard: Rc<Shard<H>>) {
 }
 
 /// Attends to refused clients for as long as the shard runs.
-async fn attend_refused<H: Handler>(shard: Rc<Shard<H>>) {
+async fn attend_refused(shard: Rc<Shard>) {
     loop {
         shard.until(Bell::Refusals, |base| !base.refusals.is_empty()).await;
         glommio::timer::sleep(Duration::from_millis(REFUSAL_LOOK_MS)).await;
@@ -300,7 +307,7 @@ async fn attend_refused<H: Handler>(shard: Rc<Shard<H>>) {
 }
 
 /// Stops accepting, closes all connections evenly over a time, and returns when the last one is gone.
-async fn drain_out<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening], over: Duration) {
+async fn drain_out(shard: &Rc<Shard>, listeners: &[Listening], over: Duration) {
     listeners.iter().for_each(|listening| listening.take_in_waiting(shard));
     let mut drain = Drain::begin(&mut shard.engine.borrow_mut(), over);
     listeners.iter().for_each(Listening::stop);
@@ -313,7 +320,7 @@ async fn drain_out<H: Handler>(shard: &Rc<Shard<H>>, listeners: &[Listening], ov
 }
 
 /// Moves the shard's clock on.
-async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
+async fn tick(shard: Rc<Shard>) {
     let started = Instant::now();
     loop {
         let asleep = Instant::now();
@@ -333,6 +340,9 @@ async fn tick<H: Handler>(shard: Rc<Shard<H>>) {
                 shard.engine.borrow_mut().look_at(some);
                 slice.pause_if_over().await;
             }
+        }
+        while shard.engine.borrow_mut().run_timers(&mut shard.handlers.borrow_mut()) {
+            slice.pause_if_over().await;
         }
         shard.engine.borrow_mut().base.proofs.turn(turns);
         loop {

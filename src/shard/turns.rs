@@ -12,12 +12,11 @@ use glommio::io::BufferedFile;
 use crate::config::{MESH_RETRY_MS, TURNS_PER_BATCH};
 use crate::engine::Limited;
 use crate::engine::driver::{Bell, Watched};
-use crate::handler::Handler;
 use crate::shard::Shard;
 use crate::shard::yielding::Slice;
 use crate::sys;
 
-impl<H: Handler> Shard<H> {
+impl Shard {
     /// Takes in what the ring has reported; whether there was anything.
     fn take_reports(&self) -> bool {
         let mut reports = self.reports.take();
@@ -46,7 +45,7 @@ impl<H: Handler> Shard<H> {
 
 /// Collects what the ring reports, and gives each connection that waits for one its turn, for as long as the shard runs.
 /// `signal` becomes readable when there is something to collect.
-pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
+pub(crate) async fn run(shard: Rc<Shard>, signal: OwnedFd) {
     const COUNTER_BYTES: usize = size_of::<u64>();
     let signal: BufferedFile = sys::from_fd(signal);
     // A read that has begun goes on while turns are taken.
@@ -58,7 +57,7 @@ pub(crate) async fn run<H: Handler>(shard: Rc<Shard<H>>, signal: OwnedFd) {
         for _ in 0..TURNS_PER_BATCH {
             let engine = &mut *shard.engine.borrow_mut();
             let Some(key) = engine.next_turn() else { break };
-            engine.take_turn(&mut *shard.handler.borrow_mut(), key);
+            engine.take_turn(&mut shard.handlers.borrow_mut(), key);
             // Turns of clients that send as much as they can are long.
             if slice.is_over() {
                 break;

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Framing, SlowConsumer, TICK_MS};
-use crate::engine::Engine;
 use crate::engine::drain::{CLOSES_MAX, Drain};
 use crate::engine::driver::{Bell, Report, Watched};
 use crate::engine::fanout::Fanout;
@@ -25,7 +24,9 @@ use crate::engine::lanes::ShardMsg;
 use crate::engine::parcel;
 use crate::engine::registry::Registry;
 use crate::engine::wheel::NEVER;
-use crate::handler::{Context, Event, Handler};
+use crate::engine::{Behaviour, Engine};
+use crate::event::Event;
+use crate::handler::{Context, Handler, Handlers, OnPanic};
 use crate::hub::Hub;
 use crate::message::{CloseReason, Dialect, DropReason, Kind, Publish, PublishId, Target};
 use crate::metrics::ShardMetrics;
@@ -77,13 +78,19 @@ impl Drop for Seed {
 /// The hub, with an account of the connections that it hears of.
 struct Counted {
     hub: Hub,
-    opened: u64,
-    closed: u64,
+    account: Rc<Account>,
+}
+
+/// How many connections a handler has heard of.
+#[derive(Default)]
+struct Account {
+    opened: Cell<u64>,
+    closed: Cell<u64>,
 }
 
 impl Handler for Counted {
     fn on_connect(&mut self, cx: &mut Context<'_>) {
-        self.opened += 1;
+        self.account.opened.update(|count| count + 1);
         self.hub.on_connect(cx);
     }
 
@@ -96,7 +103,7 @@ impl Handler for Counted {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, reason: CloseReason) {
-        self.closed += 1;
+        self.account.closed.update(|count| count + 1);
         self.hub.on_close(cx, reason);
     }
 
@@ -108,7 +115,8 @@ impl Handler for Counted {
 /// One shard with what its driver does.
 struct Shard {
     engine: Engine<World>,
-    handler: Counted,
+    handlers: Handlers,
+    account: Rc<Account>,
     fanout: Fanout,
     drain: Option<Drain>,
     metrics: Arc<ShardMetrics>,
@@ -175,10 +183,14 @@ impl Simulation {
                 lent: 0,
             };
             let metrics = Arc::new(ShardMetrics::default());
+            let behaviour = Behaviour { renders: vec![Counted::render], on_panic: OnPanic::EndServer };
+            let account = Rc::<Account>::default();
+            let handler = Counted { hub: hub.clone(), account: Rc::clone(&account) };
             let (registry, counted) = (Arc::clone(&registry), Arc::clone(&metrics));
             Shard {
-                engine: Engine::new(index, &config, Counted::render, registry, counted, world),
-                handler: Counted { hub: hub.clone(), opened: 0, closed: 0 },
+                engine: Engine::new(index, &config, behaviour, registry, counted, world),
+                handlers: Handlers::new(vec![Box::new(handler)]),
+                account,
                 fanout: Fanout::default(),
                 drain: None,
                 metrics,
@@ -232,10 +244,11 @@ impl Simulation {
             ..Wire::default()
         };
         let wire = Rc::new(RefCell::new(wire));
-        let client = parcel::Client { socket: Socket(Rc::clone(&wire)), peer: "192.0.2.1:9".parse().unwrap(), framing };
-        let Shard { engine, handler, .. } = &mut self.shards[shard];
+        let (socket, peer) = (Socket(Rc::clone(&wire)), "192.0.2.1:9".parse().unwrap());
+        let client = parcel::Client { socket, peer, framing, handler: 0 };
+        let Shard { engine, handlers, .. } = &mut self.shards[shard];
         // A refused one is told, which its account does not expect.
-        if engine.admit(handler, client).is_ok() {
+        if engine.admit(handlers, client).is_ok() {
             self.clients.push(Client::new(framing, wire));
             self.published.push(0);
         }
@@ -355,9 +368,9 @@ impl Simulation {
         if !self.answer(shard, Bell::Turns) {
             return false;
         }
-        let Shard { engine, handler, .. } = &mut self.shards[shard];
+        let Shard { engine, handlers, .. } = &mut self.shards[shard];
         if let Some(key) = engine.next_turn() {
-            engine.take_turn(handler, key);
+            engine.take_turn(handlers, key);
         }
         let has_more = !engine.base.turns.is_empty();
         engine.base.driver.rung[Bell::Turns as usize] |= has_more;
@@ -391,12 +404,12 @@ impl Simulation {
         }
         let (from, to) = self.dice.one_of(&lanes);
         let message = self.net.borrow_mut().lanes[from][to].pop_front().expect("it was there");
-        let Shard { engine, handler, .. } = &mut self.shards[to];
+        let Shard { engine, handlers, .. } = &mut self.shards[to];
         match message {
             ShardMsg::Publish(publish) => engine.base.enqueue(publish),
             ShardMsg::Client(client, place) => {
                 place.keep();
-                let _ = engine.take_in(handler, client);
+                let _ = engine.take_in(handlers, client);
             }
             ShardMsg::Reclaim => engine.reclaim_if_needed(),
             ShardMsg::Draining => engine.base.draining_peers += 1,
@@ -614,7 +627,8 @@ impl Simulation {
             assert!(engine.base.driver.watched.is_empty(), "nothing is watched");
             assert_eq!(engine.base.holdings.bytes(), 0, "nothing is held");
             assert_eq!(
-                shard.handler.opened, shard.handler.closed,
+                shard.account.opened.get(),
+                shard.account.closed.get(),
                 "each connection that was announced was bid farewell"
             );
             let closed: u64 = CloseReason::ALL.iter().map(|reason| shard.metrics.closed[*reason as usize].get()).sum();

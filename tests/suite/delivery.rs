@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use corecast::{CloseReason, Config, ConnId, Context, DropReason, Framing, Handler, PublishError};
+use corecast::{CloseError, CloseReason, Config, ConnId, Context, DropReason, Framing, Handler, PublishError};
 #[cfg(feature = "web")]
 use futures_lite::future::block_on;
 
@@ -173,7 +173,7 @@ fn the_handle_publishes_broadcasts_and_sends_to_one() {
     server.broadcast("for all").unwrap();
     clients.iter_mut().for_each(|client| client.expect("ALL for all"));
     for (client, id) in clients.iter_mut().zip(&ids) {
-        assert!(server.send(*id, format!("for {id}")).unwrap().is_some());
+        server.send(*id, format!("for {id}")).unwrap();
         client.expect(&format!("SELF for {id}"));
     }
     clients.iter_mut().for_each(Client::expect_nothing);
@@ -200,8 +200,8 @@ fn an_id_of_a_closed_connection_never_reaches_a_later_one() {
         assert!(ids.insert(id), "{id} was given before");
         if round % 50 == 0 {
             for old in ids.iter().filter(|old| **old != id) {
-                assert!(server.send(*old, "for another").unwrap().is_none());
-                assert!(!server.close(*old).unwrap());
+                assert_eq!(server.send(*old, "for another").err(), Some(PublishError::NotOpen));
+                assert_eq!(server.close(*old), Err(CloseError::NotOpen));
                 assert_eq!(server.peer(*old), None);
             }
             client.expect_nothing();
@@ -256,7 +256,7 @@ fn closing_by_id_says_kicked_and_a_second_time_changes_nothing() {
     for framing in PLAIN {
         let mut client = server.client(framing);
         let id = client.id();
-        assert!(server.close(id).unwrap());
+        server.close(id).unwrap();
         // It is open until the client has closed its side too, so there may be something to close again.
         server.close(id).unwrap();
         server.close(id).unwrap();
@@ -264,7 +264,7 @@ fn closing_by_id_says_kicked_and_a_second_time_changes_nothing() {
         client.expect_end();
         drop(client);
         server.wait_for_connections(1);
-        assert!(!server.close(id).unwrap());
+        assert_eq!(server.close(id), Err(CloseError::NotOpen));
     }
     assert_eq!(server.closed(CloseReason::Kicked), 2);
     witness.expect_nothing();
@@ -276,9 +276,9 @@ fn what_was_sent_before_a_kick_arrives_before_the_farewell() {
     for mut client in everywhere(&server, 1) {
         let id = client.id();
         for n in 0..100 {
-            assert!(server.send(id, n.to_string()).unwrap().is_some());
+            server.send(id, n.to_string()).unwrap();
         }
-        assert!(server.close(id).unwrap());
+        server.close(id).unwrap();
         for n in 0..100 {
             client.expect(&format!("SELF {n}"));
         }

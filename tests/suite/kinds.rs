@@ -139,7 +139,7 @@ fn messages_to_all_and_to_one_keep_their_kind_too() {
     for kind in [Kind::Text, Kind::Binary] {
         server.broadcast(Payload::of_kind(kind, "x")).unwrap();
         assert_eq!(client.recv_frame(), (opcode(kind), b"ALL x".to_vec()));
-        server.send(id, Payload::of_kind(kind, "x")).unwrap().unwrap();
+        server.send(id, Payload::of_kind(kind, "x")).unwrap();
         assert_eq!(client.recv_frame(), (opcode(kind), b"SELF x".to_vec()));
         client.send(frame(FIN | opcode(kind), "CAST x"));
         let mut got = [client.recv_frame(), client.recv_frame()];

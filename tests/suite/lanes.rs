@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use corecast::{
-    CloseReason, Config, Context, Dialect, Event, Framing, Handler, Kind, PublishError, QueryError, ServerHandle,
-    SlowConsumer, Topic,
+    CloseReason, Config, Context, Dialect, Event, Framing, Handler, Kind, OnPanic, PublishError, QueryError,
+    ServerHandle, SlowConsumer, Topic,
 };
 use futures_lite::future::{block_on, poll_once};
 
@@ -133,7 +133,7 @@ fn a_close_comes_behind_all_that_was_published_before_and_waits_for_nothing_late
     let mut other = server.client(Framing::Line);
     server.wait_for_connections(2);
     let taken = Own::fill(&server);
-    assert_eq!(server.close(connections[0].id), Ok(true));
+    assert_eq!(server.close(connections[0].id), Ok(()));
     // Publishes go on coming, so that some wait at all times. As many as go through beyond those that were there were taken
     // later: more than twice as many, however seldom this thread gets to publish.
     let mut later = 0;
@@ -176,7 +176,8 @@ impl Handler for Blocker {
 fn blockers(config: Config, panics: bool) -> (Fixture, Sender<()>) {
     let (release, let_go) = mpsc::channel();
     let let_go = Arc::new(Mutex::new(let_go));
-    (Fixture::start(config, move |_| Blocker { let_go: Arc::clone(&let_go), panics }), release)
+    let make = move |_| Blocker { let_go: Arc::clone(&let_go), panics };
+    (Fixture::build(config, make, |builder| builder.on_panic(OnPanic::EndServer)), release)
 }
 
 /// Blocks the shard of a client.

@@ -24,40 +24,46 @@ struct Room {
 fn room(module: &str) -> Option<Room> {
     const GROUND: [&str; 10] =
         ["config", "message", "guide", "heap", "json", "metrics", "rate", "receipt", "sys", HOST];
-    const FOLDERS: [(&str, u8); 11] = [
-        ("handler", 1),
+    const FOLDERS: [(&str, u8); 12] = [
+        ("event", 1),
         ("protocol", 1),
         ("transport", 1),
-        ("site", 2),
-        ("engine", 3),
-        ("hub", 3),
-        ("echo", 3),
-        ("shard", 4),
-        ("server", 5),
-        ("control", 6),
+        ("handler", 2),
+        ("site", 3),
+        ("engine", 4),
+        ("hub", 4),
+        ("echo", 4),
+        ("shard", 5),
+        ("server", 6),
+        ("control", 7),
         // Its tests alone.
-        ("simulation", 7),
+        ("simulation", 8),
     ];
+    /// What a handler is made of beside its trait.
+    const OF_HANDLERS: [&str; 2] = ["request", "session"];
     if GROUND.iter().any(|name| within(module, name)) {
         return Some(Room { name: "ground", floor: 0 });
+    }
+    if OF_HANDLERS.iter().any(|name| within(module, name)) {
+        return room("handler");
     }
     if let Some((name, floor)) = FOLDERS.into_iter().find(|(name, _)| within(module, name)) {
         return Some(Room { name, floor });
     }
     let (name, floor) = match module {
-        "internals" | "lib" => ("lib", 7),
-        "program/log" | "program/output" | "program/printable" => ("program/output", 8),
-        _ if within(module, "program/commands") => ("program/commands", 9),
-        _ if within(module, "program/load") => ("program/load", 10),
-        "program/main" | "program/plane" | "program/serve" | "program/signals" => (PROGRAM, 11),
-        _ if within(module, "program/cli") => (PROGRAM, 11),
+        "internals" | "lib" => ("lib", 8),
+        "program/log" | "program/output" | "program/printable" => ("program/output", 9),
+        _ if within(module, "program/commands") => ("program/commands", 10),
+        _ if within(module, "program/load") => ("program/load", 11),
+        "program/main" | "program/plane" | "program/serve" | "program/signals" => (PROGRAM, 12),
+        _ if within(module, "program/cli") => (PROGRAM, 12),
         _ => return None,
     };
     Some(Room { name, floor })
 }
 
 /// Rooms that know no system, no runtime and no clock.
-const PURE: [&str; 6] = ["handler", "protocol", "site", "engine", "hub", "echo"];
+const PURE: [&str; 7] = ["event", "handler", "protocol", "site", "engine", "hub", "echo"];
 const IMPURE_WORDS: [&str; 7] = ["glommio", "rustix", "socket2", "io_uring", "libc", "SystemTime", "OwnedFd"];
 
 fn within(module: &str, top: &str) -> bool {

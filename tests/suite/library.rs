@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use corecast::{
-    CloseReason, Config, ConfigError, ConnId, Context, Dialect, DropReason, Event, Framing, Handler, Kind,
+    CloseReason, Config, ConfigError, ConnId, Context, Dialect, DropReason, Event, Framing, Handler, Kind, OnPanic,
     PublishError, SendError, Server, StartError, SubscribeError,
 };
 
@@ -80,7 +80,8 @@ fn each_connection_is_announced_once_and_bid_farewell_once_with_its_messages_bet
         match end {
             CloseReason::Reset => client.reset(),
             CloseReason::Kicked => {
-                assert!(server.close(id().unwrap()).unwrap());
+                server.close(id().unwrap()).unwrap();
+                client.expect("BYE kicked");
                 client.expect_end();
             }
             _ => drop(client),
@@ -119,12 +120,12 @@ impl Handler for Greeter {
             cx.close();
             cx.close();
             let after = (cx.send(b"too late"), cx.subscribe("late"));
-            assert_eq!(after, (Err(SendError::Closed), Err(SubscribeError::Closed)));
+            assert_eq!(after, (Err(SendError::NotOpen), Err(SubscribeError::NotOpen)));
         }
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, reason: CloseReason) {
-        assert_eq!(cx.send(b"nobody hears it"), Err(SendError::Closed));
+        assert_eq!(cx.send(b"nobody hears it"), Err(SendError::NotOpen));
         cx.close();
         self.0.lock().unwrap().push(format!("{} {reason}", cx.id()));
     }
@@ -253,7 +254,7 @@ impl Handler for Silent {
 }
 
 #[test]
-fn without_a_language_payloads_go_out_as_they_are_and_nothing_else_does() {
+fn without_a_language_payloads_go_out_as_they_are_and_the_server_speaks_as_the_hub_does() {
     let server = Fixture::start(config(), |_| Silent);
     let mut clients = everywhere(&server, 1);
     server.broadcast("with\nline feed").unwrap();
@@ -269,10 +270,16 @@ fn without_a_language_payloads_go_out_as_they_are_and_nothing_else_does() {
         };
         assert!(first.is_empty() || first == "with\nline feed", "client {n}: {first}");
         client.expect("plain");
+        if first.is_empty() {
+            client.expect("GAP * 1 line-feed");
+        }
     }
     assert_eq!(server.dropped(DropReason::LineFeed), drops);
     server.shutdown();
-    clients.iter_mut().for_each(Client::expect_end);
+    for client in &mut clients {
+        client.expect("BYE drain");
+        client.expect_end();
+    }
 }
 
 /// Lets nobody near a topic.
@@ -294,8 +301,12 @@ fn a_handler_that_says_nothing_of_topics_in_a_url_subscribes_nobody() {
     let mut events = HttpClient::events(addr, "/sse?topic=user:ann");
     let mut socket = HttpClient::websocket(addr, "/ws?topic=user:ann&topic=b", "corecast.v1");
     server.publish("user:ann", "private").unwrap();
+    let why = "this server takes no topics from a URL";
+    let bye = events.recv_event();
+    assert_eq!((&bye.event[..], bye.data.contains(why)), ("bye", true), "{bye:?}");
     events.expect_end();
-    socket.expect_close(1000, "handler");
+    assert_eq!(socket.recv(), format!("BYE handler {why}"));
+    socket.expect_close(1008, why);
     assert_eq!(server.sum(|shard| shard.matched.get()), 0);
     drop((events, socket));
     wait_until("the handler has closed both", || server.closed(CloseReason::Handler) == 2);
@@ -336,7 +347,8 @@ impl Handler for Fragile {
 fn fail(at: &'static str, shard: usize) -> (Fixture, Vec<Client>) {
     println!("a panic at {at} on shard {shard}");
     // The other shard's handler is sound, so that only this one can fail.
-    let server = Fixture::start(config(), move |own| Fragile { shard: own, at: if own == shard { at } else { "" } });
+    let make = move |own| Fragile { shard: own, at: if own == shard { at } else { "" } };
+    let server = Fixture::build(config(), make, |builder| builder.on_panic(OnPanic::EndServer));
     if at == "connect" {
         let victim = server.client_on(shard, Framing::Line);
         return (server, vec![victim]);
@@ -352,7 +364,7 @@ fn fail(at: &'static str, shard: usize) -> (Fixture, Vec<Client>) {
     (server, clients)
 }
 
-/// A panic in a callback ends the server, which names the shard and does not hang.
+/// A panic in a callback ends the server if it is to, which names the shard and does not hang.
 fn assert_ends_by_panic(at: &'static str) {
     for shard in 0..2 {
         let (mut server, _clients) = fail(at, shard);
@@ -396,10 +408,12 @@ fn the_clients_of_a_shard_that_failed_are_let_go() {
 fn a_panic_while_the_handlers_are_made_is_an_error_of_the_start() {
     let (started_to, started) = mpsc::channel();
     std::thread::spawn(move || {
-        let started = Server::start(config(), |shard| {
-            assert!(shard != 1, "no handler for shard {shard}");
+        let config = config();
+        let started = Server::builder(config.listen.clone(), |shard| {
+            assert!(shard.index() != 1, "no handler for shard {}", shard.index());
             Silent
         });
+        let started = started.config(config).start();
         // The test has given up when nobody listens.
         let _ = started_to.send(started.map(|_| ()));
     });
@@ -411,13 +425,15 @@ fn a_panic_while_the_handlers_are_made_is_an_error_of_the_start() {
 
 #[test]
 fn bad_settings_are_an_error_of_the_start() {
-    let started = Server::start(Config { shards: Some(0), ..config() }, |_| Silent);
+    let config = Config { shards: Some(0), ..config() };
+    let started = Server::builder(config.listen.clone(), |_| Silent).config(config).start();
     assert!(matches!(started, Err(StartError::Config(ConfigError { field: "shards", .. }))));
 }
 
 #[test]
 fn a_server_ends_when_it_and_its_handles_are_dropped() {
-    let server = Server::start(config(), |_| Silent).unwrap();
+    let config = config();
+    let server = Server::builder(config.listen.clone(), |_| Silent).config(config).start().unwrap();
     let addr = server.addr(Framing::Line).unwrap();
     let mut client = Client::connect(addr, Framing::Line);
     wait_until("it is connected", || server.handle().conn_count() == 1);
@@ -426,6 +442,7 @@ fn a_server_ends_when_it_and_its_handles_are_dropped() {
     handle.broadcast("a handle is left").unwrap();
     client.expect("a handle is left");
     drop(handle);
+    client.expect("BYE drain");
     client.expect_end();
     drop(client);
     wait_until("nobody listens any more", || Client::try_connect(addr, Framing::Line).is_err());

@@ -22,6 +22,7 @@ mod deploy;
 mod doctor;
 #[cfg(feature = "program")]
 mod drain;
+mod embedding;
 mod features;
 #[cfg(feature = "web")]
 mod foreign;

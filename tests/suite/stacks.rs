@@ -71,7 +71,8 @@ fn a_port_that_another_program_has_on_either_family_is_refused() {
     let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     let config = Config { listen: vec![format!("line=[::]:{port}").parse().unwrap()], ..config() };
-    let error = Server::start(config, |_| corecast::Echo).err().expect("it does not start").to_string();
+    let builder = Server::builder(config.listen.clone(), |_| corecast::Echo).config(config);
+    let error = builder.start().err().expect("it does not start").to_string();
     assert!(error.contains(&format!("line=[::]:{port}: the port is in use")), "{error}");
 }
 

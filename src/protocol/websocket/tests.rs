@@ -46,7 +46,7 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, message_max: usize) -> V
                     continue;
                 }
                 Err(violation) => {
-                    let close = close(violation.close_reason());
+                    let close = close(violation.close_reason(), None);
                     seen.push(Failed(u16::from_be_bytes([close[2], close[3]])));
                     return seen;
                 }
@@ -325,15 +325,24 @@ fn messages_above_the_limit_are_refused_before_they_come() {
 #[test]
 fn each_close_reason_has_a_code_that_may_be_sent_and_its_name() {
     for reason in CloseReason::ALL {
-        let bytes = close(reason);
+        let bytes = close(reason, None);
         assert_eq!(bytes[0], FIN | CLOSE);
         assert_eq!(usize::from(bytes[1]), bytes.len() - 2);
         assert!(bytes.len() - 2 <= CONTROL_BYTES_MAX);
         assert!(close_code(&bytes[2..]).unwrap().is_some());
         assert_eq!(&bytes[4..], reason.name().as_bytes());
     }
-    assert_eq!(close(CloseReason::Drain)[2..4], 1001_u16.to_be_bytes());
-    assert_eq!(close(CloseReason::MessageTooLarge)[2..4], 1009_u16.to_be_bytes());
+    assert_eq!(close(CloseReason::Drain, None)[2..4], 1001_u16.to_be_bytes());
+    assert_eq!(close(CloseReason::MessageTooLarge, None)[2..4], 1009_u16.to_be_bytes());
+}
+
+#[test]
+fn last_words_are_cut_between_two_characters_where_they_are_too_long() {
+    let close = |text: &str| close(CloseReason::Handler, Some(Words { code: 4_001, text }));
+    assert_eq!(close("log in")[2..], [&4_001_u16.to_be_bytes()[..], b"log in"].concat());
+    let long = "é".repeat(100);
+    assert_eq!(close(&long).len(), 2 + 2 + 122);
+    assert!(std::str::from_utf8(&close(&long)[4..]).is_ok());
 }
 
 #[test]

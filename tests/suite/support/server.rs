@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use corecast::{
-    CloseReason, Config, DropReason, Echo, Framing, Handler, Hub, Listen, Server, ServerHandle, ShardMetrics,
+    CloseReason, Config, DropReason, Echo, Framing, Handler, Hub, Listen, Server, ServerBuilder, ServerHandle,
+    ShardMetrics,
 };
 
 use super::{Client, DEADLINE, PLAIN, wait_until};
@@ -43,8 +44,18 @@ impl Fixture {
     }
 
     /// Starts a server with a handler of the test's own.
-    pub(crate) fn start<H: Handler>(config: Config, make: impl Fn(usize) -> H + Clone + Send + 'static) -> Fixture {
-        let server = Server::start(config, make).expect("the server starts");
+    pub(crate) fn start<H: Handler>(config: Config, make: impl Fn(usize) -> H + Send + Sync + 'static) -> Fixture {
+        Fixture::build(config, make, |builder| builder)
+    }
+
+    /// Starts such a server, with more said to its builder.
+    pub(crate) fn build<H: Handler>(
+        config: Config,
+        make: impl Fn(usize) -> H + Send + Sync + 'static,
+        more: impl FnOnce(ServerBuilder) -> ServerBuilder,
+    ) -> Fixture {
+        let builder = Server::builder(config.listen.clone(), move |shard| make(shard.index()));
+        let server = more(builder.config(config)).start().expect("the server starts");
         let listen = server.listen().to_vec();
         Fixture { handle: server.handle(), server: Some(server), listen }
     }
