@@ -32,8 +32,10 @@ impl<D: Driver> Visit<'_, D> {
             Ok(value) => Some(value),
             Err(panic) => {
                 self.base.panics.note(panic, self.base.driver.now());
-                self.row.marks.clear(Marks::OPENING);
-                self.close(CloseReason::HandlerPanic);
+                // One that is not open yet is closed by whoever opens it.
+                if !self.row.marks.has(Marks::OPENING) {
+                    self.close(CloseReason::HandlerPanic);
+                }
                 None
             }
         }
@@ -68,6 +70,10 @@ impl<D: Driver> Actions for Visit<'_, D> {
     }
 
     fn close(&mut self, words: Option<(u16, &str)>) {
+        if self.row.marks.has(Marks::OPENING) {
+            self.row.marks.set(Marks::UNWANTED);
+            return;
+        }
         let words = words.map(|(code, text)| Words { code, text });
         self.close_with(CloseReason::Handler, words);
     }

@@ -120,6 +120,8 @@ impl Marks {
     pub(crate) const WANTS_ROOM: Marks = Marks(8);
     /// The handler has been told of the connection, and will be told of its end.
     pub(crate) const KNOWN: Marks = Marks(16);
+    /// The handler closed it while it was asked whether it takes the client.
+    pub(crate) const UNWANTED: Marks = Marks(32);
 
     pub(crate) fn has(self, mark: Marks) -> bool {
         self.0 & mark.0 != 0

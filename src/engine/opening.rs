@@ -1,12 +1,19 @@
 //! How a connection opens: its handler says whether it takes the client, and as whom.
 
+#[cfg(feature = "web")]
+use std::borrow::Cow;
+
 use super::connection::Marks;
 use super::driver::Driver;
 use super::visit::Visit;
 use crate::event::Event;
-use crate::handler::Handlers;
+use crate::handler::{Actions, Handlers};
 use crate::message::{CloseReason, Kind};
+#[cfg(feature = "web")]
+use crate::protocol::answer;
 use crate::request::{Reject, Request};
+#[cfg(feature = "web")]
+use crate::site::Opening;
 
 impl<D: Driver> Visit<'_, D> {
     /// Asks the handler whether it takes the client. The encoding must be settled. A panic counts as a refusal.
@@ -18,6 +25,9 @@ impl<D: Driver> Visit<'_, D> {
         let answer = self.call(handlers, Kind::Text, |handler, cx| handler.on_open(cx, request));
         self.row.marks.clear(Marks::OPENING);
         match answer {
+            Some(Ok(_)) if self.row.marks.has(Marks::UNWANTED) => {
+                Err(Some(Reject::forbidden("the server does not take this client")))
+            }
             Some(Ok(session)) => {
                 if !session.is_empty() {
                     self.base.sessions.insert(self.key, session);
@@ -32,12 +42,7 @@ impl<D: Driver> Visit<'_, D> {
 
     /// Opens a connection whose client asks for nothing but that.
     pub(crate) fn open_plain(&mut self, handlers: &mut Handlers) {
-        let peer = self.base.registry.get(self.row.id).map(|row| row.peer());
-        let request = Request::new(self.row.framing());
-        let request = match peer {
-            Some(peer) => request.with_peer(peer),
-            None => request,
-        };
+        let request = Request::new(self.row.framing()).with_peer(self.peer());
         match self.ask(handlers, &request) {
             Ok(()) => {
                 self.call(handlers, Kind::Text, |handler, cx| handler.on_connect(cx));
@@ -47,8 +52,47 @@ impl<D: Driver> Visit<'_, D> {
                 self.notice(Event::Bye { reason: CloseReason::Rejected, text: None });
                 self.close(CloseReason::Rejected);
             }
-            // It has been closed for the panic.
-            Err(None) => {}
+            Err(None) => self.close(CloseReason::HandlerPanic),
         }
+    }
+
+    /// Opens a connection whose client asks for it by an HTTP request; whether the handler takes it.
+    #[cfg(feature = "web")]
+    pub(crate) fn open_by_request(&mut self, handlers: &mut Handlers, opening: Opening<'_>) -> bool {
+        let Opening { head, encoding, subprotocol, topics, response, cors } = opening;
+        self.row.encoding = Some(encoding);
+        let request = Request::new(encoding.framing())
+            .with_peer(self.peer())
+            .with_head(head.path, head.query, head.fields())
+            .with_dialect(encoding.dialect(), subprotocol.map(Cow::Borrowed))
+            .with_topics(&topics[..]);
+        let refused = self.ask(handlers, &request).err();
+        let now = self.base.wheel.now();
+        let row = &mut *self.row;
+        row.marks.set(Marks::SPOKEN);
+        if let Some(reject) = refused {
+            // It stays a request that is answered.
+            row.encoding = None;
+            let (reason, reject) = match reject {
+                Some(reject) => (CloseReason::Rejected, reject),
+                None => (CloseReason::HandlerPanic, Reject::new(500, "handler-panic", "the server failed over this")),
+            };
+            let fields: Vec<_> = reject.fields().collect();
+            let (status, text) = (reject.status(), reject.text());
+            self.push_reply(answer::rejected(status, &fields, text, &cors, head.is_bodiless()));
+            self.close(reason);
+            return false;
+        }
+        row.last_message = now;
+        row.last_ping = now;
+        self.push_reply(response);
+        self.schedule();
+        self.call(handlers, Kind::Text, |handler, cx| {
+            handler.on_connect(cx);
+            if !topics.is_empty() {
+                handler.on_topics(cx, &topics);
+            }
+        });
+        true
     }
 }

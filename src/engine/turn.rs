@@ -19,7 +19,7 @@ use crate::protocol::websocket::Assembly;
 use crate::protocol::{self, Encoding, Item, answer};
 use crate::rate::Rate;
 #[cfg(feature = "web")]
-use crate::site::{Opening, Outcome};
+use crate::site::Outcome;
 use crate::transport::{Handshake, Received, Transport};
 
 /// What a step of a turn leads to.
@@ -450,25 +450,10 @@ impl<D: Driver> Turn<'_, '_, D> {
                 self.visit.close(CloseReason::Answered);
                 false
             }
-            Outcome::Open(Opening { head, encoding, topics, response, .. }) => {
-                used.bytes += head.consumed;
+            Outcome::Open(opening) => {
+                used.bytes += opening.head.consumed;
                 used.scanned = 0;
-                let now = self.visit.base.wheel.now();
-                let row = &mut *self.visit.row;
-                row.marks.set(Marks::SPOKEN);
-                row.marks.set(Marks::KNOWN);
-                row.last_message = now;
-                row.last_ping = now;
-                row.encoding = Some(encoding);
-                self.visit.push_reply(response);
-                self.visit.schedule();
-                self.visit.call(self.handlers, Kind::Text, |handler, cx| {
-                    handler.on_connect(cx);
-                    if !topics.is_empty() {
-                        handler.on_topics(cx, &topics);
-                    }
-                });
-                true
+                self.visit.open_by_request(self.handlers, opening)
             }
         }
     }

@@ -31,6 +31,12 @@ pub(crate) fn unavailable(reason: CloseReason, head: &[u8], seed: u64) -> Vec<u8
     answer(503, TEXT, &[], &field, &body, head.starts_with(b"HEAD "))
 }
 
+/// The answer to a client whose request the handler refuses, with its own `fields`.
+#[cfg(feature = "web")]
+pub(crate) fn rejected(status: u16, fields: &[(&str, &str)], text: &str, cors: &str, bodiless: bool) -> Vec<u8> {
+    answer(status, TEXT, fields, cors, &format!("{text}\n"), bodiless)
+}
+
 fn plain(status: u16, text: &str) -> Vec<u8> {
     answer(status, TEXT, &[], "", &format!("{text}\n"), false)
 }
@@ -48,13 +54,19 @@ pub(crate) fn answer(
     let phrase = match status {
         200 => "OK",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
         413 => "Content Too Large",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
         _ => "Error",

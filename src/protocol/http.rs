@@ -105,6 +105,11 @@ impl<'a> Head<'a> {
         Ok(authority.or(host))
     }
 
+    /// The header fields, in their order.
+    pub(crate) fn fields(&self) -> &'a [Header<'a>] {
+        self.fields
+    }
+
     /// Whether the answer's body is left out (RFC 9110, section 9.3.2).
     pub(crate) fn is_bodiless(&self) -> bool {
         self.method == "HEAD"

@@ -71,6 +71,8 @@ pub(crate) struct Opening<'a> {
     /// The topics that the client named, checked, each once.
     pub(crate) topics: Vec<String>,
     pub(crate) response: Vec<u8>,
+    /// What else the page that sent it must be told with any answer, for one in place of `response`.
+    pub(crate) cors: String,
 }
 
 /// Why a request is not carried out.
@@ -121,7 +123,8 @@ impl Site {
         match exchange.carry_out(seed, draining).and_then(|done| Ok(exchange.head.check_body().map(|()| done)?)) {
             Ok(Done::Answer(answer)) => Outcome::Answer(answer),
             Ok(Done::Open { encoding, subprotocol, topics, response }) => {
-                Outcome::Open(Opening { head: exchange.head, encoding, subprotocol, topics, response })
+                let cors = exchange.cors();
+                Outcome::Open(Opening { head: exchange.head, encoding, subprotocol, topics, response, cors })
             }
             Err(denial) => exchange.deny(denial),
         }

@@ -44,7 +44,7 @@ fn respond(bytes: &[u8], scanned: usize, site: &Site, draining: bool) -> Kept {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     match site.respond(bytes, scanned, &mut Fields::default(), 7, draining) {
         Outcome::Incomplete => Kept::Incomplete,
-        Outcome::Open(Opening { head, encoding, subprotocol, topics, response }) => Kept::Open {
+        Outcome::Open(Opening { head, encoding, subprotocol, topics, response, .. }) => Kept::Open {
             encoding,
             subprotocol: subprotocol.map(str::to_owned),
             topics,

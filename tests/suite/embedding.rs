@@ -10,6 +10,8 @@ use corecast::{
 };
 use futures_lite::future::block_on;
 
+#[cfg(feature = "web")]
+use crate::support::http::{HttpClient, upgrade};
 use crate::support::{Client, Fixture, PLAIN, config, wait_until};
 
 /// Takes clients by their number, refuses every second one, and tells what it keeps of them.
@@ -78,6 +80,92 @@ fn a_handler_takes_clients_as_somebody_or_refuses_them_before_anything_else_is_h
         server.wait_for_connections(0);
     }
     assert_eq!(server.closed(CloseReason::Rejected), 2);
+}
+
+/// Lets those in whose token is the word for it, and shows what they asked for.
+#[cfg(feature = "web")]
+struct Gate;
+
+#[cfg(feature = "web")]
+impl Handler for Gate {
+    fn on_open(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Result<Session, Reject> {
+        assert_eq!((cx.framing(), cx.dialect()), (Framing::Http, request.dialect()));
+        match request.bearer().map(str::to_owned).or(request.parameter("token").map(Into::into)).as_deref() {
+            None => Err(Reject::unauthorized("show a token")),
+            Some("open sesame") => {
+                let said = format!(
+                    "{} {} {:?} {:?} {:?}",
+                    request.path(),
+                    request.query(),
+                    request.topics(),
+                    request.header("x-own"),
+                    request.subprotocol()
+                );
+                Ok(Session::of("ali").with_state(said))
+            }
+            Some("busy") => Err(Reject::unavailable("come\r\nback", 7)),
+            Some("panic") => panic!("over a request"),
+            Some("close") => {
+                cx.close();
+                Ok(Session::anonymous())
+            }
+            Some(_) => Err(Reject::forbidden("that is not the word")),
+        }
+    }
+
+    fn on_connect(&mut self, cx: &mut Context<'_>) {
+        let said = cx.state::<String>().unwrap().clone();
+        cx.send(said.as_bytes()).unwrap();
+    }
+
+    fn on_topics(&mut self, cx: &mut Context<'_>, topics: &[String]) {
+        assert_eq!(topics.len(), 1);
+        cx.subscribe(&topics[0]).unwrap();
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
+        cx.close_with(4_321, &String::from_utf8_lossy(message));
+    }
+}
+
+#[cfg(feature = "web")]
+#[test]
+fn a_request_is_shown_to_the_handler_whose_refusal_is_the_answer() {
+    let config = Config { allow_origin: vec!["https://page.example".parse().unwrap()], ..config() };
+    let server = Fixture::start(config, |_| Gate);
+    let addr = server.addr(Framing::Http);
+    let answer = |target: &str, fields: &str| {
+        let mut client = HttpClient::connect(addr);
+        client.send(upgrade(target, fields));
+        let answer = client.recv_answer();
+        client.expect_end();
+        answer
+    };
+    let refused = answer("/ws", "Origin: https://page.example\r\n");
+    assert!(refused.starts_with("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\n"), "{refused}");
+    assert!(refused.contains("\r\nAccess-Control-Allow-Origin: https://page.example\r\n"), "{refused}");
+    assert!(refused.ends_with("\r\n\r\nshow a token\n"), "{refused}");
+    for (token, start, end) in [
+        ("other", "HTTP/1.1 403 Forbidden\r\n", "that is not the word\n"),
+        ("busy", "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\n", "come  back\n"),
+        ("panic", "HTTP/1.1 500 Internal Server Error\r\n", "the server failed over this\n"),
+        ("close", "HTTP/1.1 403 Forbidden\r\n", "the server does not take this client\n"),
+    ] {
+        let refused = answer(&format!("/ws?token={token}"), "");
+        assert!(refused.starts_with(start) && refused.ends_with(end), "{refused}");
+    }
+    wait_until("they are gone", || server.conn_count() == 0);
+    assert_eq!((server.closed(CloseReason::Rejected), server.closed(CloseReason::HandlerPanic)), (4, 1));
+
+    let mut client = HttpClient::connect(addr);
+    client.send(upgrade("/ws?topic=a&x=%20", "Authorization: Bearer open sesame\r\nX-Own: 1\r\n"));
+    assert!(client.recv_head().starts_with("HTTP/1.1 101 "));
+    assert_eq!(client.recv(), r#"/ws topic=a&x=%20 ["a"] Some("1") None"#);
+    block_on(server.publish("a", "b").unwrap().receipt());
+    assert_eq!(client.recv(), "b");
+    client.say("why not");
+    assert_eq!(client.recv(), "BYE handler why not");
+    client.expect_close(4_321, "why not");
 }
 
 /// Says what it is told: sets and cancels timers.
