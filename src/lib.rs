@@ -81,17 +81,27 @@
 //! # }
 //! ```
 //!
+//! # More examples
+//!
+//! In the repository under `tests/examples`, each of which runs by `cargo run --example NAME`: `echo`; `chat`, with names, a time
+//! limit to say one, and state that shards share; `presence`, who is there on all shards; `token`, which lets users in by a token
+//! in their request; `in_tokio`, a server inside a program that runs on tokio.
+//!
 //! # From outside the shards
 //!
 //! A [`ServerHandle`] may be cloned and used on any thread: [`publish`](ServerHandle::publish),
 //! [`broadcast`](ServerHandle::broadcast), [`send`](ServerHandle::send) to one [`ConnId`],
 //! [`close`](ServerHandle::close), [`conn_count`](ServerHandle::conn_count), [`stats`](ServerHandle::stats),
-//! [`drain`](ServerHandle::drain) and [`shutdown`](ServerHandle::shutdown). None of them waits for a client.
+//! [`drain`](ServerHandle::drain) and [`shutdown`](ServerHandle::shutdown). None of them waits for a client. A handler that
+//! needs it finds a weak one in its [`ShardContext`].
 //!
 //! # What a handler can rely on
 //!
-//! - [`Context::send`] never blocks. It says [`SendError::QueueFull`] at once when the client is too slow.
+//! - [`Handler::on_open`] is asked before a client is sent anything. Over HTTP it sees the request, and its refusal is the answer.
+//! - [`Context::send`] never blocks. It says [`SendError::QueueFull`] at once when the client is too slow, and
+//!   [`Handler::on_writable`] is called when there is room again.
 //! - [`Context::close`] may be called any number of times; each connection gets one [`CloseReason`].
+//! - What is not open is called `NotOpen` by every error.
 //! - A [`ConnId`] of a closed connection never reaches another connection.
 //! - One publisher's messages reach each subscriber in the order they were published, on whichever shards they are.
 //! - A message that is not delivered is counted under a [`DropReason`], and the client is told of it if the handler

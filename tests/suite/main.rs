@@ -23,6 +23,7 @@ mod doctor;
 #[cfg(feature = "program")]
 mod drain;
 mod embedding;
+mod examples;
 mod features;
 #[cfg(feature = "web")]
 mod foreign;
