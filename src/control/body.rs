@@ -98,7 +98,7 @@ impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJson<T> {
 
 /// Reads JSON into `T`.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    json::read(bytes).map_err(|error| {
+    json::read_object(bytes).map_err(|error| {
         let detail = format!("the body is not the JSON object that this call takes: {error}; see /openapi.json");
         Problem::new(ProblemCode::BadBody, detail)
     })

@@ -78,7 +78,7 @@ pub(super) fn id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D
 
 /// Reads a line.
 pub(super) fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, Problem> {
-    json::read(line).map_err(|said| Problem::new(ProblemCode::BadBody, explain(line, &said)))
+    json::read_object(line).map_err(|said| Problem::new(ProblemCode::BadBody, explain(line, &said)))
 }
 
 /// What is wrong with a line, for the one who wrote it. `said` is what the parser says.

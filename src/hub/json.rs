@@ -145,12 +145,12 @@ impl<'a> Answer<'a> {
 
 /// Reads one message. Every topic in it has been checked when it returns.
 pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Parsed<'_> {
-    let mut incoming: Incoming<'_> = match json::read(message) {
+    let mut incoming: Incoming<'_> = match json::read_object(message) {
         Ok(incoming) => incoming,
         Err(error) => {
             let error = hints::not_json(message).map_or(error, str::to_owned);
             let text = format!("write an object such as {EXAMPLE}: {error}");
-            let id = json::read(message).ok().and_then(|Envelope { id }| id);
+            let id = json::read_object(message).ok().and_then(|Envelope { id }| id);
             return Parsed { id, command: Err(Mistake { code: ErrorCode::BadJson, text }) };
         }
     };
@@ -299,6 +299,8 @@ mod tests {
         assert_eq!(code(r#"{"type":"sub","topics":["a,b"]}"#), "bad-topic");
         assert_eq!(code(r#"{"type":"cast","payload":"cut \ud83d"}"#), "bad-json");
         assert_eq!(code("[]"), "bad-json");
+        // Serde would take it for the members of an object in their order.
+        assert_eq!(code(r#"["sub",7,["a"]]"#), "bad-json");
         assert_eq!(code(r#"{"type":"helo"}"#), "bad-json");
         assert_eq!(code(r#"{"type":"sub","topic":"a"}"#), "bad-json");
         assert_eq!(code(r#"{"type":"sub","topics":[]}"#), "missing-topic");
