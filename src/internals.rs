@@ -1,4 +1,7 @@
-//! What the benches reach of the inside. It is not part of the API: it may change or go with any version.
+//! What the benches and the fuzz targets reach of the inside. It is not part of the API: it may change or go with any version.
+
+#[cfg(feature = "web")]
+pub mod fuzz;
 
 #[cfg(feature = "web")]
 use crate::config::Config;
@@ -70,16 +73,57 @@ pub fn decode_websocket(mut bytes: &mut [u8]) -> usize {
 #[cfg(feature = "web")]
 pub struct Requests(Site);
 
+/// What a request leads to.
+#[cfg(feature = "web")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// The head has not come in whole.
+    Incomplete,
+    /// It opens a WebSocket or an event stream.
+    Open {
+        /// The topics in the address.
+        topics: Vec<String>,
+        /// What is answered.
+        response: Vec<u8>,
+        /// Bytes of the request.
+        consumed: usize,
+    },
+    /// It is answered, and that is all.
+    Closed {
+        /// What is answered.
+        response: Vec<u8>,
+        /// What the operator is told of a page that may not connect.
+        notice: Option<String>,
+    },
+}
+
 #[cfg(feature = "web")]
 impl Default for Requests {
     fn default() -> Self {
         let host = vec!["push.example.com".parse().expect("it is a name")];
-        Requests(Site::new(&Config { host, ..Config::default() }))
+        Requests::new(&Config { host, ..Config::default() })
     }
 }
 
 #[cfg(feature = "web")]
 impl Requests {
+    /// Requests to a server with these settings.
+    pub fn new(config: &Config) -> Self {
+        Requests(Site::new(config))
+    }
+
+    /// Answers a request of which `scanned` bytes are known to hold no end of its head.
+    pub fn answer(&self, request: &[u8], scanned: usize, draining: bool) -> Answered {
+        match self.0.respond(request, scanned, &mut Fields::default(), 0, draining) {
+            Outcome::Incomplete => Answered::Incomplete,
+            Outcome::Open(Opening { head, topics, response, .. }) => {
+                Answered::Open { topics, response, consumed: head.consumed }
+            }
+            Outcome::Answer(response) => Answered::Closed { response, notice: None },
+            Outcome::Foreign { answer, text } => Answered::Closed { response: answer, notice: Some(text) },
+        }
+    }
+
     /// Answers a request that opens a WebSocket or an event stream; the bytes it took, 0 if it does not.
     pub fn open(&self, request: &[u8]) -> usize {
         match self.0.respond(request, 0, &mut Fields::default(), 0, false) {

@@ -17,7 +17,7 @@ const COMMAND_ID_BYTES_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "web", derive(Serialize), serde(untagged))]
 #[cfg_attr(not(feature = "web"), allow(dead_code, reason = "only JSON has ids"))]
-pub(super) enum CommandId<'a> {
+pub(crate) enum CommandId<'a> {
     Text(Cow<'a, str>),
     Signed(i64),
     Unsigned(u64),
@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for CommandIdVisitor {
 
 /// What an answer answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Cause<'a> {
+pub(crate) enum Cause<'a> {
     /// A command, with the `id` that the client gave it, if any.
     Command(Option<CommandId<'a>>),
     /// The topics in the address that the client connected to. No command asked for this answer.

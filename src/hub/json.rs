@@ -80,11 +80,11 @@ struct Envelope<'a> {
 
 /// One message of a client.
 #[derive(Debug)]
-pub(super) struct Parsed<'a> {
+pub(crate) struct Parsed<'a> {
     /// The `id` in it; `None`: it has none, or is not JSON at all.
-    pub(super) id: Option<CommandId<'a>>,
+    pub(crate) id: Option<CommandId<'a>>,
     /// What it asks for, with every topic checked; or what is wrong with it, in words for the client.
-    pub(super) command: Result<Command<'a>, Mistake>,
+    pub(crate) command: Result<Command<'a>, Mistake>,
 }
 
 /// What the server writes. An answer ends with what it answers.
@@ -144,7 +144,7 @@ impl<'a> Answer<'a> {
 }
 
 /// Reads one message. Every topic in it has been checked when it returns.
-pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Parsed<'_> {
+pub(crate) fn parse(message: &[u8], topic_bytes_max: usize) -> Parsed<'_> {
     let mut incoming: Incoming<'_> = match json::read_object(message) {
         Ok(incoming) => incoming,
         Err(error) => {
@@ -220,7 +220,7 @@ fn bytes<'a>(text: Option<Cow<'a, str>>, base64: Option<Cow<'a, str>>) -> Result
 }
 
 /// Puts a reply into an object that says what it answers.
-pub(super) fn reply(reply: &Reply<'_>, cause: &Cause<'_>, out: &mut Vec<u8>) {
+pub(crate) fn reply(reply: &Reply<'_>, cause: &Cause<'_>, out: &mut Vec<u8>) {
     let cause = Answer::of(cause);
     let outgoing = match reply {
         Reply::Topics { verb, topics } => Outgoing::Ok { verb, topics: Some(topics), cause, publish_id: None },

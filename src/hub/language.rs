@@ -14,8 +14,8 @@ use super::hints;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What a client asks for.
-#[derive(Clone, Debug)]
-pub(super) enum Command<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Command<'a> {
     /// `SUB topic…`; the topics have been checked, and stand in the order they were written.
     Subscribe(Vec<Cow<'a, str>>),
     /// `UNSUB topic…`
@@ -32,7 +32,7 @@ pub(super) enum Command<'a> {
 
 /// What a client is answered.
 #[derive(Clone, Debug)]
-pub(super) enum Reply<'a> {
+pub(crate) enum Reply<'a> {
     /// `OK verb topic…`
     Topics { verb: &'static str, topics: &'a [Cow<'a, str>] },
     /// `OK verb publish-id`
@@ -107,9 +107,9 @@ error_codes! {
 
 /// Why a command was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mistake {
-    pub(super) code: ErrorCode,
-    pub(super) text: String,
+pub(crate) struct Mistake {
+    pub(crate) code: ErrorCode,
+    pub(crate) text: String,
 }
 
 impl Mistake {
@@ -117,11 +117,11 @@ impl Mistake {
         Mistake { code, text: text.into() }
     }
 
-    pub(super) fn unsendable(error: &SendError) -> Self {
+    pub(crate) fn unsendable(error: &SendError) -> Self {
         Mistake::new(ErrorCode::Unsendable, format!("the answer can't be sent: {error}"))
     }
 
-    pub(super) fn publish_forbidden() -> Self {
+    pub(crate) fn publish_forbidden() -> Self {
         let text = "clients may not publish here; the server allows it with --client-publish";
         Mistake::new(ErrorCode::PublishForbidden, text)
     }
@@ -141,7 +141,7 @@ impl From<TopicError> for Mistake {
 ///
 /// # Errors
 /// What is wrong with it, in words for the client.
-pub(super) fn parse(message: &[u8], topic_bytes_max: usize) -> Result<Command<'_>, Mistake> {
+pub(crate) fn parse(message: &[u8], topic_bytes_max: usize) -> Result<Command<'_>, Mistake> {
     let message = message.strip_prefix(BYTE_ORDER_MARK).unwrap_or(message);
     if message.trim_ascii_end().is_empty() {
         return Err(Mistake::new(ErrorCode::EmptyMessage, "write a verb, as in SUB news or PING"));
@@ -203,7 +203,7 @@ fn split_word(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// Puts a reply into words.
-pub(super) fn reply(reply: &Reply<'_>, out: &mut Vec<u8>) {
+pub(crate) fn reply(reply: &Reply<'_>, out: &mut Vec<u8>) {
     match reply {
         Reply::Topics { verb, topics } => {
             put(out, format_args!("OK {verb}"));

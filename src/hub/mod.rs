@@ -3,11 +3,11 @@
 //! [`Hub`] reads the language that [`language`] defines and acts on its connection. It holds no state of its
 //! own: subscriptions live in the shard.
 
-mod cause;
+pub(crate) mod cause;
 mod hints;
 #[cfg(feature = "web")]
-mod json;
-mod language;
+pub(crate) mod json;
+pub(crate) mod language;
 
 use std::borrow::Cow;
 

@@ -51,7 +51,8 @@ fn room(module: &str) -> Option<Room> {
         return Some(Room { name, floor });
     }
     let (name, floor) = match module {
-        "internals" | "lib" => ("lib", 8),
+        "lib" => ("lib", 8),
+        _ if within(module, "internals") => ("lib", 8),
         "program/log" | "program/output" | "program/printable" => ("program/output", 9),
         _ if within(module, "program/commands") => ("program/commands", 10),
         _ if within(module, "program/load") => ("program/load", 11),

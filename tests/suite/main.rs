@@ -30,6 +30,8 @@ mod foreign;
 mod framing;
 #[cfg(feature = "program")]
 mod full;
+#[cfg(feature = "web")]
+mod fuzz;
 mod guide;
 #[cfg(feature = "web")]
 mod kinds;
