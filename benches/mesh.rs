@@ -41,9 +41,10 @@ fn main() -> ExitCode {
 
 fn measure(plan: &Plan, table: &mut Table) -> Result<(), String> {
     let listen = vec!["line=127.0.0.1:0".parse()?];
-    let config = Config { listen, shards: Some(2), read_timeout: Duration::ZERO, ..Config::default() };
-    let server =
-        Server::builder(config.listen.clone(), |_| Relay).config(config).start().map_err(|error| error.to_string())?;
+    let mut config = Config::default();
+    config.shards = Some(2);
+    config.read_timeout = Duration::ZERO;
+    let server = Server::builder(listen, |_| Relay).config(config).start().map_err(|error| error.to_string())?;
     let mut ends = Ends::open(server.addr(Framing::Line).ok_or("the server has no address")?)?;
     for size in plan.sizes.iter().copied() {
         let (mut near, mut far, mut bare) = (Vec::new(), Vec::new(), Vec::new());

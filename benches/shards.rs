@@ -53,9 +53,10 @@ fn unevenness(shards: [u64; SHARDS]) -> Result<f64, String> {
 /// How many of the connections each shard of the server got.
 fn served(connections: usize) -> Result<[u64; SHARDS], String> {
     let listen = vec!["line=127.0.0.1:0".parse()?];
-    let config = Config { listen, shards: Some(SHARDS), read_timeout: Duration::ZERO, ..Config::default() };
-    let server =
-        Server::builder(config.listen.clone(), |_| Echo).config(config).start().map_err(|error| error.to_string())?;
+    let mut config = Config::default();
+    config.shards = Some(SHARDS);
+    config.read_timeout = Duration::ZERO;
+    let server = Server::builder(listen, |_| Echo).config(config).start().map_err(|error| error.to_string())?;
     let handle = server.handle();
     let addr = server.addr(Framing::Line).ok_or("the server has no address")?;
     let mut client = Client::start(addr, App::Echo, Wire::Line)?;

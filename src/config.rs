@@ -364,9 +364,17 @@ const _: () = {
 
 /// Everything an operator may set. `Config::default()` is what the server runs with when nothing is set.
 ///
-/// A field of type [`Duration`] that is zero turns its feature off where the field's text says so.
+/// A field of type [`Duration`] that is zero turns its feature off where the field's text says so. There may be more fields one
+/// day, so settings are made from the defaults:
+///
+/// ```
+/// let mut config = corecast::Config::default();
+/// config.shards = Some(2);
+/// config.max_message = 4096;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
 pub struct Config {
     /// Addresses to listen on, each with its framing.
     #[cfg_attr(feature = "serde", serde(with = "text_list"))]
@@ -524,6 +532,7 @@ impl Default for Config {
 /// A setting whose value can't be used. The text names the setting, the value and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{field} is {value}; {allowed}")]
+#[non_exhaustive]
 pub struct ConfigError {
     /// The setting's name, as in the config file.
     pub field: &'static str,

@@ -329,14 +329,12 @@ mod tests {
 
     #[test]
     fn every_setting_is_a_flag_with_the_same_name() {
-        let full = Config {
-            shards: Some(2),
-            cpus: Some(Cpus(vec![0])),
-            so_rcvbuf: Some(4096),
-            so_sndbuf: Some(4096),
-            control_token_file: Some("token".into()),
-            ..Config::default()
-        };
+        let mut full = Config::default();
+        full.shards = Some(2);
+        full.cpus = Some(Cpus(vec![0]));
+        full.so_rcvbuf = Some(4096);
+        full.so_sndbuf = Some(4096);
+        full.control_token_file = Some("token".into());
         let keys: Vec<_> = toml::Table::try_from(full).unwrap().keys().cloned().collect();
         let command = Cli::command();
         let serve = command.find_subcommand("serve").unwrap();

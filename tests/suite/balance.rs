@@ -1,6 +1,6 @@
 //! How connections are spread over the shards.
 
-use corecast::{Config, Framing};
+use corecast::Framing;
 
 use crate::support::{Client, Fixture, PLAIN, config};
 
@@ -15,7 +15,7 @@ fn connect(server: &Fixture, count: usize) -> Vec<Client> {
 #[test]
 fn no_shard_has_many_more_connections_than_another() {
     const CLIENTS: usize = 900;
-    let server = Fixture::hub(Config { shards: Some(3), client_publish: true, ..config() });
+    let server = Fixture::hub(settings! { shards: Some(3), client_publish: true, ..config() });
     let mut clients = connect(&server, CLIENTS);
     server.wait_for_connections(CLIENTS);
     let loads = by_shard(&server);

@@ -1,7 +1,5 @@
 //! Buffers that connections share one after the other: each client gets its own bytes back, and nobody else's.
 
-use corecast::Config;
-
 use crate::support::{Client, Fixture, PLAIN, Random, config};
 
 /// A client of the echo server with what it has still to send and to receive.
@@ -46,7 +44,7 @@ fn clients_whose_messages_come_in_pieces_get_their_own_bytes_back() {
     const CLIENTS: usize = 60;
     const STEPS: usize = 6_000;
     // One shard, so that all of them share its buffers.
-    let server = Fixture::echo(Config { shards: Some(1), ..config() });
+    let server = Fixture::echo(settings! { shards: Some(1), ..config() });
     let mut random = Random::new();
     let mut talkers: Vec<Talker> = (0..CLIENTS)
         .map(|name| {

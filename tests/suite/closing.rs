@@ -12,7 +12,7 @@ use crate::support::{Fixture, PLAIN, config, wait_until};
 const BEAT: Duration = Duration::from_millis(100);
 
 fn impatient() -> Config {
-    Config { read_timeout: Duration::from_secs(1), ..config() }
+    settings! { read_timeout: Duration::from_secs(1), ..config() }
 }
 
 /// Waits until a silent client of a server with [`impatient`] settings is closed, and does `meanwhile` again and again.
@@ -80,7 +80,7 @@ fn a_client_that_only_receives_is_closed_by_the_read_timeout_all_the_same() {
 
 #[test]
 fn without_a_read_timeout_silence_never_closes() {
-    let patient = Fixture::hub(Config { read_timeout: Duration::ZERO, ..config() });
+    let patient = Fixture::hub(settings! { read_timeout: Duration::ZERO, ..config() });
     let mut silent = PLAIN.map(|framing| patient.client(framing));
     silent[0].send_raw("PING begun");
     let impatient = Fixture::hub(impatient());
@@ -120,7 +120,7 @@ fn a_reset_in_the_middle_of_a_message_leaves_nothing_behind() {
 fn a_client_that_closes_its_sending_side_gets_every_answer_first() {
     const PINGS: usize = 5_000;
     // Small buffers, so that most answers are still to be written when the client's end is seen.
-    let server = Fixture::hub(Config { so_sndbuf: Some(4_096), ..config() });
+    let server = Fixture::hub(settings! { so_sndbuf: Some(4_096), ..config() });
     for framing in PLAIN {
         let mut client = server.narrow_client(framing);
         let mut sender = client.clone();
@@ -141,7 +141,7 @@ fn a_client_that_closes_its_sending_side_gets_every_answer_first() {
 
 #[test]
 fn a_message_without_its_end_is_not_delivered_when_the_client_closes() {
-    let server = Fixture::hub(Config { client_publish: true, ..config() });
+    let server = Fixture::hub(settings! { client_publish: true, ..config() });
     let mut subscriber = server.client(Framing::Line);
     assert_eq!(subscriber.ask("SUB news"), "OK SUB news");
     for framing in PLAIN {

@@ -13,7 +13,7 @@ use crate::support::{Client, Fixture, PLAIN, config, everywhere, wait_until};
 
 /// Room for all that a test publishes, so that nothing is dropped or refused.
 fn roomy() -> Config {
-    Config {
+    settings! {
         client_publish: true,
         queue_messages_max: 65_536,
         queue_bytes_max: 64 << 20,
@@ -63,7 +63,7 @@ fn one_publishers_messages_reach_subscribers_on_all_shards_in_order_once_each() 
 
 #[test]
 fn messages_that_wait_for_a_full_queue_between_shards_stay_in_order() {
-    let server = Fixture::hub(Config { mesh_queue: 1, ..roomy() });
+    let server = Fixture::hub(settings! { mesh_queue: 1, ..roomy() });
     publish_in_order(&server, 1_000);
     let waited = server.sum(|shard| shard.mesh_full.get());
     assert!(waited > 100, "the test has messages wait: {waited} did");
@@ -118,7 +118,7 @@ fn what_is_refused_as_busy_from_outside_reaches_nobody_and_all_else_everybody() 
     // So many, since a shard must be met at the moment in which it takes a command.
     const TAKEN: usize = 20_000;
     // Its clients only listen, for as long as it takes.
-    let config = Config { control_queue: 1, read_timeout: Duration::ZERO, ..roomy() };
+    let config = settings! { control_queue: 1, read_timeout: Duration::ZERO, ..roomy() };
     let server = Fixture::hub(config);
     let mut subscribers = everywhere(&server, 1);
     subscribers.iter_mut().for_each(|client| subscribe(client, "news"));
@@ -181,7 +181,7 @@ fn the_handle_publishes_broadcasts_and_sends_to_one() {
 
 #[test]
 fn the_handle_refuses_what_clients_may_not_send_either() {
-    let server = Fixture::hub(Config { max_message: 64, ..config() });
+    let server = Fixture::hub(settings! { max_message: 64, ..config() });
     let mut client = server.client(Framing::Line);
     assert_eq!(server.broadcast(vec![b'x'; 65]).unwrap_err(), PublishError::TooLarge { len: 65, max: 64 });
     assert!(matches!(server.publish("two words", "x"), Err(PublishError::Topic(_))));
@@ -316,7 +316,7 @@ fn flood(mut client: Client, name: usize, count: usize) -> (Vec<String>, usize) 
 #[test]
 fn full_queues_between_shards_never_lock_up_and_refused_publishes_reach_nobody() {
     const PUBLISHERS: usize = 4;
-    let config = Config { publish_queue: 2, mesh_queue: 1, mesh_backlog: 1, ..roomy() };
+    let config = settings! { publish_queue: 2, mesh_queue: 1, mesh_backlog: 1, ..roomy() };
     let server = Fixture::hub(config);
     let mut subscribers = everywhere(&server, 2);
     subscribers.iter_mut().for_each(|client| subscribe(client, "news"));
@@ -362,7 +362,7 @@ fn full_queues_between_shards_never_lock_up_and_refused_publishes_reach_nobody()
 
 #[test]
 fn a_shutdown_delivers_what_was_published_before_it() {
-    let config = Config { drain_time: Duration::ZERO, ..roomy() };
+    let config = settings! { drain_time: Duration::ZERO, ..roomy() };
     let server = Fixture::hub(config);
     let mut clients = everywhere(&server, 2);
     for n in 0..500 {
@@ -382,7 +382,7 @@ fn a_shutdown_delivers_what_was_published_before_it() {
 fn a_shutdown_right_behind_a_clients_publishes_waits_for_them_on_all_shards() {
     const MESSAGES: usize = 500;
     // The other shard is told to drain while most of the messages wait for their way to it.
-    let server = Fixture::hub(Config { mesh_queue: 8, ..roomy() });
+    let server = Fixture::hub(settings! { mesh_queue: 8, ..roomy() });
     let mut subscribers = everywhere(&server, 50);
     subscribers.iter_mut().for_each(|client| subscribe(client, "news"));
     let mut publisher = server.client(Framing::Line);
@@ -405,7 +405,7 @@ fn a_shutdown_right_behind_a_clients_publishes_waits_for_them_on_all_shards() {
 #[test]
 fn one_publish_reaches_the_clients_of_every_framing_and_is_encoded_once_for_each() {
     const EACH: usize = 500;
-    let server = Fixture::hub(Config { max_connections: 5 * EACH, ..config() });
+    let server = Fixture::hub(settings! { max_connections: 5 * EACH, ..config() });
     let http = server.addr(Framing::Http);
     let mut plain: Vec<Client> = (0..2 * EACH).map(|n| server.client(PLAIN[n % 2])).collect();
     plain.iter_mut().for_each(|client| subscribe(client, "news"));

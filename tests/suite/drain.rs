@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use corecast::{Config, Framing};
+use corecast::Framing;
 use rustix::process::Signal;
 
 use crate::support::{Client, Fixture, PLAIN, Program, config, free_port, wait_until};
@@ -223,11 +223,13 @@ fn a_new_program_takes_over_from_one_that_drains_and_nobody_is_refused() {
 fn a_server_whose_addresses_are_all_taken_over_lets_go_of_them_and_drains() {
     let port = free_port();
     let hour = Duration::from_secs(3600);
-    let config = |addr: &str| Config {
-        listen: vec![format!("line={addr}:{port}").parse().unwrap()],
-        shards: Some(1),
-        drain_grace: hour,
-        ..config()
+    let config = |addr: &str| {
+        settings! {
+            listen: vec![format!("line={addr}:{port}").parse().unwrap()],
+            shards: Some(1),
+            drain_grace: hour,
+            ..config()
+        }
     };
     let old = Fixture::hub(config("127.0.0.1"));
     let mut client = old.client(Framing::Line);

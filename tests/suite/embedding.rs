@@ -54,7 +54,7 @@ impl Handler for Door {
 
 #[test]
 fn a_handler_takes_clients_as_somebody_or_refuses_them_before_anything_else_is_heard_of_them() {
-    let server = Fixture::start(Config { shards: Some(1), ..config() }, |_| Door::default());
+    let server = Fixture::start(settings! { shards: Some(1), ..config() }, |_| Door::default());
     for framing in PLAIN {
         let mut taken = server.client(framing);
         let user = taken.recv();
@@ -131,7 +131,7 @@ impl Handler for Gate {
 #[cfg(feature = "web")]
 #[test]
 fn a_request_is_shown_to_the_handler_whose_refusal_is_the_answer() {
-    let config = Config { allow_origin: vec!["https://page.example".parse().unwrap()], ..config() };
+    let config = settings! { allow_origin: vec!["https://page.example".parse().unwrap()], ..config() };
     let server = Fixture::start(config, |_| Gate);
     let addr = server.addr(Framing::Http);
     let answer = |target: &str, fields: &str| {
@@ -258,7 +258,7 @@ impl Handler for Firehose {
 fn a_handler_that_found_the_queue_full_hears_when_there_is_room_again() {
     const MESSAGES: u32 = 2_000;
     let pauses = Arc::new(Mutex::new(Vec::new()));
-    let config = Config {
+    let config = settings! {
         shards: Some(1),
         max_message: 2_048,
         queue_messages_max: 4,
@@ -321,7 +321,7 @@ impl Handler for Clumsy {
 
 #[test]
 fn a_panic_ends_the_connection_that_it_is_about_and_no_other() {
-    let server = Fixture::start(Config { shards: Some(1), ..config() }, |_| Clumsy);
+    let server = Fixture::start(settings! { shards: Some(1), ..config() }, |_| Clumsy);
     let mut witness = server.client(Framing::Length);
     for (word, reason) in
         [("message", CloseReason::HandlerPanic), ("timer", CloseReason::HandlerPanic), ("close", CloseReason::Handler)]
@@ -381,7 +381,7 @@ impl<const NAME: char> Handler for Named<NAME> {
 #[test]
 fn each_listener_has_a_handler_of_its_own_and_they_share_topics() {
     let listen = |text: &str| [text.parse().unwrap()];
-    let config = Config { shards: Some(2), ..config() };
+    let config = settings! { shards: Some(2), ..config() };
     let server = Server::builder(listen("line=127.0.0.1:0"), |_| Named::<'a'>)
         .listen(listen("line=127.0.0.2:0"), |_| Named::<'b'>)
         .listen(listen("length=127.0.0.1:0"), |_| Named::<'c'>)
@@ -419,7 +419,7 @@ impl Handler for Counter {
 #[test]
 fn a_shards_context_leads_to_the_server_and_does_not_keep_it_running() {
     let server = Server::builder(["line=127.0.0.1:0".parse().unwrap()], |shard| Counter(shard.clone()))
-        .config(Config { shards: Some(2), ..config() })
+        .config(settings! { shards: Some(2), ..config() })
         .start()
         .unwrap();
     let addr = server.addr(Framing::Line).unwrap();
@@ -445,9 +445,9 @@ fn a_server_without_an_address_says_what_it_needs_and_one_without_a_control_plan
     let addr = Config::default().control.0[0];
     let builder = || {
         let listen = corecast::Listen { framing: Framing::Line, addr };
-        Server::builder([listen], |_| corecast::Echo).config(Config { listen: Vec::new(), ..config() })
+        Server::builder([listen], |_| corecast::Echo).config(settings! { listen: Vec::new(), ..config() })
     };
-    let error = builder().config(Config { shards: Some(1), ..Config::default() }).with_control_plane().start();
+    let error = builder().config(settings! { shards: Some(1), ..Config::default() }).with_control_plane().start();
     let error = error.err().unwrap().to_string();
     assert!(error.contains("each needs a port of its own"), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use corecast::{CloseReason, Config, Framing};
+use corecast::{CloseReason, Framing};
 
 use crate::support::{DEADLINE, Fixture, PLAIN, Random, config, wait_until};
 
@@ -15,7 +15,7 @@ const POST: &[u8] = b"POST /\xc3\xa9 HTTP/1.1\r\nHost: 127.0.0.1:8888\r\nOrigin:
 const COMMANDS: &[u8] = b"\nPUB news x\nCAST x\n\0\0\0\x0aPUB news x\0\0\0\x06CAST x";
 
 fn open_hub() -> Fixture {
-    Fixture::hub(Config { client_publish: true, ..config() })
+    Fixture::hub(settings! { client_publish: true, ..config() })
 }
 
 /// Sends bytes in pieces that end at these places, each once the server has read the one before, and returns what comes

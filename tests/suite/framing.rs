@@ -8,7 +8,7 @@ use crate::support::{Client, Fixture, PLAIN, Random, config};
 const MESSAGE_MAX: usize = 64;
 
 fn small() -> Config {
-    Config { max_message: MESSAGE_MAX, queue_bytes_max: 64 * 1024, client_publish: true, ..config() }
+    settings! { max_message: MESSAGE_MAX, queue_bytes_max: 64 * 1024, client_publish: true, ..config() }
 }
 
 /// What a client that sent too much is told before the connection ends in order.
@@ -115,7 +115,7 @@ fn a_thousand_messages_in_one_segment_are_all_answered_in_order() {
 
 #[test]
 fn messages_of_any_size_come_back_whole_whatever_the_pieces() {
-    let config = Config { max_message: 200_000, queue_bytes_max: 1 << 20, ..config() };
+    let config = settings! { max_message: 200_000, queue_bytes_max: 1 << 20, ..config() };
     let server = Fixture::echo(config);
     let mut random = Random::new();
     for framing in PLAIN {

@@ -4,14 +4,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use corecast::{CloseReason, Config, Framing};
+use corecast::{CloseReason, Framing};
 
 use crate::support::http::{HttpClient, upgrade};
 use crate::support::{Client, DEADLINE, Fixture, PLAIN, Program, config, wait_until};
 
 /// A server with room for one client, and that client.
 fn full() -> (Client, Fixture) {
-    let server = Fixture::hub(Config { shards: Some(1), max_connections: 1, ..config() });
+    let server = Fixture::hub(settings! { shards: Some(1), max_connections: 1, ..config() });
     let mut client = server.client(Framing::Line);
     client.expect_nothing();
     (client, server)
@@ -76,7 +76,7 @@ fn each_kind_of_client_is_told_in_what_it_speaks() {
 #[test]
 fn clients_that_are_refused_for_want_of_memory_are_told_too() {
     // Less than the tests themselves take.
-    let server = Fixture::hub(Config { max_memory: 16 << 20, ..config() });
+    let server = Fixture::hub(settings! { max_memory: 16 << 20, ..config() });
     wait_until("a client is refused", || {
         let mut client = server.client(Framing::Line);
         client.send("PING");

@@ -9,7 +9,7 @@ use crate::support::{Fixture, config};
 const PAYLOADS: [&[u8]; 3] = [b"text", b"", b"\xff"];
 
 fn publishing() -> corecast::Config {
-    corecast::Config { client_publish: true, ..config() }
+    settings! { client_publish: true, ..config() }
 }
 
 fn websocket(server: &Fixture, target: &str, protocol: &str) -> HttpClient {

@@ -36,7 +36,7 @@ impl<const GATE: usize> Gated<GATE> {
     fn start(waiting: usize) -> (Fixture, Client, Sender<()>) {
         let (permit, permits) = mpsc::channel();
         *Self::gate().permits.lock().unwrap() = Some(permits);
-        let config = Config { shards: Some(1), publish_queue: 1, control_queue: waiting, ..config() };
+        let config = settings! { shards: Some(1), publish_queue: 1, control_queue: waiting, ..config() };
         let server = Fixture::start(config, |_| Gated::<GATE>);
         let client = server.client(Framing::Line);
         server.wait_for_connections(1);
@@ -190,7 +190,7 @@ fn block(server: &Fixture, client: &mut Client) {
 #[test]
 fn a_policy_holds_for_what_is_published_while_it_is_set_whenever_the_shard_gets_to_it() {
     let news = Topic::new(b"news").unwrap();
-    let config = Config { shards: Some(1), queue_messages_max: 2, so_sndbuf: Some(4_096), ..config() };
+    let config = settings! { shards: Some(1), queue_messages_max: 2, so_sndbuf: Some(4_096), ..config() };
     let (server, release) = blockers(config, false);
     let mut blocker = server.client(Framing::Line);
     let slow = server.narrow_client(Framing::Line);
@@ -226,7 +226,7 @@ fn a_policy_holds_for_what_is_published_while_it_is_set_whenever_the_shard_gets_
 
 #[test]
 fn nobody_waits_for_a_shard_that_has_failed() {
-    let config = Config { shards: Some(2), control_queue: 4, ..config() };
+    let config = settings! { shards: Some(2), control_queue: 4, ..config() };
     let (mut server, release) = blockers(config, true);
     let mut victim = server.client_on(1, Framing::Line);
     block(&server, &mut victim);

@@ -5,7 +5,7 @@ use corecast::{Config, Framing};
 use crate::support::{Client, Fixture, PLAIN, Random, config};
 
 fn publishing() -> Config {
-    Config { client_publish: true, ..config() }
+    settings! { client_publish: true, ..config() }
 }
 
 /// Runs a test with a client of each framing, each on a server of its own.
@@ -114,7 +114,7 @@ fn publish_ids_differ() {
 
 #[test]
 fn each_mistake_gets_its_code_and_the_connection_goes_on() {
-    let config = Config { topic_bytes_max: 8, ..publishing() };
+    let config = settings! { topic_bytes_max: 8, ..publishing() };
     on_each_framing(config, |_, mut client| {
         for (message, code) in [
             (&b""[..], "empty-message"),
@@ -187,7 +187,7 @@ fn a_command_may_end_in_white_space_and_begin_with_a_byte_order_mark() {
 
 #[test]
 fn a_subscription_over_the_limit_subscribes_to_nothing() {
-    let config = Config { topics_per_connection_max: 3, ..publishing() };
+    let config = settings! { topics_per_connection_max: 3, ..publishing() };
     on_each_framing(config, |server, mut client| {
         let mut publisher = server.client(Framing::Line);
         assert_eq!(client.ask("SUB a b"), "OK SUB a b");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use corecast::{
-    CloseReason, Config, ConfigError, ConnId, Context, Dialect, DropReason, Event, Framing, Handler, Kind, OnPanic,
+    CloseReason, ConfigError, ConnId, Context, Dialect, DropReason, Event, Framing, Handler, Kind, OnPanic,
     PublishError, SendError, Server, StartError, SubscribeError,
 };
 
@@ -187,7 +187,7 @@ impl Handler for Flooder {
 
 #[test]
 fn a_send_to_a_stalled_client_fails_at_once_and_the_shard_goes_on() {
-    let config = Config {
+    let config = settings! {
         shards: Some(1),
         max_message: 2_048,
         queue_messages_max: 4,
@@ -231,7 +231,7 @@ impl Handler for Misfit {
 #[test]
 fn messages_that_a_connection_cannot_carry_are_refused_to_the_handler() {
     let journal = Journal::default();
-    let server = Fixture::start(Config { max_message: 1_024, queue_bytes_max: 65_536, ..config() }, {
+    let server = Fixture::start(settings! { max_message: 1_024, queue_bytes_max: 65_536, ..config() }, {
         let journal = Arc::clone(&journal);
         move |_| Misfit(Arc::clone(&journal))
     });
@@ -425,7 +425,7 @@ fn a_panic_while_the_handlers_are_made_is_an_error_of_the_start() {
 
 #[test]
 fn bad_settings_are_an_error_of_the_start() {
-    let config = Config { shards: Some(0), ..config() };
+    let config = settings! { shards: Some(0), ..config() };
     let started = Server::builder(config.listen.clone(), |_| Silent).config(config).start();
     assert!(matches!(started, Err(StartError::Config(ConfigError { field: "shards", .. }))));
 }

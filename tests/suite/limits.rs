@@ -31,7 +31,7 @@ fn connect(addrs: [SocketAddr; 2], count: usize) -> Vec<Client> {
 #[test]
 fn exactly_as_many_connections_as_allowed_are_served_over_all_shards() {
     const MAX: usize = 50;
-    let server = Fixture::hub(Config { max_connections: MAX, ..config() });
+    let server = Fixture::hub(settings! { max_connections: MAX, ..config() });
     let addrs = PLAIN.map(|framing| server.addr(framing));
     let mut clients = connect(addrs, 80);
     assert_eq!(clients.len(), MAX);
@@ -157,7 +157,7 @@ fn a_port_is_free_again_as_soon_as_its_server_has_ended() {
     drop(client);
     first.end().unwrap();
     let listen = ["length=127.0.0.1:0".parse().unwrap(), format!("line={addr}").parse().unwrap()];
-    let second = Fixture::hub(Config { listen: listen.to_vec(), ..config() });
+    let second = Fixture::hub(settings! { listen: listen.to_vec(), ..config() });
     assert!(second.client(Framing::Line).is_served());
 }
 
@@ -250,7 +250,7 @@ fn check_prints_the_settings_in_force_and_starts_nothing() {
     let ended = Program::run(["--check", &file.flag(), "--max-connections", "9", "--client-publish"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let config: Config = toml::from_str(&ended.stdout).expect("it prints a config file");
-    let expected = Config {
+    let expected = settings! {
         max_connections: 9,
         read_timeout: Duration::from_secs(30),
         listen: vec!["length=127.0.0.1:0".parse().unwrap()],
@@ -385,7 +385,7 @@ fn limits_that_cannot_even_be_read_are_named() {
 fn connections_are_accepted_at_their_rate_once_a_seconds_worth_has_come() {
     const RATE: usize = 20;
     const CLIENTS: usize = 50;
-    let server = Fixture::hub(Config { accept_rate: RATE as u32, ..config() });
+    let server = Fixture::hub(settings! { accept_rate: RATE as u32, ..config() });
     let began = Instant::now();
     let mut clients: Vec<Client> = (0..CLIENTS).map(|n| server.client(PLAIN[n % 2])).collect();
     wait_until("all are accepted", || {

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a module for each theme.
 
+#[macro_use]
 mod support;
 
 #[cfg(feature = "program")]

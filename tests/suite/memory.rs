@@ -16,7 +16,7 @@ use crate::support::{Client, Fixture, PLAIN, config, wait_until};
 const MIB: usize = 1 << 20;
 
 fn bounded() -> Config {
-    Config { shards: Some(2), buffers_max: 2 * MIB, client_publish: true, ..config() }
+    settings! { shards: Some(2), buffers_max: 2 * MIB, client_publish: true, ..config() }
 }
 
 fn held(server: &Fixture) -> u64 {
@@ -85,7 +85,7 @@ fn messages_without_an_end_are_bounded_over_all_connections() {
 
 #[test]
 fn many_connections_that_hold_a_little_each_are_bounded_too() {
-    let small = Config { max_message: 4_096, queue_bytes_max: 8_192, buffers_max: 256 * 1024, ..bounded() };
+    let small = settings! { max_message: 4_096, queue_bytes_max: 8_192, buffers_max: 256 * 1024, ..bounded() };
     besiege("short lines", Framing::Line, 600, &[b'x'; 700], small.clone());
     let head = format!("GET /ws HTTP/1.1\r\nHost: x\r\nCookie: {}", "x".repeat(2_000));
     besiege("heads", Framing::Http, 300, head.as_bytes(), small);
@@ -93,7 +93,7 @@ fn many_connections_that_hold_a_little_each_are_bounded_too() {
 
 #[test]
 fn a_client_that_is_closed_for_it_is_told() {
-    let server = Fixture::hub(Config { shards: Some(1), ..bounded() });
+    let server = Fixture::hub(settings! { shards: Some(1), ..bounded() });
     let mut clients: Vec<_> = (0..60).map(|_| server.client(Framing::Line)).collect();
     for client in &mut clients {
         client.send_raw(vec![b'x'; 60_000]);
@@ -118,7 +118,7 @@ fn a_client_that_is_closed_for_it_is_told() {
 
 #[test]
 fn slow_consumers_with_full_queues_are_bounded_together_and_what_they_miss_is_counted() {
-    let server = Fixture::hub(Config {
+    let server = Fixture::hub(settings! {
         shards: Some(1),
         so_sndbuf: Some(4_096),
         slow_consumer: SlowConsumer::Skip,
@@ -153,7 +153,7 @@ fn slow_consumers_with_full_queues_are_bounded_together_and_what_they_miss_is_co
 #[test]
 fn what_many_wait_for_counts_once() {
     let server =
-        Fixture::hub(Config { shards: Some(1), so_sndbuf: Some(4_096), write_timeout: Duration::ZERO, ..bounded() });
+        Fixture::hub(settings! { shards: Some(1), so_sndbuf: Some(4_096), write_timeout: Duration::ZERO, ..bounded() });
     let mut stalled: Vec<_> = (0..40).map(|_| server.narrow_client(Framing::Line)).collect();
     stalled.iter_mut().for_each(|client| assert_eq!(client.ask("SUB news"), "OK SUB news"));
     // 40 queues of 256 KiB each are ten times the bound.
@@ -167,7 +167,7 @@ fn what_many_wait_for_counts_once() {
 
 #[test]
 fn those_that_hold_the_most_for_the_longest_go_first() {
-    let server = Fixture::hub(Config { shards: Some(1), ..bounded() });
+    let server = Fixture::hub(settings! { shards: Some(1), ..bounded() });
     let mut small: Vec<_> = (0..50).map(|_| server.client(Framing::Line)).collect();
     for client in &mut small {
         client.send_raw(format!("PING {}", "y".repeat(500)));
@@ -190,7 +190,7 @@ fn no_subscription_is_taken_in_while_the_process_has_too_much_memory() {
     // Less than the tests themselves take; who comes before that is noticed is let in.
     let (server, mut client) = (0..100)
         .find_map(|_| {
-            let server = Fixture::hub(Config { max_memory: 16 * MIB, ..config() });
+            let server = Fixture::hub(settings! { max_memory: 16 * MIB, ..config() });
             let mut client = server.client(Framing::Line);
             (client.ask("SUB early") == "OK SUB early").then_some((server, client))
         })

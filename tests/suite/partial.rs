@@ -38,7 +38,7 @@ impl Reader {
 
 /// Sockets that hold little, and room for all that they don't take.
 fn narrow() -> Config {
-    Config {
+    settings! {
         shards: Some(1),
         so_sndbuf: Some(4_096),
         queue_messages_max: 65_536,

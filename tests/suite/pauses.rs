@@ -104,7 +104,7 @@ impl Stalling {
     fn start(config: Config) -> Stalling {
         let ((stalled_to, stalled), (let_go, let_go_from)) = (mpsc::channel(), mpsc::channel());
         let let_go_from = Arc::new(Mutex::new(let_go_from));
-        let config = Config { shards: Some(1), ..config };
+        let config = settings! { shards: Some(1), ..config };
         let server =
             Fixture::start(config, move |_| Staller { stalled: stalled_to.clone(), let_go: Arc::clone(&let_go_from) });
         let client = server.client(Framing::Line);
@@ -125,7 +125,7 @@ impl Stalling {
 
 #[test]
 fn what_came_while_a_shard_was_busy_is_read_before_its_clients_are_judged() {
-    let mut scene = Stalling::start(Config {
+    let mut scene = Stalling::start(settings! {
         read_timeout: TIMEOUT,
         head_timeout: TIMEOUT,
         ping_every: Duration::ZERO,
@@ -166,7 +166,7 @@ fn what_came_while_a_shard_was_busy_is_read_before_its_clients_are_judged() {
 
 #[test]
 fn a_reader_that_made_room_while_its_shard_was_busy_is_not_closed_by_the_write_timeout() {
-    let mut scene = Stalling::start(Config {
+    let mut scene = Stalling::start(settings! {
         read_timeout: Duration::ZERO,
         write_timeout: TIMEOUT,
         so_sndbuf: Some(4096),

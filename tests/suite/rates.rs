@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use corecast::{CloseReason, Config, Context, Framing, Handler};
+use corecast::{CloseReason, Context, Framing, Handler};
 
 use crate::support::http::{CLOSE, FIN, HttpClient, PING, PONG, TEXT, frame, upgrade};
 use crate::support::{DEADLINE, Fixture, PLAIN, config, wait_until};
@@ -16,7 +16,7 @@ const RATE: usize = 100;
 const SENT: usize = 130;
 
 fn limited() -> Fixture {
-    Fixture::hub(Config { shards: Some(1), message_rate: RATE as u32, ..config() })
+    Fixture::hub(settings! { shards: Some(1), message_rate: RATE as u32, ..config() })
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn flood(mut stream: TcpStream) -> usize {
 
 #[test]
 fn what_a_client_sends_while_its_connection_closes_is_not_read_without_end() {
-    let server = Fixture::hub(Config { max_message: 1_000, ..config() });
+    let server = Fixture::hub(settings! { max_message: 1_000, ..config() });
     let http = server.addr(Framing::Http);
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
     let scenes = [
@@ -126,7 +126,7 @@ fn what_a_client_sends_while_its_connection_closes_is_not_read_without_end() {
 
 #[test]
 fn a_client_that_sends_no_more_than_that_reads_the_last_word() {
-    let server = Fixture::hub(Config { max_message: 1_000, ..config() });
+    let server = Fixture::hub(settings! { max_message: 1_000, ..config() });
     let mut client = server.client(Framing::Line);
     client.send_raw(vec![b'x'; 12 << 20]);
     assert!(client.recv().starts_with("ERR message-too-large "));
@@ -152,7 +152,7 @@ fn a_buffer_full_of_small_messages_does_not_hold_others_up() {
     const MANY: usize = 30_000;
     let diary = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&diary);
-    let server = Fixture::start(Config { shards: Some(1), ..config() }, move |_| Diary(Arc::clone(&notes)));
+    let server = Fixture::start(settings! { shards: Some(1), ..config() }, move |_| Diary(Arc::clone(&notes)));
     let [mut holder, mut many, mut one] = [(); 3].map(|()| server.client(Framing::Line));
     server.wait_for_connections(3);
     holder.send("hold");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use corecast::{CloseReason, Config, Framing, HostName, Origin};
+use corecast::{CloseReason, Framing, HostName, Origin};
 
 use crate::support::http::{FIN, HttpClient, TEXT, frame, upgrade};
 use crate::support::{Fixture, Program, config};
@@ -29,7 +29,7 @@ fn a_balancer_can_check_the_client_port() {
 
 #[test]
 fn within_the_grace_checks_fail_and_clients_are_served() {
-    let server = Fixture::hub(Config { drain_grace: Duration::from_secs(3_600), ..config() });
+    let server = Fixture::hub(settings! { drain_grace: Duration::from_secs(3_600), ..config() });
     server.drain(Duration::ZERO);
     for check in ["OPTIONS /", "OPTIONS *", "GET /", "HEAD /", "GET /readyz", "OPTIONS /readyz"] {
         let answer = ask(&server, &format!("{check} HTTP/1.0\r\n\r\n"));
@@ -65,7 +65,7 @@ fn heads_with_real_cookies_open_whole_or_in_pieces() {
 
 #[test]
 fn a_head_is_bounded_by_its_setting() {
-    let server = Fixture::hub(Config { head_bytes_max: 4 * 1024, ..config() });
+    let server = Fixture::hub(settings! { head_bytes_max: 4 * 1024, ..config() });
     let mut small = HttpClient::connect(server.addr(Framing::Http));
     small.send(with_cookies(3 * 1024));
     assert!(small.recv_head().starts_with("HTTP/1.1 101 "));
@@ -122,7 +122,7 @@ fn origins(list: &[&str]) -> Vec<Origin> {
 fn a_page_that_may_not_connect_is_counted() {
     let host: Vec<HostName> = vec!["push.example".parse().unwrap()];
     let allow_origin = origins(&["https://*.good.example", "null"]);
-    let server = Fixture::hub(Config { allow_origin, host, ..config() });
+    let server = Fixture::hub(settings! { allow_origin, host, ..config() });
     let open = |host: &str, origin: &str| {
         let fields = format!("Origin: {origin}\r\n");
         let mut client = HttpClient::connect(server.addr(Framing::Http));

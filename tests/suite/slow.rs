@@ -14,7 +14,7 @@ const MESSAGES: usize = 200;
 
 /// Buffers so small that a few messages of a KiB fill socket and queue.
 fn narrow(slow_consumer: SlowConsumer) -> Config {
-    Config {
+    settings! {
         shards: Some(1),
         max_message: 2_048,
         queue_messages_max: 4,
@@ -159,7 +159,7 @@ fn drop_oldest_keeps_the_newest_and_tells_how_many_went() {
 fn keep_latest_keeps_the_newest_of_each_topic() {
     for framing in PLAIN {
         // Room for the newest of each topic beside the notices of gaps, which have places in the queue too.
-        let config = Config { queue_messages_max: 16, ..narrow(SlowConsumer::KeepLatest) };
+        let config = settings! { queue_messages_max: 16, ..narrow(SlowConsumer::KeepLatest) };
         let mut scene = Scene::new(config, framing);
         scene.publish(0..MESSAGES);
         let caught = scene.catch_up(MESSAGES);
@@ -177,7 +177,7 @@ fn a_burst_of_which_the_socket_takes_a_part_is_accounted_for_under_every_policy(
     const BURST: usize = 32;
     for policy in [SlowConsumer::Skip, SlowConsumer::DropOldest, SlowConsumer::KeepLatest] {
         for framing in PLAIN {
-            let config = Config { queue_messages_max: 16, ..narrow(policy) };
+            let config = settings! { queue_messages_max: 16, ..narrow(policy) };
             let server = Fixture::hub(config);
             let mut client = server.narrow_client(framing);
             assert_eq!(client.ask("SUB even odd"), "OK SUB even odd");
@@ -248,7 +248,7 @@ fn the_policy_of_a_publish_overrides_the_servers() {
 
 #[test]
 fn the_bytes_that_wait_for_a_client_are_bounded_as_well_as_the_messages() {
-    let config = Config { queue_messages_max: 1_000, ..narrow(SlowConsumer::Skip) };
+    let config = settings! { queue_messages_max: 1_000, ..narrow(SlowConsumer::Skip) };
     // The healthy client may hold its message before the server has counted it as written.
     let bound = (config.queue_bytes_max + text(0).len() + 64) as u64;
     let mut scene = Scene::new(config, Framing::Length);
@@ -291,7 +291,7 @@ fn broadcasts_and_direct_messages_that_a_client_misses_are_told_without_a_topic(
 
 #[test]
 fn a_client_that_takes_nothing_is_closed_by_the_write_timeout() {
-    let config = Config { write_timeout: Duration::from_secs(1), ..narrow(SlowConsumer::Skip) };
+    let config = settings! { write_timeout: Duration::from_secs(1), ..narrow(SlowConsumer::Skip) };
     let mut scene = Scene::new(config, Framing::Line);
     scene.publish(0..MESSAGES);
     wait_until("the write timeout closes it", || scene.server.closed(CloseReason::WriteTimeout) == 1);
@@ -302,7 +302,7 @@ fn a_client_that_takes_nothing_is_closed_by_the_write_timeout() {
 
 #[test]
 fn a_client_that_reads_no_answers_is_not_read_until_it_does() {
-    let config = Config { max_message: 2_048, ..narrow(SlowConsumer::Skip) };
+    let config = settings! { max_message: 2_048, ..narrow(SlowConsumer::Skip) };
     let mut scene = Scene::new(config, Framing::Line);
     let ping = scene.stalled.frame(format!("PING {}", "x".repeat(1_024)));
     let mut sender = scene.stalled.clone();

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use corecast::{CloseReason, Config, Context, DropReason, Framing, Handler, SendError};
+use corecast::{CloseReason, Context, DropReason, Framing, Handler, SendError};
 
 use crate::support::http::{HttpClient, SseEvent};
 use crate::support::{Client, Fixture, config, wait_until};
@@ -70,7 +70,7 @@ impl Handler for Lines {
 fn a_message_of_many_lines_is_measured_as_the_stream_carries_it() {
     let max = 1 << 20;
     let sent = Arc::default();
-    let server = Fixture::start(Config { queue_bytes_max: max, ..config() }, {
+    let server = Fixture::start(settings! { queue_bytes_max: max, ..config() }, {
         let sent = Arc::clone(&sent);
         // Each line takes seven bytes.
         move |_| Lines(max / 6, Arc::clone(&sent))
@@ -84,7 +84,7 @@ fn a_message_of_many_lines_is_measured_as_the_stream_carries_it() {
 #[test]
 fn an_idle_stream_gets_comments_and_outlives_the_read_timeout() {
     let second = Duration::from_secs(1);
-    let server = Fixture::hub(Config { read_timeout: second, ping_every: second / 2, ..config() });
+    let server = Fixture::hub(settings! { read_timeout: second, ping_every: second / 2, ..config() });
     let mut client = events(&server, "/sse?topic=a");
     for _ in 0..5 {
         assert_eq!(client.recv_block(), ":");
@@ -96,7 +96,7 @@ fn an_idle_stream_gets_comments_and_outlives_the_read_timeout() {
 
 #[test]
 fn gaps_and_the_farewell_are_events_of_their_own() {
-    let server = Fixture::hub(Config { max_message: 1000, queue_bytes_max: 2000, ..config() });
+    let server = Fixture::hub(settings! { max_message: 1000, queue_bytes_max: 2000, ..config() });
     let mut client = events(&server, "/sse?topic=a");
     server.publish("a", "\u{1}".repeat(1000)).unwrap();
     let gap = client.recv_event();
@@ -124,7 +124,7 @@ fn whatever_follows_the_request_ends_the_stream() {
 fn pages_of_listed_origins_may_read_and_others_may_not() {
     let allow_origin = vec!["https://good.example".parse().unwrap()];
     let host = vec!["push.example".parse().unwrap()];
-    let server = Fixture::hub(Config { allow_origin, host, ..config() });
+    let server = Fixture::hub(settings! { allow_origin, host, ..config() });
     let ask_at = |host: &str, method: &str, origin: &str| {
         let mut client = HttpClient::connect(server.addr(Framing::Http));
         client.send(format!("{method} /sse?topic=a HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n\r\n"));

@@ -28,7 +28,7 @@ fn v6(port: u16) -> SocketAddr {
 fn on_a_free_port(listen: [&str; 2]) -> (Config, u16) {
     let port = free_port();
     let listen = listen.map(|text| format!("{text}:{port}").parse::<Listen>().unwrap()).to_vec();
-    (Config { listen, ..config() }, port)
+    (settings! { listen, ..config() }, port)
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn one_listener_on_all_addresses_serves_both_families_and_shows_clients_as_what_
     if !has_v6() {
         return;
     }
-    let server = Fixture::hub(Config { listen: vec!["line=[::]:0".parse().unwrap()], ..config() });
+    let server = Fixture::hub(settings! { listen: vec!["line=[::]:0".parse().unwrap()], ..config() });
     let port = server.addr(Framing::Line).port();
     for addr in [v4(port), v6(port)] {
         let mut client = Client::connect(addr, Framing::Line);
@@ -70,7 +70,7 @@ fn listeners_for_each_family_share_a_port_in_either_order() {
 fn a_port_that_another_program_has_on_either_family_is_refused() {
     let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    let config = Config { listen: vec![format!("line=[::]:{port}").parse().unwrap()], ..config() };
+    let config = settings! { listen: vec![format!("line=[::]:{port}").parse().unwrap()], ..config() };
     let builder = Server::builder(config.listen.clone(), |_| corecast::Echo).config(config);
     let error = builder.start().err().expect("it does not start").to_string();
     assert!(error.contains(&format!("line=[::]:{port}: the port is in use")), "{error}");

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use corecast::{CloseReason, Config, Framing};
+use corecast::{CloseReason, Framing};
 
 use crate::support::http::HttpClient;
 use crate::support::{Client, DEADLINE, Fixture, is_here, wait_until};
@@ -85,7 +85,7 @@ fn clients_that_vanish_are_closed_by_the_write_timeout_and_slow_ones_that_live_a
     }
     let away = away.unwrap();
     let second = std::time::Duration::from_secs(1);
-    let server = Fixture::hub(Config {
+    let server = Fixture::hub(settings! {
         listen: Framing::ALL.map(|framing| format!("{framing}={}:0", away.here).parse().unwrap()).to_vec(),
         shards: Some(1),
         write_timeout: 2 * second,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use corecast::{Config, Framing};
+use corecast::Framing;
 
 use crate::support::{Client, Fixture, Random, config};
 
@@ -39,7 +39,7 @@ fn time(from: &mut End, to: &mut End, round: usize) -> Duration {
 #[test]
 #[ignore = "it measures, for a minute; run it on a machine that has little else to do"]
 fn a_shard_that_falls_asleep_wakes_up_for_what_another_one_sends() {
-    let server = Fixture::hub(Config { client_publish: true, read_timeout: Duration::ZERO, ..config() });
+    let server = Fixture::hub(settings! { client_publish: true, read_timeout: Duration::ZERO, ..config() });
     let (mut here, mut there) = (End::new(&server, 0, "here"), End::new(&server, 1, "there"));
     let mut random = Random::new();
     let mut took = Vec::new();

@@ -19,7 +19,7 @@ fn json(server: &Fixture, target: &str) -> HttpClient {
 }
 
 fn publishing() -> Config {
-    Config { client_publish: true, ..config() }
+    settings! { client_publish: true, ..config() }
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn the_language_has_a_json_form() {
 
 #[test]
 fn an_answer_in_json_repeats_the_id_of_its_command() {
-    let server = Fixture::hub(Config { topics_per_connection_max: 2, ..publishing() });
+    let server = Fixture::hub(settings! { topics_per_connection_max: 2, ..publishing() });
     let mut client = json(&server, "/ws?topic=a");
     assert_eq!(client.recv(), r#"{"type":"ok","verb":"SUB","topics":["a"],"from":"url"}"#);
     let sub = r#"{"type":"sub","topics":["b"],"id":"first"}"#;
@@ -226,7 +226,7 @@ fn a_close_is_answered_with_its_code_and_ends_the_connection() {
 
 #[test]
 fn each_breach_of_the_rules_has_its_close_code_and_its_reason() {
-    let server = Fixture::hub(Config { max_message: 1000, ..config() });
+    let server = Fixture::hub(settings! { max_message: 1000, ..config() });
     let breaches: [(&[u8], u16, CloseReason); 9] = [
         (b"\x81\x02hi", 1002, CloseReason::ProtocolError),
         (&frame(FIN | 0x40 | TEXT, "x"), 1002, CloseReason::ProtocolError),
@@ -276,7 +276,7 @@ fn a_drain_says_going_away() {
 
 #[test]
 fn a_client_that_answers_pings_lives_and_one_that_does_not_is_closed() {
-    let server = Fixture::hub(Config { read_timeout: 4 * SOON, ping_every: SOON, ..config() });
+    let server = Fixture::hub(settings! { read_timeout: 4 * SOON, ping_every: SOON, ..config() });
     let (mut lively, mut dead) = (websocket(&server, "/ws"), websocket(&server, "/ws"));
     // Eight pings take longer than the read timeout.
     for _ in 0..8 {
@@ -296,7 +296,7 @@ fn a_client_that_answers_pings_lives_and_one_that_does_not_is_closed() {
 
 #[test]
 fn pongs_do_not_keep_a_message_open_that_never_ends() {
-    let server = Fixture::hub(Config { read_timeout: 3 * SOON, ping_every: SOON, ..config() });
+    let server = Fixture::hub(settings! { read_timeout: 3 * SOON, ping_every: SOON, ..config() });
     let mut client = websocket(&server, "/ws");
     client.send(frame(TEXT, "PING never"));
     loop {
@@ -311,7 +311,7 @@ fn pongs_do_not_keep_a_message_open_that_never_ends() {
 
 #[test]
 fn a_head_must_come_in_time() {
-    let server = Fixture::hub(Config { head_timeout: SOON, ..config() });
+    let server = Fixture::hub(settings! { head_timeout: SOON, ..config() });
     let addr = server.addr(Framing::Http);
     let mut silent = HttpClient::connect(addr);
     let mut slow = HttpClient::connect(addr);
@@ -427,7 +427,7 @@ fn a_connection_without_a_request_is_none_to_handlers_and_publishers() {
 
 #[test]
 fn a_message_that_grows_too_large_in_json_is_dropped_by_name_and_told() {
-    let server = Fixture::hub(Config { max_message: 1000, queue_bytes_max: 2000, ..config() });
+    let server = Fixture::hub(settings! { max_message: 1000, queue_bytes_max: 2000, ..config() });
     let (mut text, mut object) = (websocket(&server, "/ws?topic=a"), json(&server, "/ws?topic=a"));
     text.recv();
     object.recv();

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use corecast::Config;
 use corecast::control::{Control, ControlError, ControlLimits, ControlOptions, TokenError};
 
 use super::http::Http;
@@ -252,7 +251,7 @@ fn status(addr: std::net::SocketAddr, request: &str, headers: &[String]) -> u16 
 #[test]
 fn pages_of_origins_that_are_listed_may_call_and_patterns_open_nothing() {
     let listed = ["https://ops.example", "https://*.example.org", "http://localhost:*", "null", "*"];
-    let plane = Plane::over(Fixture::hub(Config {
+    let plane = Plane::over(Fixture::hub(settings! {
         allow_origin: listed.iter().map(|origin| origin.parse().unwrap()).collect(),
         host: vec!["push.example".parse().unwrap()],
         ..config()

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use corecast::control::METRICS;
-use corecast::{Config, DropReason, Framing};
+use corecast::{DropReason, Framing};
 
 use super::http::Http;
 use super::{Plane, config, tool};
@@ -126,7 +126,7 @@ fn scrapes_go_on_while_thousands_of_clients_come() {
     // Both ends of each connection are in this process.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let count = 5_000.min(limit.saturating_sub(4_000) / 2) as usize;
-    let plane = Plane::over(Fixture::hub(Config { max_connections: count, ..config() }));
+    let plane = Plane::over(Fixture::hub(settings! { max_connections: count, ..config() }));
     let (done, scrapes) = (AtomicBool::new(false), AtomicUsize::new(0));
     let addr = plane.addr();
     let clients = std::thread::scope(|scope| {

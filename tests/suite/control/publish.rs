@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use corecast::control::ControlLimits;
-use corecast::{Config, Context, DropReason, Framing, Handler, Kind, SlowConsumer};
+use corecast::{Context, DropReason, Framing, Handler, Kind, SlowConsumer};
 use serde_json::{Value, json};
 
 use super::{Plane, config};
@@ -195,7 +195,7 @@ fn the_content_type_says_whether_a_message_is_text() {
 
 #[test]
 fn a_topic_that_clients_cannot_subscribe_to_is_refused() {
-    let plane = Plane::over(Fixture::hub(Config { topic_bytes_max: 8, ..config() }));
+    let plane = Plane::over(Fixture::hub(settings! { topic_bytes_max: 8, ..config() }));
     let mut http = plane.http();
     assert_eq!(http.post("/v1/topics/12345678/messages", "x").status, 202);
     http.post("/v1/topics/123456789/messages", "x").is_problem(400, "bad-topic");
@@ -203,7 +203,7 @@ fn a_topic_that_clients_cannot_subscribe_to_is_refused() {
 
 #[test]
 fn a_body_that_is_too_large_is_refused_whether_it_tells_its_length_or_not() {
-    let plane = Plane::over(Fixture::hub(Config { max_message: 1024, ..config() }));
+    let plane = Plane::over(Fixture::hub(settings! { max_message: 1024, ..config() }));
     let mut client = plane.client(Framing::Length);
     client.ask("PING");
     let mut http = plane.http();
@@ -227,7 +227,7 @@ fn a_body_that_is_too_large_is_refused_whether_it_tells_its_length_or_not() {
 
 #[test]
 fn a_policy_in_the_header_holds_for_that_message_alone() {
-    let plane = Plane::over(Fixture::hub(Config {
+    let plane = Plane::over(Fixture::hub(settings! {
         queue_messages_max: 4,
         so_sndbuf: Some(4096),
         slow_consumer: SlowConsumer::Skip,
@@ -265,7 +265,7 @@ impl Handler for Blocker {
 fn while_a_shard_is_behind_publishes_are_refused_whole() {
     let (release, blocked) = mpsc::channel();
     let blocked = Arc::new(Mutex::new(blocked));
-    let server = Fixture::start(Config { control_queue: 1, ..config() }, move |_| Blocker(Arc::clone(&blocked)));
+    let server = Fixture::start(settings! { control_queue: 1, ..config() }, move |_| Blocker(Arc::clone(&blocked)));
     let limits = ControlLimits { answer_time: Duration::from_millis(50), ..ControlLimits::default() };
     let plane = Plane::limited(server, limits);
     // One shard is blocked, so what the clients of both get tells whether a publish was made by halves.
@@ -458,7 +458,7 @@ fn a_batch_of_which_nothing_was_published_says_so_by_its_status_and_why_line_by_
 
 #[test]
 fn a_batch_that_outruns_the_shards_waits_for_them() {
-    let plane = Plane::over(Fixture::hub(Config { control_queue: 4, publish_queue: 4, ..config() }));
+    let plane = Plane::over(Fixture::hub(settings! { control_queue: 4, publish_queue: 4, ..config() }));
     let mut client = plane.client(Framing::Line);
     assert_eq!(client.ask("SUB a"), "OK SUB a");
     let lines: String = (0..100).map(|n| format!("{{\"topic\":\"a\",\"payload\":\"{n}\"}}\n")).collect();

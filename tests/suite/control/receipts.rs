@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use corecast::{Config, Framing};
+use corecast::Framing;
 use serde_json::Value;
 
 use super::http::Http;
@@ -69,7 +69,8 @@ fn churn(
 fn a_thousand_parallel_publishes_are_all_accounted_for_while_clients_come_and_go() {
     const PUBLISHERS: usize = 8;
     const EACH: usize = 125;
-    let plane = Plane::over(Fixture::hub(Config { queue_messages_max: 4096, queue_bytes_max: 64 << 20, ..config() }));
+    let plane =
+        Plane::over(Fixture::hub(settings! { queue_messages_max: 4096, queue_bytes_max: 64 << 20, ..config() }));
     let (done, counted) = (AtomicBool::new(false), AtomicU64::new(0));
     let (addr, addrs) = (plane.addr(), PLAIN.map(|framing| plane.server.addr(framing)));
     let mut random = Random::new();

@@ -95,7 +95,7 @@ fn a_body_that_trickles_in_is_refused() {
 
 #[test]
 fn bodies_that_wait_for_their_end_take_a_bounded_amount_of_memory() {
-    let config = corecast::Config { max_message: 16 << 20, queue_bytes_max: 32 << 20, ..config() };
+    let config = settings! { max_message: 16 << 20, queue_bytes_max: 32 << 20, ..config() };
     let plane = Plane::over(Fixture::hub(config));
     // Each announces 16 MiB; four of them are all that may be held.
     let announce = || {
@@ -216,7 +216,7 @@ fn a_large_body_that_is_refused_is_refused_in_words_the_client_gets() {
 
 #[test]
 fn a_client_that_asks_first_whether_to_send_is_answered_before_it_does() {
-    let plane = Plane::over(Fixture::hub(corecast::Config { max_message: 1024, ..config() }));
+    let plane = Plane::over(Fixture::hub(settings! { max_message: 1024, ..config() }));
     let ask = |length: usize| {
         let mut http = plane.http();
         let head = format!(

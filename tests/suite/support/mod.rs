@@ -3,6 +3,8 @@
 // Some of it serves only tests that a build with fewer features leaves out.
 #![cfg_attr(not(feature = "program"), allow(dead_code))]
 
+#[macro_use]
+mod settings;
 mod client;
 pub(crate) mod http;
 #[cfg(feature = "program")]

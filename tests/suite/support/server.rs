@@ -15,7 +15,7 @@ use super::{Client, DEADLINE, PLAIN, wait_until};
 /// Settings for tests: two shards, all framings that are built in on ports that the kernel chooses, an end without delay.
 pub(crate) fn config() -> Config {
     let framings = Framing::ALL.into_iter().filter(|framing| cfg!(feature = "web") || *framing != Framing::Http);
-    Config {
+    settings! {
         listen: framings.map(|framing| format!("{framing}=127.0.0.1:0").parse().unwrap()).collect(),
         shards: Some(2),
         max_connections: 2_000,
