@@ -150,7 +150,7 @@ mod sys;
 mod transport;
 
 pub use config::{
-    Config, ConfigError, ControlAddr, Cpus, Framing, Listen, Pin, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer,
+    Config, ConfigError, ControlAddr, Cpus, Framing, Listen, ParseError, Pin, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer,
     bytes_to_text, duration_to_text,
 };
 #[cfg(feature = "web")]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::config::SlowConsumer;
+use crate::config::{ParseError, SlowConsumer};
 use crate::receipt::ReceiptSender;
 
 mod payload;
@@ -50,15 +50,17 @@ impl fmt::Debug for ConnId {
 }
 
 impl FromStr for ConnId {
-    type Err = std::num::ParseIntError;
+    type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(ConnId)
+        let number = text.parse().map(ConnId);
+        number.map_err(|_| ParseError::new(format!("`{text}` is not the id of a connection, which is a number")))
     }
 }
 
 /// The form in which a client wants the messages of a handler's language. A handler with one form ignores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Dialect {
     /// Words, the payload as it is.
     Text,
@@ -88,6 +90,7 @@ impl fmt::Display for PublishId {
 
 /// Who gets a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Target {
     /// Every connection.
     All,
@@ -125,6 +128,7 @@ macro_rules! reasons {
         $(#[$type_doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
+        #[non_exhaustive]
         pub enum $type {
             $($(#[doc = $doc])* $variant,)*
         }

@@ -71,6 +71,7 @@ pub(crate) const REASONS_MAX: usize = 32;
 
 /// What one shard counts. Gauges say so; everything else only grows.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct ShardMetrics {
     /// Gauge: open connections.
     pub connections: Counter,

@@ -34,6 +34,7 @@ pub(crate) type ReceiptSender = Sender<ShardReceipt>;
 /// It is exact: `matched = written + queued + dropped`. A message that is queued here may still be dropped, if its
 /// client never takes it; that is counted in the metrics, and the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Receipt {
     /// The publish.
     pub id: PublishId,

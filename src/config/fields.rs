@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serializer};
 
-use super::text::{bytes_from_text, bytes_to_text, duration_from_text, duration_to_text};
+use super::text::{ParseError, bytes_from_text, bytes_to_text, duration_from_text, duration_to_text};
 
 /// A value that a config file may give as a number or as text.
 #[derive(Deserialize)]
@@ -72,7 +72,7 @@ pub(crate) mod text_option {
         }
     }
 
-    pub(crate) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, T: FromStr<Err = ParseError>, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<T>, D::Error> {
         text_of(from)?.parse().map(Some).map_err(serde::de::Error::custom)
@@ -86,7 +86,7 @@ pub(crate) mod text_value {
         to.collect_str(value)
     }
 
-    pub(crate) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    pub(crate) fn deserialize<'de, T: FromStr<Err = ParseError>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
         text_of(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
@@ -98,7 +98,7 @@ pub(crate) mod text_list {
         to.collect_seq(value.iter().map(T::to_string))
     }
 
-    pub(crate) fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, T: FromStr<Err = ParseError>, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Vec<T>, D::Error> {
         let texts = Vec::<String>::deserialize(from)?;

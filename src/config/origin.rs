@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use url::Host;
 
+use crate::config::ParseError;
+
 /// A web origin whose pages may connect, written `https://example.com`; `https://*.example.com` for the names below it;
 /// `https://example.com:*` for all its ports; `null` for pages without an origin, such as files; or `*` for any page.
 ///
@@ -144,9 +146,15 @@ impl fmt::Display for Origin {
 }
 
 impl FromStr for Origin {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Origin::read(text).map_err(ParseError::new)
+    }
+}
+
+impl Origin {
+    fn read(text: &str) -> Result<Self, String> {
         let no = |why: &str| Err(format!("`{text}` is not an origin: {why}"));
         if text == "*" {
             return Ok(Origin(Pattern::Any));
@@ -231,9 +239,15 @@ impl fmt::Display for HostName {
 }
 
 impl FromStr for HostName {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        HostName::read(text).map_err(ParseError::new)
+    }
+}
+
+impl HostName {
+    fn read(text: &str) -> Result<Self, String> {
         if let Some((_, rest)) = text.split_once("://") {
             let name = rest.split(['/', '?', '#']).next().unwrap_or_default();
             let name = split_port(name).map_or(name, |(name, _)| name);

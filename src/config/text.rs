@@ -5,19 +5,39 @@ use std::time::Duration;
 #[cfg(feature = "serde")]
 use bytesize::ByteSize;
 
+use thiserror::Error;
+
 use crate::config::KIB;
+
+/// A text that is not the value it should be. It names the text and says how such a value is written.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct ParseError(String);
+
+impl ParseError {
+    pub(crate) fn new(text: String) -> Self {
+        ParseError(text)
+    }
+}
+
+impl From<ParseError> for String {
+    fn from(error: ParseError) -> String {
+        error.0
+    }
+}
 
 /// Reads a time span: a number with a unit (`10s`, `250ms`, `2m`), or `0` or `off` for none.
 ///
 /// # Errors
-/// A text that names the value and shows how to write one.
+/// It is none; the error names it and shows how to write one.
 #[cfg(feature = "serde")]
-pub fn duration_from_text(text: &str) -> Result<Duration, String> {
+pub fn duration_from_text(text: &str) -> Result<Duration, ParseError> {
     if text == "0" || text == "off" {
         return Ok(Duration::ZERO);
     }
     humantime::parse_duration(text)
         .map_err(|_| format!("`{text}` is not a time span; write a number and a unit, as in 10s, 250ms or 2m"))
+        .map_err(ParseError::new)
 }
 
 /// Writes a time span as `duration_from_text` reads it.
@@ -40,13 +60,14 @@ pub fn duration_to_text(value: Duration) -> String {
 /// Reads a number of bytes: plain, or with a unit (`64KiB`, `1MB`).
 ///
 /// # Errors
-/// A text that names the value and shows how to write one.
+/// It is none; the error names it and shows how to write one.
 #[cfg(feature = "serde")]
-pub fn bytes_from_text(text: &str) -> Result<usize, String> {
+pub fn bytes_from_text(text: &str) -> Result<usize, ParseError> {
     text.parse::<ByteSize>()
         .ok()
         .and_then(|size| usize::try_from(size.as_u64()).ok())
         .ok_or_else(|| format!("`{text}` is not a size; write a number of bytes, or a unit with it, as in 64KiB"))
+        .map_err(ParseError::new)
 }
 
 /// Writes a number of bytes as `bytes_from_text` reads it.

@@ -7,12 +7,13 @@ use std::str::FromStr;
 #[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 
-use crate::config::SHARDS_MAX;
+use crate::config::{ParseError, SHARDS_MAX};
 
 /// How the bytes of a stream are cut into messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(rename_all = "kebab-case"))]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Framing {
     /// Bytes up to LF; one CR before the LF is dropped.
     Line,
@@ -39,6 +40,7 @@ impl Framing {
 /// What happens to a pushed message when a client's queue is full and its socket takes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum SlowConsumer {
     /// This message is dropped for this client; later ones are tried.
     #[default]
@@ -70,6 +72,7 @@ impl SlowConsumer {
 /// Whether shards are pinned to CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum Pin {
     /// Each to a CPU of its own, where there are enough and no quota: all that there are, or those that are used least.
     #[default]
@@ -100,9 +103,15 @@ macro_rules! from_name {
         }
 
         impl FromStr for $type {
-            type Err = String;
+            type Err = ParseError;
 
-            fn from_str(text: &str) -> Result<Self, String> {
+            fn from_str(text: &str) -> Result<Self, ParseError> {
+                <$type>::read(text).map_err(ParseError::new)
+            }
+        }
+
+        impl $type {
+            fn read(text: &str) -> Result<Self, String> {
                 Self::ALL.into_iter().find(|value| value.name() == text).ok_or_else(|| {
                     let names: Vec<_> = Self::ALL.iter().map(|value| value.name()).collect();
                     format!("`{text}` is not a {}; use one of: {}", $what, names.join(", "))
@@ -132,9 +141,15 @@ impl fmt::Display for Listen {
 }
 
 impl FromStr for Listen {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Listen::read(text).map_err(ParseError::new)
+    }
+}
+
+impl Listen {
+    fn read(text: &str) -> Result<Self, String> {
         let (framing, addr) = text
             .split_once('=')
             .ok_or_else(|| format!("`{text}` has no `=`; write framing=address:port, as in line=0.0.0.0:8888"))?;
@@ -203,9 +218,15 @@ impl fmt::Display for ControlAddr {
 }
 
 impl FromStr for ControlAddr {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        ControlAddr::read(text).map_err(ParseError::new)
+    }
+}
+
+impl ControlAddr {
+    fn read(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(ControlAddr(Vec::new()));
         }
@@ -233,9 +254,15 @@ impl fmt::Display for Cpus {
 }
 
 impl FromStr for Cpus {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Cpus::read(text).map_err(ParseError::new)
+    }
+}
+
+impl Cpus {
+    fn read(text: &str) -> Result<Self, String> {
         let bad = || format!("`{text}` is not a list of CPUs; write numbers and ranges, as in 0,2-3");
         let mut cpus = Vec::new();
         for part in text.split(',') {
@@ -265,11 +292,11 @@ mod tests {
     fn addresses_are_read_as_they_are_meant() {
         let listen = |text: &str| text.parse::<Listen>().map(|listen| listen.to_string());
         assert_eq!(listen("line=[::ffff:192.0.2.1]:80").unwrap(), "line=192.0.2.1:80");
-        assert!(listen("line=localhost:80").unwrap_err().contains("line=127.0.0.1:80 and line=[::1]:80"));
+        assert!(listen("line=localhost:80").unwrap_err().to_string().contains("line=127.0.0.1:80 and line=[::1]:80"));
         for text in ["off", "localhost:0", "localhost:8081", "127.0.0.1:8081", "[::1]:8081", "[::]:8081"] {
             assert_eq!(text.parse::<ControlAddr>().unwrap().to_string(), text);
         }
-        assert!("localhost".parse::<ControlAddr>().unwrap_err().contains("localhost:8081"));
+        assert!("localhost".parse::<ControlAddr>().unwrap_err().to_string().contains("localhost:8081"));
     }
 
     #[test]

@@ -108,8 +108,7 @@ pub(super) async fn list(
 }
 
 fn cursor(text: &str) -> Result<ConnectionCursor, Problem> {
-    let cursor: Result<ConnectionCursor, String> = text.parse();
-    match cursor {
+    match text.parse::<ConnectionCursor>() {
         // Only what was given out: `parse` alone takes signs and zeros before a number.
         Ok(cursor) if cursor.to_string() == text => Ok(cursor),
         _ => Err(Problem::new(

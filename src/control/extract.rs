@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use crate::config::{SlowConsumer, TOPIC_BYTES_MAX};
+use crate::config::{ParseError, SlowConsumer, TOPIC_BYTES_MAX};
 use crate::control::api::Api;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::message::{ConnId, Topic, topic_pattern};
@@ -101,6 +101,6 @@ impl FromRequestParts<Api> for Policy {
         let text = String::from_utf8_lossy(value.as_bytes());
         text.parse()
             .map(|policy| Policy { name: Some(PolicyName(policy)) })
-            .map_err(|detail| Problem::new(ProblemCode::BadPolicy, detail))
+            .map_err(|error: ParseError| Problem::new(ProblemCode::BadPolicy, error.to_string()))
     }
 }

@@ -97,6 +97,7 @@ pub(super) async fn drain(
     let time = |name: &str, text: &Option<String>, otherwise: Duration| {
         let Some(text) = text else { return Ok(otherwise) };
         duration_from_text(text)
+            .map_err(String::from)
             .and_then(|time| if time <= DRAIN_MAX { Ok(time) } else { Err(format!("{text} is longer than a day")) })
             .map_err(|error| Problem::new(ProblemCode::BadBody, format!("{name}: {error}")))
     };

@@ -17,6 +17,7 @@ use crate::metrics::{ShardMetrics, Spans};
 use crate::server::handle::ServerHandle;
 
 /// A metric: its name, what it counts, and where its values come from.
+#[non_exhaustive]
 pub struct MetricInfo {
     /// The name, without what histograms append to it.
     pub name: &'static str,

@@ -69,6 +69,7 @@ pub struct ControlOptions {
 
 /// How much time and how many places the clients of a control plane may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ControlLimits {
     /// Connections whose callers may call: they show the token, where one is needed. While all of them are being served,
     /// further callers are told so and closed; an idle one makes room.
@@ -145,6 +146,7 @@ impl ControlOptions {
 
 /// Why the control plane did not start.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ControlError {
     /// Others could reach it.
     #[error("the control plane on {addr} needs a token, since others can reach it; name its file (control_token_file)")]

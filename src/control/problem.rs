@@ -15,6 +15,7 @@ macro_rules! codes {
     ($($(#[doc = $doc:literal])* $variant:ident = $status:ident $name:literal,)*) => {
         /// The stable words for what can go wrong with a request.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         pub enum ProblemCode {
             $($(#[doc = $doc])* $variant,)*
         }

@@ -11,6 +11,7 @@ use crate::config::control::TOKEN_BYTES_MAX;
 
 /// Why a token file can't be used.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum TokenError {
     /// It can't be read.
     #[error("it can't be read: {0}")]

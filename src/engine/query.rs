@@ -26,6 +26,7 @@ pub(crate) enum Query {
 
 /// One connection, for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectionInfo {
     /// Its id.
     pub id: ConnId,

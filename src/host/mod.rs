@@ -27,6 +27,7 @@ pub(crate) use memory::memory_limit;
 
 /// Why the server can't run on this host.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum HostError {
     /// The locked-memory limit is below what a ring needs.
     #[error(
@@ -96,6 +97,7 @@ pub enum HostError {
 
 /// What the host allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fds {
     /// The limit on open files, after it was raised as far as it goes.
     pub limit: u64,

@@ -49,6 +49,7 @@ macro_rules! error_codes {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
         /// The code of an `ERR`: a stable word for programs; the text after it is for people.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         pub enum ErrorCode {
             $($(#[doc = $doc])* $variant,)*
         }

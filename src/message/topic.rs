@@ -16,6 +16,7 @@ pub struct Topic(Arc<str>);
 
 /// Why a name is not one of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum TopicError {
     /// The name has no bytes.
     #[error("a topic needs at least one character")]

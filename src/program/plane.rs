@@ -52,7 +52,7 @@ impl Running {
 fn failure(error: ControlError) -> Failure {
     let code = match error {
         ControlError::Open { .. } | ControlError::Token { .. } => USAGE,
-        ControlError::Bind { .. } | ControlError::Thread(_) => FAULT,
+        _ => FAULT,
     };
     (code, error.to_string())
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_channel::Sender;
 use thiserror::Error;
 
-use crate::config::{Config, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, TOPIC_POLICIES_MAX};
+use crate::config::{Config, ParseError, QUERY_PAGE_MAX, SHARDS_MAX, SlowConsumer, TOPIC_POLICIES_MAX};
 use crate::engine::commands::{Close, Command};
 use crate::engine::query::{ConnectionInfo, Query, ShardTopic};
 use crate::engine::registry::Registry;
@@ -387,9 +387,15 @@ impl fmt::Display for ConnectionCursor {
 }
 
 impl FromStr for ConnectionCursor {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        ConnectionCursor::read(text).map_err(ParseError::new)
+    }
+}
+
+impl ConnectionCursor {
+    fn read(text: &str) -> Result<Self, String> {
         let parse = || {
             let (shard, slot) = text.split_once('.')?;
             Some(ConnectionCursor { shard: shard.parse().ok()?, slot: slot.parse().ok()? })
@@ -400,6 +406,7 @@ impl FromStr for ConnectionCursor {
 
 /// A topic, over all shards. Counts begin when it first has a subscriber on a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TopicInfo {
     /// Its name.
     pub name: String,

@@ -93,7 +93,7 @@ fn with_a_token_every_call_but_health_and_the_page_must_show_it() {
 fn callers_without_the_token_are_answered_and_closed_and_drive_nobody_out() {
     let server = Fixture::hub(config());
     let file = TokenFile::new("slots", "s3cret", 0o600);
-    let limits = ControlLimits { connections: 2, lobby: 4, head_time: 10 * DEADLINE, ..ControlLimits::default() };
+    let limits = settings! { connections: 2, lobby: 4, head_time: 10 * DEADLINE, ..ControlLimits::default() };
     let control = Control::start(server.clone(), &ControlOptions { limits, ..file.options() }).unwrap();
     let mut known = Http::connect(control.addr()).with("Authorization: Bearer s3cret");
     assert_eq!(known.get("/v1/stats").status, 200);

@@ -31,7 +31,7 @@ fn event(http: &mut Http) -> Value {
 
 fn fast(limits: ControlLimits) -> Plane {
     let event_time = Duration::from_millis(2);
-    Plane::limited(Fixture::hub(config()), ControlLimits { event_time, ..limits })
+    Plane::limited(Fixture::hub(config()), settings! { event_time, ..limits })
 }
 
 #[test]
@@ -73,8 +73,7 @@ fn the_ticker_rests_without_listeners_and_begins_again() {
 #[test]
 fn a_listener_that_does_not_read_is_let_go_and_the_others_go_on() {
     let write_time = Duration::from_millis(200);
-    let plane =
-        fast(ControlLimits { connections: 2, write_time, head_time: 10 * DEADLINE, ..ControlLimits::default() });
+    let plane = fast(settings! { connections: 2, write_time, head_time: 10 * DEADLINE, ..ControlLimits::default() });
     let mut good = listen(&plane);
     let mut slow = narrow(&plane);
     write!(slow, "GET /v1/events HTTP/1.1\r\nHost: {}\r\n\r\n", plane.addr()).unwrap();

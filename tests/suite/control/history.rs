@@ -10,7 +10,7 @@ use super::{Plane, config};
 use crate::support::{Fixture, wait_until};
 
 fn fast() -> Plane {
-    let limits = ControlLimits { event_time: Duration::from_millis(1), ..ControlLimits::default() };
+    let limits = settings! { event_time: Duration::from_millis(1), ..ControlLimits::default() };
     Plane::limited(Fixture::hub(config()), limits)
 }
 

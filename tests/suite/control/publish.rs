@@ -266,7 +266,7 @@ fn while_a_shard_is_behind_publishes_are_refused_whole() {
     let (release, blocked) = mpsc::channel();
     let blocked = Arc::new(Mutex::new(blocked));
     let server = Fixture::start(settings! { control_queue: 1, ..config() }, move |_| Blocker(Arc::clone(&blocked)));
-    let limits = ControlLimits { answer_time: Duration::from_millis(50), ..ControlLimits::default() };
+    let limits = settings! { answer_time: Duration::from_millis(50), ..ControlLimits::default() };
     let plane = Plane::limited(server, limits);
     // One shard is blocked, so what the clients of both get tells whether a publish was made by halves.
     let mut clients = everywhere(&plane, 1);
@@ -315,7 +315,7 @@ fn a_receipt_that_does_not_come_is_late_and_names_the_publish() {
     let (release, blocked) = mpsc::channel();
     let blocked = Arc::new(Mutex::new(blocked));
     let server = Fixture::start(config(), move |_| Blocker(Arc::clone(&blocked)));
-    let limits = ControlLimits { answer_time: Duration::from_millis(50), ..ControlLimits::default() };
+    let limits = settings! { answer_time: Duration::from_millis(50), ..ControlLimits::default() };
     let plane = Plane::limited(server, limits);
     let mut client = plane.client(Framing::Line);
     client.send("block");

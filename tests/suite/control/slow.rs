@@ -42,8 +42,7 @@ pub(super) fn narrow(plane: &Plane) -> TcpStream {
 
 #[test]
 fn a_client_that_never_reads_is_given_up_and_nobody_waits_for_it() {
-    let limits =
-        ControlLimits { connections: 2, write_time: SHORT, head_time: 10 * DEADLINE, ..ControlLimits::default() };
+    let limits = settings! { connections: 2, write_time: SHORT, head_time: 10 * DEADLINE, ..ControlLimits::default() };
     let plane = plane(limits);
     let mut client = plane.client(Framing::Line);
     let mut stuck = narrow(&plane);
@@ -67,7 +66,7 @@ fn a_client_that_never_reads_is_given_up_and_nobody_waits_for_it() {
 
 #[test]
 fn a_head_that_trickles_in_and_a_connection_that_asks_nothing_are_closed() {
-    let plane = plane(ControlLimits { head_time: SHORT, ..ControlLimits::default() });
+    let plane = plane(settings! { head_time: SHORT, ..ControlLimits::default() });
     let mut trickle = plane.http();
     let idle = plane.http();
     let mut used = plane.http();
@@ -84,7 +83,7 @@ fn a_head_that_trickles_in_and_a_connection_that_asks_nothing_are_closed() {
 
 #[test]
 fn a_body_that_trickles_in_is_refused() {
-    let plane = plane(ControlLimits { body_time: SHORT, ..ControlLimits::default() });
+    let plane = plane(settings! { body_time: SHORT, ..ControlLimits::default() });
     let mut http = plane.http();
     let head = format!("POST /v1/broadcast HTTP/1.1\r\n{}Content-Length: 1000\r\n\r\nx", http.headers);
     http.stream.write_all(head.as_bytes()).unwrap();
@@ -128,7 +127,7 @@ fn listen(plane: &Plane) -> Http {
 
 #[test]
 fn while_all_places_are_busy_callers_are_told_so_but_health_and_metrics_answer() {
-    let plane = plane(ControlLimits { connections: 3, ..ControlLimits::default() });
+    let plane = plane(settings! { connections: 3, ..ControlLimits::default() });
     let mut busy: Vec<Http> = (0..3).map(|_| listen(&plane)).collect();
     let refused = plane.http().get("/v1/stats");
     refused.is_problem(503, "busy");
@@ -142,7 +141,7 @@ fn while_all_places_are_busy_callers_are_told_so_but_health_and_metrics_answer()
 
 #[test]
 fn idle_and_slow_connections_keep_nobody_out() {
-    let plane = plane(ControlLimits { head_time: 10 * DEADLINE, ..ControlLimits::default() });
+    let plane = plane(settings! { head_time: 10 * DEADLINE, ..ControlLimits::default() });
     let host = plane.addr();
     let mut held = Vec::new();
     for sent in [
@@ -205,7 +204,7 @@ fn a_large_body_that_is_refused_is_refused_in_words_the_client_gets() {
         assert!(http.is_closed());
     }
     // While all places are busy, too.
-    let plane = self::plane(ControlLimits { connections: 1, ..ControlLimits::default() });
+    let plane = self::plane(settings! { connections: 1, ..ControlLimits::default() });
     let _busy = listen(&plane);
     let mut http = plane.http();
     let head = format!("POST /v1/broadcast HTTP/1.1\r\n{}Content-Length: {LARGE}\r\n\r\n", http.headers);

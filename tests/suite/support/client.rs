@@ -223,7 +223,7 @@ fn frame(framing: Framing, message: &[u8]) -> Vec<u8> {
     match framing {
         Framing::Line => [message, b"\n"].concat(),
         Framing::Length => [&(message.len() as u32).to_be_bytes(), message].concat(),
-        Framing::Http => panic!("this client speaks plain framings"),
+        _ => panic!("this client speaks plain framings"),
     }
 }
 
@@ -231,7 +231,7 @@ fn take_message(framing: Framing, held: &mut Vec<u8>) -> Option<Vec<u8>> {
     let (header, len, trailer) = match framing {
         Framing::Line => (0, held.iter().position(|byte| *byte == b'\n')?, 1),
         Framing::Length => (4, u32::from_be_bytes(*held.first_chunk()?) as usize, 0),
-        Framing::Http => panic!("this client speaks plain framings"),
+        _ => panic!("this client speaks plain framings"),
     };
     if held.len() < header + len + trailer {
         return None;

@@ -5,7 +5,7 @@ macro_rules! settings {
     (@ $field:ident) => { $field };
     (@ $field:ident $value:expr) => { $value };
     ($($field:ident $(: $value:expr)?,)+ ..$base:expr) => {{
-        let mut config: corecast::Config = $base;
+        let mut config = $base;
         $(config.$field = settings!(@ $field $($value)?);)+
         config
     }};

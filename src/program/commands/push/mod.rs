@@ -162,6 +162,7 @@ impl Push<'_> {
                 format!("/v1/topic/messages?name={name}{}", receipt.replacen('?', "&", 1))
             }
             Target::Conn(id) => format!("/v1/connections/{id}/messages{receipt}"),
+            _ => unreachable!("there are flags for these alone"),
         };
         let is_text = !self.args.binary && std::str::from_utf8(payload).is_ok();
         let media_type = if is_text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
