@@ -143,6 +143,10 @@ pub(crate) const HEAD_EMPTY_BYTES_MAX: usize = 16;
 #[cfg(feature = "web")]
 pub(crate) const PREFLIGHT_FIELDS_BYTES_MAX: usize = KIB;
 
+/// Bytes of a page that a handler declares. Each client that asks for it gets a copy into its outbox.
+#[cfg(feature = "web")]
+pub(crate) const PAGE_BYTES_MAX: usize = 1024 * KIB;
+
 /// Milliseconds that a reader of server-sent events waits before it connects again: at the least, and how much longer
 /// at the most. A random part keeps those that lose a server together from coming back together.
 #[cfg(feature = "web")]

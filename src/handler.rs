@@ -10,6 +10,8 @@ use crate::config::Framing;
 use crate::event::Event;
 use crate::message::{CloseReason, ConnId, Dialect, Kind, Payload, PublishId, Target, Topic, TopicError};
 use crate::request::{Reject, Request};
+#[cfg(feature = "web")]
+use crate::routes::{Routes, WebSocket};
 use crate::session::Session;
 
 /// The behaviour of a server. Each shard has an instance of its own and calls it on that shard's core alone.
@@ -25,6 +27,14 @@ use crate::session::Session;
 /// [`ServerBuilder::on_panic`](crate::ServerBuilder::on_panic) says otherwise. The handler goes on as it is, so it must not leave
 /// its own state half changed where it may panic.
 pub trait Handler: 'static {
+    /// What is served over HTTP, on addresses of the framing `http`. It is asked once for each shard, as the shard starts.
+    ///
+    /// By default WebSockets open at `/ws`, without a subprotocol, and `/` lists what there is.
+    #[cfg(feature = "web")]
+    fn routes(&self) -> Routes {
+        Routes::new().websocket("/ws", WebSocket::new())
+    }
+
     /// A client wants to connect: over `line` and `length`, it was accepted; over HTTP, its request for a WebSocket or an event
     /// stream has come in and is not answered yet. Says who it is, or refuses it.
     ///
@@ -122,6 +132,11 @@ impl Handlers {
 
     pub(crate) fn get_mut(&mut self, number: u8) -> &mut dyn Handler {
         &mut *self.0[usize::from(number)]
+    }
+
+    #[cfg(feature = "web")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &dyn Handler> {
+        self.0.iter().map(|handler| &**handler)
     }
 }
 

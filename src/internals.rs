@@ -8,6 +8,10 @@ use crate::config::Config;
 use crate::engine::interest;
 use crate::engine::table::{Key, Table};
 #[cfg(feature = "web")]
+use crate::handler::Handler as _;
+#[cfg(feature = "web")]
+use crate::hub::Hub;
+#[cfg(feature = "web")]
 use crate::protocol::http::Fields;
 use crate::protocol::websocket::{self, Assembly};
 use crate::protocol::{self, Decoded, Encoding, Label};
@@ -107,9 +111,9 @@ impl Default for Requests {
 
 #[cfg(feature = "web")]
 impl Requests {
-    /// Requests to a server with these settings.
+    /// Requests to a push server with these settings.
     pub fn new(config: &Config) -> Self {
-        Requests(Site::new(config))
+        Requests(Site::new(config, Hub::new(config).routes()))
     }
 
     /// Answers a request of which `scanned` bytes are known to hold no end of its head.

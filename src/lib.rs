@@ -87,6 +87,11 @@
 //! limit to say one, and state that shards share; `presence`, who is there on all shards; `token`, which lets users in by a token
 //! in their request; `in_tokio`, a server inside a program that runs on tokio.
 //!
+//! # Browsers
+//!
+//! On an address of the framing `http`, WebSockets open at `/ws`. What else is there is the handler's to declare, in
+//! `Handler::routes`: other paths, subprotocols, server-sent events, pages. It needs the feature `web`.
+//!
 //! # From outside the shards
 //!
 //! A [`ServerHandle`] may be cloned and used on any thread: [`publish`](ServerHandle::publish),
@@ -139,6 +144,8 @@ mod protocol;
 mod rate;
 mod receipt;
 mod request;
+#[cfg(feature = "web")]
+pub mod routes;
 mod server;
 mod session;
 mod shard;
@@ -167,6 +174,8 @@ pub use message::{CloseReason, ConnId, Dialect, DropReason, Kind, Payload, Publi
 pub use metrics::{Counter, ShardMetrics, Spans};
 pub use receipt::{Published, Receipt};
 pub use request::{Reject, Request};
+#[cfg(feature = "web")]
+pub use routes::Routes;
 pub use server::bind::BindError;
 pub use server::handle::{CloseError, ConnectionCursor, PolicyError, QueryError, ServerHandle, TopicInfo, WeakHandle};
 pub use server::placement::Placement;

@@ -19,7 +19,7 @@ pub enum Framing {
     Line,
     /// A u32 in big-endian order, then that many bytes.
     Length,
-    /// HTTP, which opens a WebSocket at `/ws` and server-sent events at `/sse`.
+    /// HTTP, which opens WebSockets and streams of server-sent events at the paths that the handler declares.
     Http,
 }
 

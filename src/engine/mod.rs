@@ -43,16 +43,22 @@ pub(crate) mod wheel;
 pub(crate) mod wording;
 
 use std::collections::HashMap;
+#[cfg(feature = "web")]
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, FANOUT_SLICE, REFUSAL_LOG_MS};
 use crate::event::Event;
+#[cfg(feature = "web")]
+use crate::handler::Handler;
 use crate::handler::{Handlers, OnPanic};
 use crate::heap;
 use crate::message::{CloseReason, Dialect, Kind};
 use crate::metrics::ShardMetrics;
 use crate::rate::Micros;
+#[cfg(feature = "web")]
+use crate::routes::Routes;
 use crate::session::Session;
 #[cfg(feature = "web")]
 use crate::site::Site;
@@ -83,7 +89,23 @@ pub(crate) type Render = fn(Event<'_>, Dialect, &mut Vec<u8>) -> Option<Kind>;
 pub(crate) struct Behaviour {
     /// By handler: how it puts events into words.
     pub(crate) renders: Vec<Render>,
+    /// By handler: what it serves over HTTP.
+    #[cfg(feature = "web")]
+    pub(crate) routes: Vec<Routes>,
     pub(crate) on_panic: OnPanic,
+}
+
+impl Behaviour {
+    /// That of these handlers, which say their routes.
+    #[cfg_attr(not(feature = "web"), expect(unused_variables, reason = "they have no routes"))]
+    pub(crate) fn new(handlers: &Handlers, renders: Vec<Render>, on_panic: OnPanic) -> Self {
+        Behaviour {
+            renders,
+            #[cfg(feature = "web")]
+            routes: handlers.iter().map(Handler::routes).collect(),
+            on_panic,
+        }
+    }
 }
 
 /// What an idle connection takes in the shard's tables, in bytes, about.
@@ -106,8 +128,9 @@ pub(crate) struct Base<D: Driver> {
     /// Of the connections that are somebody's, or have a state.
     pub(crate) sessions: HashMap<Key, Session>,
     pub(crate) timers: Timers,
+    /// By handler.
     #[cfg(feature = "web")]
-    pub(crate) site: std::rc::Rc<Site>,
+    pub(crate) sites: Vec<Rc<Site>>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) driver: D,
@@ -168,7 +191,7 @@ impl<D: Driver> Engine<D> {
             sessions: HashMap::new(),
             timers: Timers::default(),
             #[cfg(feature = "web")]
-            site: std::rc::Rc::new(Site::new(config)),
+            sites: behaviour.routes.into_iter().map(|routes| Rc::new(Site::new(config, routes))).collect(),
             lanes: Lanes::new(index, registry.shards(), config),
             registry,
             metrics,

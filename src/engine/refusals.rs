@@ -4,6 +4,8 @@
 //! read yet. So a refused client is told, its sending side is shut, and it is read for a moment. That takes a descriptor,
 //! so only few get it; beyond them the word is sent and the socket closed.
 
+#[cfg(feature = "web")]
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Base;
@@ -148,7 +150,7 @@ impl<D: Driver> Base<D> {
     /// Answers a request once it has come in whole.
     #[cfg(feature = "web")]
     fn answer_head(&mut self, refused: &mut Refused<D::Socket>) {
-        let site = self.site.clone();
+        let site = Rc::clone(&self.sites[usize::from(refused.handler)]);
         let answer = match site.respond(&refused.head, 0, &mut Fields::default(), refused.seed, false) {
             Outcome::Incomplete if refused.head.len() <= REFUSAL_HEAD_BYTES_MAX => return,
             // A page is told the status of no handshake, but the code of a close.

@@ -1,5 +1,8 @@
 //! A connection's turn: it reads, writes, and closes.
 
+#[cfg(feature = "web")]
+use std::rc::Rc;
+
 use super::Engine;
 #[cfg(feature = "web")]
 use super::connection::spread;
@@ -431,7 +434,7 @@ impl<D: Driver> Turn<'_, '_, D> {
         if self.is_foreign(&bytes[used.bytes..]) {
             return false;
         }
-        let site = self.visit.base.site.clone();
+        let site = Rc::clone(&self.visit.base.sites[usize::from(self.visit.row.handler)]);
         let mut fields = Fields::default();
         let (seed, draining) = (spread(self.visit.row.id), self.visit.base.registry.is_draining());
         match site.respond(&bytes[used.bytes..], used.scanned, &mut fields, seed, draining) {

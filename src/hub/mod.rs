@@ -8,6 +8,8 @@ mod hints;
 #[cfg(feature = "web")]
 pub(crate) mod json;
 pub(crate) mod language;
+#[cfg(feature = "web")]
+mod web;
 
 use std::borrow::Cow;
 
@@ -15,6 +17,8 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::handler::{Context, Handler, PublishError, SendError, SubscribeError};
 use crate::message::{Dialect, Kind, Payload};
+#[cfg(feature = "web")]
+use crate::routes::Routes;
 
 use cause::Cause;
 #[cfg(feature = "web")]
@@ -28,6 +32,8 @@ pub struct Hub {
     client_publish: bool,
     topic_bytes_max: usize,
     topics_per_connection_max: usize,
+    #[cfg(feature = "web")]
+    demo: bool,
     /// Where replies are put together; kept from call to call, so that a reply costs no allocation.
     reply: Vec<u8>,
 }
@@ -39,6 +45,8 @@ impl Hub {
             client_publish: config.client_publish,
             topic_bytes_max: config.topic_bytes_max,
             topics_per_connection_max: config.topics_per_connection_max,
+            #[cfg(feature = "web")]
+            demo: config.demo,
             reply: Vec::new(),
         }
     }
@@ -137,6 +145,11 @@ impl Hub {
 }
 
 impl Handler for Hub {
+    #[cfg(feature = "web")]
+    fn routes(&self) -> Routes {
+        web::routes(self.demo)
+    }
+
     fn on_topics(&mut self, cx: &mut Context<'_>, topics: &[String]) {
         let topics: Vec<_> = topics.iter().map(|topic| Cow::Borrowed(topic.as_str())).collect();
         // Whoever reads an event stream knows by its beginning that it is subscribed.

@@ -28,27 +28,27 @@ pub(crate) fn unavailable(reason: CloseReason, head: &[u8], seed: u64) -> Vec<u8
     };
     let body = format!("{reason}: {text}; try again in {seconds} seconds\n");
     let field = format!("Retry-After: {seconds}\r\n");
-    answer(503, TEXT, &[], &field, &body, head.starts_with(b"HEAD "))
+    answer(503, TEXT, [], &field, body.as_bytes(), head.starts_with(b"HEAD "))
 }
 
 /// The answer to a client whose request the handler refuses, with its own `fields`.
 #[cfg(feature = "web")]
 pub(crate) fn rejected(status: u16, fields: &[(&str, &str)], text: &str, cors: &str, bodiless: bool) -> Vec<u8> {
-    answer(status, TEXT, fields, cors, &format!("{text}\n"), bodiless)
+    answer(status, TEXT, fields.iter().copied(), cors, format!("{text}\n").as_bytes(), bodiless)
 }
 
 fn plain(status: u16, text: &str) -> Vec<u8> {
-    answer(status, TEXT, &[], "", &format!("{text}\n"), false)
+    answer(status, TEXT, [], "", format!("{text}\n").as_bytes(), false)
 }
 
 /// An answer with this body, which `bodiless` leaves out. `fields` come first in its head, `lines` are header lines that are
 /// written already.
-pub(crate) fn answer(
+pub(crate) fn answer<'f>(
     status: u16,
     kind: &str,
-    fields: &[(&str, &str)],
+    fields: impl IntoIterator<Item = (&'f str, &'f str)>,
     lines: &str,
-    body: &str,
+    body: &[u8],
     bodiless: bool,
 ) -> Vec<u8> {
     let phrase = match status {
@@ -83,8 +83,9 @@ pub(crate) fn answer(
          {lines}Connection: {connection}\r\n\r\n",
         body.len()
     );
+    let mut answer = head.into_bytes();
     if !bodiless {
-        head.push_str(body);
+        answer.extend_from_slice(body);
     }
-    head.into_bytes()
+    answer
 }

@@ -49,6 +49,16 @@ impl Encoding {
         }
     }
 
+    /// What is spoken inside a WebSocket, by the form of its messages.
+    #[cfg(feature = "web")]
+    pub(crate) fn websocket(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Text => Encoding::WebSocket,
+            Dialect::Json => Encoding::WebSocketJson,
+            Dialect::Sse => unreachable!("it is refused where a WebSocket is declared"),
+        }
+    }
+
     /// The framing of the addresses at which connections of this encoding are accepted.
     pub(crate) fn framing(self) -> Framing {
         match self {

@@ -305,15 +305,19 @@ fn spawn(
         .preempt_timer(shard::yielding::NEVER)
         .spawn(move || async move {
             // A panic that unwinds through the executor would leave its thread hanging.
-            let make = || apps.iter().map(|app| (app.make)(&context)).collect();
+            let make = || {
+                let handlers = Handlers::new(apps.iter().map(|app| (app.make)(&context)).collect());
+                let renders = apps.iter().map(|app| app.render).collect();
+                let behaviour = Behaviour::new(&handlers, renders, on_panic);
+                (handlers, behaviour)
+            };
             let result = match std::panic::catch_unwind(AssertUnwindSafe(make)) {
-                Ok(handlers) => {
+                Ok((handlers, behaviour)) => {
                     let ready = || {
                         // The starter waits for it, unless another shard has failed meanwhile.
                         let _ = word.events.try_send(Event::Ready);
                     };
-                    let behaviour = Behaviour { renders: apps.iter().map(|app| app.render).collect(), on_panic };
-                    shard::run(start, Handlers::new(handlers), behaviour, ready).await
+                    shard::run(start, handlers, behaviour, ready).await
                 }
                 Err(panic) => Err(format!("making its handler panicked: {}", panic_text(&*panic))),
             };

@@ -89,6 +89,11 @@ struct Account {
 }
 
 impl Handler for Counted {
+    #[cfg(feature = "web")]
+    fn routes(&self) -> crate::routes::Routes {
+        self.hub.routes()
+    }
+
     fn on_connect(&mut self, cx: &mut Context<'_>) {
         self.account.opened.update(|count| count + 1);
         self.hub.on_connect(cx);
@@ -183,13 +188,14 @@ impl Simulation {
                 lent: 0,
             };
             let metrics = Arc::new(ShardMetrics::default());
-            let behaviour = Behaviour { renders: vec![Counted::render], on_panic: OnPanic::EndServer };
             let account = Rc::<Account>::default();
             let handler = Counted { hub: hub.clone(), account: Rc::clone(&account) };
+            let handlers = Handlers::new(vec![Box::new(handler)]);
+            let behaviour = Behaviour::new(&handlers, vec![Counted::render], OnPanic::EndServer);
             let (registry, counted) = (Arc::clone(&registry), Arc::clone(&metrics));
             Shard {
                 engine: Engine::new(index, &config, behaviour, registry, counted, world),
-                handlers: Handlers::new(vec![Box::new(handler)]),
+                handlers,
                 account,
                 fanout: Fanout::default(),
                 drain: None,

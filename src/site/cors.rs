@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{Denial, Done, Exchange};
 use crate::config::{PREFLIGHT_FIELDS_BYTES_MAX, Standing};
 use crate::protocol::http;
+use crate::routes::is_token;
 
 /// Characters of a page's origin, or of a name, that an answer and the log repeat at the most.
 const QUOTED_CHARS_MAX: usize = 200;
@@ -136,18 +137,13 @@ impl Exchange<'_> {
         let mut allowed = FIELDS_ALLOWED.to_owned();
         for name in self.head.tokens("Access-Control-Request-Headers") {
             let is_known = allowed.split(", ").any(|known| known.eq_ignore_ascii_case(name));
-            if !is_known && is_field_name(name) && allowed.len() + name.len() <= PREFLIGHT_FIELDS_BYTES_MAX {
+            if !is_known && is_token(name) && allowed.len() + name.len() <= PREFLIGHT_FIELDS_BYTES_MAX {
                 allowed.push_str(", ");
                 allowed.push_str(name);
             }
         }
         allowed
     }
-}
-
-/// Whether a text is the name of a field (RFC 9110, section 5.6.2).
-fn is_field_name(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 pub(super) fn quoted(text: &str) -> String {

@@ -8,44 +8,24 @@ mod query;
 
 use self::query::Query;
 use crate::config::{Config, Origins, SSE_RETRY_MS};
+use crate::message::Dialect;
 use crate::protocol::answer::{TEXT, answer};
-use crate::protocol::http::{self, Fields, Head, Refusal, Upgrade};
+use crate::protocol::http::{self, Fields, Head, Refusal, Upgrade, quoted};
 use crate::protocol::{Encoding, sse};
+use crate::routes::{Events, Page, Routes, Target, Topics, WebSocket};
 
-const HELP: &str = "\
-corecast, a push server.
+/// Characters of a path that an answer repeats at the most.
+const PATH_CHARS_MAX: usize = 100;
 
-  /ws?topic=a&topic=b    a WebSocket; subprotocols corecast.v1 (text) and corecast.v1.json
-  /sse?topic=a&topic=b   server-sent events, as for EventSource
-  /sse?all               those that are sent to everyone
-  /readyz, /healthz      whether the server takes clients, and whether it is alive
-
-Inside a WebSocket, SUB topic subscribes, UNSUB topic ends it, PING proves that both sides live.
-";
-
-/// The demo page and its files: path, type and content.
-const DEMO: [(&str, &str, &str); 4] = [
-    ("/demo", "text/html; charset=utf-8", include_str!("../../deploy/web/demo.html")),
-    ("/demo.css", "text/css; charset=utf-8", include_str!("../../deploy/web/demo.css")),
-    ("/demo.js", "text/javascript; charset=utf-8", include_str!("../../deploy/web/demo.js")),
-    ("/corecast.js", "text/javascript; charset=utf-8", include_str!("../../deploy/web/corecast.js")),
-];
-
-/// The demo page loads nothing from elsewhere and is not shown inside other pages.
-const DEMO_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// What a client may ask to speak inside a WebSocket, by the names that go over the wire.
-const SUBPROTOCOLS: [(&str, Encoding); 2] =
-    [("corecast.v1", Encoding::WebSocket), ("corecast.v1.json", Encoding::WebSocketJson)];
-
-/// What the operator's settings say about requests.
+/// What the operator's settings and the handler say about requests.
 pub(crate) struct Site {
+    routes: Routes,
+    /// Whether `/` lists what there is.
+    is_listed: bool,
     origins: Origins,
     head_bytes_max: usize,
     topics_max: usize,
     topic_bytes_max: usize,
-    demo: bool,
 }
 
 /// What a request leads to.
@@ -90,13 +70,15 @@ impl From<Refusal> for Denial {
 }
 
 impl Site {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, routes: Routes) -> Self {
+        let (routes, is_listed) = routes.settle();
         Site {
+            routes,
+            is_listed,
             origins: Origins::new(&config.allow_origin, &config.host),
             head_bytes_max: config.head_bytes_max,
             topics_max: config.topics_per_connection_max,
             topic_bytes_max: config.topic_bytes_max,
-            demo: config.demo,
         }
     }
 
@@ -147,45 +129,65 @@ struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     fn carry_out(&self, seed: u64, draining: bool) -> Result<Done<'a>, Denial> {
-        let path = self.head.path;
-        let file = DEMO.iter().find(|file| file.0 == path);
-        let allowed = match path {
-            "/ws" => "GET, OPTIONS",
-            "/sse" | "/" | "/healthz" | "/readyz" => "GET, HEAD, OPTIONS",
-            // The server as a whole (RFC 9110, section 9.3.7).
-            "*" => "OPTIONS",
-            _ if file.is_some() && self.site.demo => "GET, HEAD, OPTIONS",
-            _ if file.is_some() => {
-                return Err(Refusal::new(404, "the demo page is switched off; --demo serves it").into());
-            }
-            _ => return Err(Refusal::new(404, "there is nothing here; / lists what there is").into()),
+        let place = self.place()?;
+        let allowed = match place {
+            Place::Server => "OPTIONS",
+            Place::WebSocket(_) => "GET, OPTIONS",
+            Place::Events(_) | Place::Page(_) | Place::Ready | Place::Alive => "GET, HEAD, OPTIONS",
         };
         self.allow_methods(allowed)?;
         // Balancers check with any of these, by GET, HEAD or OPTIONS.
-        if draining && matches!(path, "/" | "*" | "/readyz") {
+        let is_check = match place {
+            Place::Server | Place::Ready => true,
+            Place::Page(_) => self.head.path == "/",
+            Place::WebSocket(_) | Place::Events(_) | Place::Alive => false,
+        };
+        if draining && is_check {
             return Err(Refusal::new(503, "draining").into());
         }
         if self.head.method == "OPTIONS" {
             return self.options(allowed);
         }
-        match (path, file) {
-            ("/ws", _) => {
+        match place {
+            Place::WebSocket(route) => {
                 self.check_origin()?;
-                self.open_websocket()
+                self.open_websocket(route)
             }
-            ("/sse", _) => {
+            Place::Events(route) => {
                 self.check_origin()?;
                 self.check_silent_browser()?;
-                self.open_sse(seed)
+                self.open_events(route, seed)
             }
-            ("/readyz", _) => Ok(self.page(TEXT, &[], "ready\n")),
-            ("/healthz", _) => Ok(self.page(TEXT, &[], "ok\n")),
-            // The policy is the page's. The module goes wherever it is imported, into workers, too.
-            ("/demo", Some((_, kind, content))) => {
-                Ok(self.page(kind, &[("Content-Security-Policy", DEMO_POLICY)], content))
+            Place::Page(page) => {
+                let fields = page.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                Ok(self.page(&page.content_type, fields, &page.body))
             }
-            (_, Some((_, kind, content))) => Ok(self.page(kind, &[], content)),
-            _ => Ok(self.page(TEXT, &[], HELP)),
+            Place::Ready => Ok(self.page(TEXT, [], b"ready\n")),
+            Place::Alive => Ok(self.page(TEXT, [], b"ok\n")),
+            Place::Server => unreachable!("no method but OPTIONS is allowed"),
+        }
+    }
+
+    /// What the request's path leads to.
+    fn place(&self) -> Result<Place<'a>, Refusal> {
+        let site = self.site;
+        match self.head.path {
+            // The server as a whole (RFC 9110, section 9.3.7).
+            "*" => return Ok(Place::Server),
+            "/readyz" => return Ok(Place::Ready),
+            "/healthz" => return Ok(Place::Alive),
+            _ => {}
+        }
+        match site.routes.find(self.head.path) {
+            Some(Target::WebSocket(route)) => Ok(Place::WebSocket(route)),
+            Some(Target::Events(route)) => Ok(Place::Events(route)),
+            Some(Target::Page(page)) => Ok(Place::Page(page)),
+            Some(Target::Missing(why)) => Err(Refusal::new(404, why)),
+            None if site.is_listed => Err(Refusal::new(404, "there is nothing here; / lists what there is")),
+            None => {
+                let paths: Vec<_> = site.routes.paths().collect();
+                Err(Refusal::new(404, format!("there is nothing here; there is {}", paths.join(", "))))
+            }
         }
     }
 
@@ -197,7 +199,7 @@ impl<'a> Exchange<'a> {
         Err(Refusal::new(405, text).with_field("Allow", allowed))
     }
 
-    fn page(&self, kind: &str, fields: &[(&str, &str)], body: &str) -> Done<'a> {
+    fn page<'f>(&self, kind: &str, fields: impl IntoIterator<Item = (&'f str, &'f str)>, body: &[u8]) -> Done<'a> {
         Done::Answer(answer(200, kind, fields, &self.cors(), body, self.head.is_bodiless()))
     }
 
@@ -209,21 +211,16 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn open_websocket(&self) -> Result<Done<'a>, Denial> {
+    fn open_websocket(&self, route: &'a WebSocket) -> Result<Done<'a>, Denial> {
         let upgrade = Upgrade::read(&self.head)?;
-        let (subprotocol, encoding) = subprotocol(&upgrade)?;
-        let topics = Query::read(self.head.query, self.site)?.topics;
+        let (subprotocol, dialect) = agree(route, &upgrade)?;
+        let topics = self.topics(route.topics, "a WebSocket here")?;
         let response = upgrade.response(subprotocol);
-        Ok(Done::Open { encoding, subprotocol, topics, response })
+        Ok(Done::Open { encoding: Encoding::websocket(dialect), subprotocol, topics, response })
     }
 
-    fn open_sse(&self, seed: u64) -> Result<Done<'a>, Denial> {
-        let Query { topics, all } = Query::read(self.head.query, self.site)?;
-        if topics.is_empty() && !all {
-            let text = "an event stream needs a topic, as in /sse?topic=news or /sse?topic=news&topic=sport; \
-                        /sse?all has only what is sent to everyone";
-            return Err(Refusal::new(400, text).into());
-        }
+    fn open_events(&self, route: &Events, seed: u64) -> Result<Done<'a>, Denial> {
+        let topics = self.topics(route.topics, "an event stream")?;
         let mut response = sse::response(&self.cors());
         if self.head.is_bodiless() {
             return Ok(Done::Answer(response));
@@ -232,19 +229,50 @@ impl<'a> Exchange<'a> {
         sse::retry(&mut response, least + seed % spread);
         Ok(Done::Open { encoding: Encoding::Sse, subprotocol: None, topics, response })
     }
+
+    /// The topics that the client named in its URL; `what`: that which needs them, if the rule says so.
+    fn topics(&self, rule: Topics, what: &str) -> Result<Vec<String>, Refusal> {
+        let Query { topics, all } = Query::read(self.head.query, rule, self.site)?;
+        if rule == Topics::Required && topics.is_empty() && !all {
+            let path = quoted(self.head.path, PATH_CHARS_MAX);
+            let text = format!(
+                "{what} needs a topic, as in {path}?topic=news or {path}?topic=news&topic=sport; \
+                 {path}?all has only what is sent to everyone"
+            );
+            return Err(Refusal::new(400, text));
+        }
+        Ok(topics)
+    }
 }
 
-/// The first of the client's subprotocols that is known here. A client that names none speaks text.
-fn subprotocol(upgrade: &Upgrade<'_>) -> Result<(Option<&'static str>, Encoding), Refusal> {
+/// What a path leads to.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Server,
+    Ready,
+    Alive,
+    WebSocket(&'a WebSocket),
+    Events(&'a Events),
+    Page(&'a Page),
+}
+
+/// The first of the client's subprotocols that is declared, and its dialect. A client that names none speaks text.
+fn agree<'a>(route: &'a WebSocket, upgrade: &Upgrade<'_>) -> Result<(Option<&'a str>, Dialect), Refusal> {
     let mut offered = upgrade.offered().peekable();
-    if offered.peek().is_none() {
-        return Ok((None, Encoding::WebSocket));
+    if offered.peek().is_none() && !route.required {
+        return Ok((None, Dialect::Text));
     }
-    let known = |offer: &str| SUBPROTOCOLS.into_iter().find(|(name, _)| *name == offer);
-    match offered.find_map(known) {
-        Some((name, encoding)) => Ok((Some(name), encoding)),
-        None => Err(Refusal::new(400, "the subprotocols spoken here are corecast.v1 and corecast.v1.json")),
+    let known = |offer: &str| route.subprotocols.iter().find(|(name, _)| *name == offer);
+    if let Some((name, dialect)) = offered.find_map(known) {
+        return Ok((Some(name), *dialect));
     }
+    let names = route.names();
+    let text = match route.subprotocols.len() {
+        0 => "no subprotocol is spoken here; connect without one".to_owned(),
+        1 => format!("the subprotocol spoken here is {names}"),
+        _ => format!("the subprotocols spoken here are {names}"),
+    };
+    Err(Refusal::new(400, text))
 }
 
 #[cfg(test)]

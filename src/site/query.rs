@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use super::Site;
 use crate::message::Topic;
 use crate::protocol::http::{self, Refusal};
+use crate::routes::Topics;
 
 /// Characters of a client's text that an answer repeats at the most.
 const QUOTED_CHARS_MAX: usize = 100;
@@ -39,15 +40,20 @@ pub(super) struct Query {
 
 impl Query {
     /// Reads `topic`, in the ways in which frameworks write a list, and `all`. What looks like topics in another way is
-    /// refused; what doesn't is somebody else's, as a token or a time that keeps caches away.
-    pub(super) fn read(query: &str, site: &Site) -> Result<Self, Refusal> {
+    /// refused, unless the rule leaves it to the handler; what doesn't is somebody else's, as a token or a time that keeps
+    /// caches away.
+    pub(super) fn read(query: &str, rule: Topics, site: &Site) -> Result<Self, Refusal> {
         let (mut topics, mut known, mut all) = (Vec::new(), HashSet::new(), false);
+        if rule == Topics::Ignored {
+            return Ok(Query { topics, all });
+        }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (raw_name, raw) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(raw_name);
             let name = String::from_utf8_lossy(&name);
             match Name::of(&name) {
                 Name::Topic => {}
+                Name::All | Name::Mistaken if rule == Topics::Read => continue,
                 Name::All => match raw {
                     "" | "1" | "true" => {
                         all = true;

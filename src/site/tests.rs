@@ -3,10 +3,22 @@ use std::fmt::Write as _;
 use super::*;
 use proptest::prelude::*;
 
+const HELP: &str = "what there is\n";
+
+/// As a push server has them.
+fn routes() -> Routes {
+    let socket = WebSocket::new()
+        .subprotocol("corecast.v1", Dialect::Text)
+        .subprotocol("corecast.v1.json", Dialect::Json)
+        .topics(Topics::Checked);
+    let events = Events::new().topics(Topics::Required);
+    Routes::new().websocket("/ws", socket).events("/sse", events).help(HELP).missing("/demo", "--demo serves it")
+}
+
 fn site(allow_origin: &[&str]) -> Site {
     let allow_origin = allow_origin.iter().map(|text| text.parse().unwrap()).collect();
     let host = vec!["push.example".parse().unwrap()];
-    Site::new(&Config { allow_origin, host, topics_per_connection_max: 3, ..Config::default() })
+    Site::new(&Config { allow_origin, host, topics_per_connection_max: 3, ..Config::default() }, routes())
 }
 
 /// The head of a WebSocket's request, with `changes` for what it says by default; an empty value leaves a field out.
@@ -237,7 +249,6 @@ fn an_allowed_page_may_read_the_stream() {
 
 #[test]
 fn other_requests_are_answered_in_words() {
-    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(answer_to(&get("/")).ends_with(HELP));
     let head = answer_to(&get("/").replace("GET", "HEAD"));
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
@@ -254,24 +265,6 @@ fn other_requests_are_answered_in_words() {
         assert_eq!(status_of(&get("/sse?all").replace("\r\n\r\n", &format!("\r\n{body}\r\n\r\n"))), 413);
     }
     opened(&get("/sse?all").replace("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n"), &site(&[]));
-}
-
-#[test]
-fn the_demo_is_served_where_it_is_switched_on() {
-    let site = Site::new(&Config { demo: true, ..Config::default() });
-    let page = answer_of(respond_to("GET /demo HTTP/1.1\r\nHost: x\r\n\r\n", &site));
-    assert!(page.contains("Content-Type: text/html; charset=utf-8\r\n") && page.contains("/demo.js"));
-    assert!(page.contains("\r\nContent-Security-Policy: default-src 'none'; script-src 'self';"), "{page}");
-    // The policy lets nothing run that stands in the page itself.
-    assert!(
-        !page.contains("<style") && !page.contains("<script>") && !page.contains(" style=") && !page.contains(" on")
-    );
-    for file in DEMO {
-        let file = answer_of(respond_to(&format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", file.0), &site));
-        assert!(file.starts_with("HTTP/1.1 200 "), "{file}");
-    }
-    let module = answer_of(respond_to("GET /corecast.js HTTP/1.1\r\nHost: x\r\n\r\n", &site));
-    assert!(module.contains("Content-Type: text/javascript; charset=utf-8\r\n"));
 }
 
 #[test]
@@ -492,12 +485,117 @@ fn what_a_client_says_comes_back_escaped() {
 
 #[test]
 fn a_request_that_is_too_large_or_not_whole_leads_nowhere() {
-    let site = Site::new(&Config { head_bytes_max: 1_024, ..Config::default() });
+    let site = Site::new(&Config { head_bytes_max: 1_024, ..Config::default() }, routes());
     assert_eq!(respond_to("GET / HTTP/1.1\r\nHost: x\r\n", &site), Kept::Incomplete);
     let large = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "c".repeat(1_024));
     assert!(answer_of(respond_to(&large, &site)).starts_with("HTTP/1.1 431 "));
     // An answer to HEAD has no body, whatever is wrong.
     assert!(answer_to("HEAD / HTTP/1.1\r\n\r\n").ends_with("\r\n\r\n"));
+}
+
+/// A site with the default settings and these routes.
+fn site_of(routes: Routes) -> Site {
+    Site::new(&Config::default(), routes)
+}
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+#[test]
+fn a_declared_path_is_served_and_another_is_told_what_there_is() {
+    let site = site_of(Routes::new().websocket("/rooms/*", WebSocket::new()).events("/feed", Events::new()));
+    assert_eq!(opened(&upgrade("/rooms/42?a=b", &[]), &site).0, Encoding::WebSocket);
+    assert_eq!(opened(&get("/feed"), &site).0, Encoding::Sse);
+    let front = answer_of(respond_to(&get("/"), &site));
+    assert!(front.starts_with("HTTP/1.1 200 ") && front.contains("\n  /rooms/* ") && front.contains("\n  /feed "));
+    for path in ["/ws", "/sse", "/demo", "/rooms/", "/rooms", "/feed/"] {
+        let answer = answer_of(respond_to(&upgrade(path, &[]), &site));
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("/ lists what there is\n"), "{answer}");
+    }
+    // With a front page of its own, nothing else tells.
+    let page = Page::html("hello").header("Content-Security-Policy", "default-src 'none'");
+    let own = site_of(Routes::new().websocket("/rooms/*", WebSocket::new()).page("/", page));
+    let answer = answer_of(respond_to(&get("/ws"), &own));
+    assert!(answer.ends_with("there is nothing here; there is /rooms/*, /\n"), "{answer}");
+    let front = answer_of(respond_to(&get("/"), &own));
+    assert!(front.contains("\r\nContent-Type: text/html; charset=utf-8\r\n") && front.ends_with("\r\n\r\nhello"));
+    assert!(front.contains("\r\nContent-Security-Policy: default-src 'none'\r\n"), "{front}");
+    let head = answer_of(respond_to(&get("/").replace("GET", "HEAD"), &own));
+    assert!(head.contains("\r\nContent-Length: 5\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[test]
+fn a_draining_server_says_so_at_its_front_page_and_opens_what_is_there_instead() {
+    let open = site_of(Routes::new().websocket("/", WebSocket::new()));
+    assert!(matches!(respond(upgrade("/", &[]).as_bytes(), 0, &open, true), Kept::Open { .. }));
+    let page = site_of(Routes::new().page("/", Page::text("hello")));
+    assert_eq!(answer_of(respond(get("/").as_bytes(), 0, &page, true))[9..12], *"503");
+}
+
+#[test]
+fn subprotocols_are_those_that_are_declared() {
+    let with = |offer: &str, route: WebSocket| {
+        let site = site_of(Routes::new().websocket("/ws", route));
+        respond_to(&upgrade("/ws", &[("Sec-WebSocket-Protocol", offer)]), &site)
+    };
+    let one = || WebSocket::new().subprotocol("chat.v1", Dialect::Json);
+    for (offer, route, agreed) in [
+        ("", WebSocket::new(), (Encoding::WebSocket, None)),
+        ("", one(), (Encoding::WebSocket, None)),
+        ("chat.v1", one(), (Encoding::WebSocketJson, Some("chat.v1"))),
+        ("other, chat.v1", one().subprotocol_required(), (Encoding::WebSocketJson, Some("chat.v1"))),
+    ] {
+        let outcome = with(offer, route);
+        let Kept::Open { encoding, subprotocol, .. } = outcome else { panic!("{offer}: {outcome:?}") };
+        assert_eq!((encoding, subprotocol.as_deref()), agreed, "{offer}");
+    }
+    for (offer, route, told) in [
+        ("chat.v1", WebSocket::new(), "no subprotocol is spoken here"),
+        ("CHAT.v1", one(), "the subprotocol spoken here is chat.v1"),
+        ("", one().subprotocol_required(), "the subprotocol spoken here is chat.v1"),
+        ("a", one().subprotocol("b", Dialect::Text), "the subprotocols spoken here are chat.v1 and b"),
+    ] {
+        let answer = answer_of(with(offer, route));
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(told), "{offer}: {answer}");
+    }
+}
+
+#[test]
+fn a_route_says_what_is_made_of_its_query() {
+    let ask = |query: &str, topics: Topics| {
+        let events = Events::new().topics(topics);
+        let site = site_of(Routes::new().websocket("/ws", WebSocket::new().topics(topics)).events("/feed", events));
+        let outcomes = [
+            respond_to(&upgrade(&format!("/ws?{query}"), &[]), &site),
+            respond_to(&get(&format!("/feed?{query}")), &site),
+        ];
+        let [one, other] = outcomes.map(|outcome| match outcome {
+            Kept::Open { topics, .. } => Ok(topics.join(" ")),
+            refused => Err(answer_of(refused)[9..12].to_owned()),
+        });
+        assert_eq!(one, other, "{query}");
+        one
+    };
+    let (ok, bad) = (|topics: &str| Ok(topics.to_owned()), Err("400".to_owned()));
+    for (query, ignored, read, checked, required) in [
+        ("topic=a&topic=b", ok(""), ok("a b"), ok("a b"), ok("a b")),
+        ("", ok(""), ok(""), ok(""), bad.clone()),
+        ("token=x", ok(""), ok(""), ok(""), bad.clone()),
+        ("all", ok(""), ok(""), ok(""), ok("")),
+        ("all=news", ok(""), ok(""), bad.clone(), bad.clone()),
+        ("room=42", ok(""), ok(""), bad.clone(), bad.clone()),
+        ("topic=a,b", ok(""), bad.clone(), bad.clone(), bad.clone()),
+        ("topic=", ok(""), bad.clone(), bad.clone(), bad.clone()),
+    ] {
+        assert_eq!(ask(query, Topics::Ignored), ignored, "{query}");
+        assert_eq!(ask(query, Topics::Read), read, "{query}");
+        assert_eq!(ask(query, Topics::Checked), checked, "{query}");
+        assert_eq!(ask(query, Topics::Required), required, "{query}");
+    }
+    let rooms = Routes::new().websocket("/rooms/*", WebSocket::new().topics(Topics::Required));
+    let answer = answer_of(respond_to(&upgrade("/rooms/\u{202e}7", &[]), &site_of(rooms)));
+    assert!(answer.contains("as in /rooms/\\u{202e}7?topic=news or "), "{answer}");
 }
 
 proptest! {

@@ -22,8 +22,8 @@ struct Room {
 
 /// The room of a module, by its path below `src/` without `.rs` and `/mod`.
 fn room(module: &str) -> Option<Room> {
-    const GROUND: [&str; 10] =
-        ["config", "message", "guide", "heap", "json", "metrics", "rate", "receipt", "sys", HOST];
+    const GROUND: [&str; 11] =
+        ["config", "message", "guide", "heap", "json", "metrics", "rate", "receipt", "routes", "sys", HOST];
     const FOLDERS: [(&str, u8); 12] = [
         ("event", 1),
         ("protocol", 1),

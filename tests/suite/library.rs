@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+#[cfg(feature = "web")]
+use corecast::routes::{Events, Routes, WebSocket};
 use corecast::{
     CloseReason, ConfigError, ConnId, Context, Dialect, DropReason, Event, Framing, Handler, Kind, OnPanic,
     PublishError, SendError, Server, StartError, SubscribeError,
@@ -288,6 +290,10 @@ struct Guard;
 
 #[cfg(feature = "web")]
 impl Handler for Guard {
+    fn routes(&self) -> Routes {
+        Routes::new().websocket("/ws", WebSocket::new()).events("/sse", Events::new())
+    }
+
     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
         cx.send(message).unwrap();
     }
@@ -299,7 +305,7 @@ fn a_handler_that_says_nothing_of_topics_in_a_url_subscribes_nobody() {
     let server = Fixture::start(config(), |_| Guard);
     let addr = server.addr(Framing::Http);
     let mut events = HttpClient::events(addr, "/sse?topic=user:ann");
-    let mut socket = HttpClient::websocket(addr, "/ws?topic=user:ann&topic=b", "corecast.v1");
+    let mut socket = HttpClient::websocket(addr, "/ws?topic=user:ann&topic=b", "");
     server.publish("user:ann", "private").unwrap();
     let why = "this server takes no topics from a URL";
     let bye = events.recv_event();
@@ -310,7 +316,7 @@ fn a_handler_that_says_nothing_of_topics_in_a_url_subscribes_nobody() {
     assert_eq!(server.sum(|shard| shard.matched.get()), 0);
     drop((events, socket));
     wait_until("the handler has closed both", || server.closed(CloseReason::Handler) == 2);
-    let mut other = HttpClient::websocket(addr, "/ws", "corecast.v1");
+    let mut other = HttpClient::websocket(addr, "/ws", "");
     assert_eq!(other.ask("still there"), "still there");
 }
 

@@ -63,6 +63,8 @@ mod ramp;
 mod rates;
 #[cfg(feature = "program")]
 mod requests;
+#[cfg(feature = "web")]
+mod routes;
 mod slow;
 #[cfg(feature = "program")]
 mod soak;

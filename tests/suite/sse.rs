@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use corecast::{CloseReason, Context, DropReason, Framing, Handler, SendError};
+use corecast::routes::Events;
+use corecast::{CloseReason, Context, DropReason, Framing, Handler, Routes, SendError};
 
 use crate::support::http::{HttpClient, SseEvent};
 use crate::support::{Client, Fixture, config, wait_until};
@@ -30,6 +31,10 @@ fn messages_are_events_with_the_publish_id() {
 struct Open;
 
 impl Handler for Open {
+    fn routes(&self) -> Routes {
+        Routes::new().events("/sse", Events::new())
+    }
+
     fn on_topics(&mut self, cx: &mut Context<'_>, topics: &[String]) {
         for topic in topics {
             cx.subscribe(topic).unwrap();
@@ -51,13 +56,17 @@ fn a_handler_without_words_of_its_own_sends_payloads_line_by_line() {
     assert_eq!(line.recv_bytes(), b"\xff");
     wait_until("it is counted", || server.drops() == [(DropReason::NotUtf8, 1)]);
     server.publish("a", "after").unwrap();
-    assert_eq!(client.recv_event().data, "after");
+    assert_eq!((client.recv_event().event.as_str(), client.recv_event().data.as_str()), ("gap", "after"));
 }
 
 /// Sends a message of so many empty lines to whoever comes, and notes how that went.
 struct Lines(usize, Arc<Mutex<Vec<Result<(), SendError>>>>);
 
 impl Handler for Lines {
+    fn routes(&self) -> Routes {
+        Routes::new().events("/sse", Events::new())
+    }
+
     fn on_connect(&mut self, cx: &mut Context<'_>) {
         let sent = cx.send("\n".repeat(self.0).as_bytes());
         self.1.lock().unwrap().push(sent);

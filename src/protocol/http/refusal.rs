@@ -30,7 +30,7 @@ impl Refusal {
 
     /// The answer as it goes over the wire, with these header lines besides.
     pub(crate) fn answer(&self, lines: &str) -> Vec<u8> {
-        answer(self.status, TEXT, self.field.as_slice(), lines, &format!("{}\n", self.text), self.bodiless)
+        answer(self.status, TEXT, self.field, lines, format!("{}\n", self.text).as_bytes(), self.bodiless)
     }
 }
 
