@@ -115,6 +115,9 @@ pub(crate) const AUDIENCE_LIST_CHUNKS: usize = 64;
 /// exceeded by one payload and by once the lists themselves, if all of them change.
 pub(crate) const PUBLISH_QUEUE_BYTES_MAX: usize = 16 * 1024 * KIB;
 
+/// Bytes of payload that may wait in a lane into a shard. One that is below takes an item of any size.
+pub(crate) const LANE_BYTES_MAX: usize = PUBLISH_QUEUE_BYTES_MAX;
+
 /// Frames of replies (to the client's own commands) that an outbox takes beyond `queue_messages_max`, so
 /// that a client whose queue is full of pushes can still unsubscribe.
 pub(crate) const REPLY_RESERVE_MESSAGES: usize = 16;
@@ -380,7 +383,7 @@ const _: () = {
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Config {
-    /// Addresses to listen on, each with its framing.
+    /// Addresses to listen on, each with its framing. A library's [`ServerBuilder`](crate::ServerBuilder) has its own.
     #[cfg_attr(feature = "serde", serde(with = "text_list"))]
     pub listen: Vec<Listen>,
     /// Number of shards; `None`: one for each CPU the process may use.
@@ -440,7 +443,7 @@ pub struct Config {
     #[cfg_attr(feature = "serde", serde(with = "text_list"))]
     #[cfg(feature = "web")]
     pub host: Vec<HostName>,
-    /// Whether the demo page is served.
+    /// Whether a [`Hub`](crate::Hub) serves the demo page.
     #[cfg(feature = "web")]
     pub demo: bool,
     /// TCP keepalive: idle time, interval (and three probes); zero: off.
@@ -454,7 +457,7 @@ pub struct Config {
     pub so_sndbuf: Option<usize>,
     /// Connections that may wait to be accepted, per listener and shard (the kernel caps it at somaxconn).
     pub backlog: u32,
-    /// Whether clients may publish (`PUB`, `CAST`).
+    /// Whether clients of a [`Hub`](crate::Hub) may publish (`PUB`, `CAST`).
     pub client_publish: bool,
     /// Topics one client may subscribe to.
     pub topics_per_connection_max: usize,
@@ -475,7 +478,7 @@ pub struct Config {
     pub mesh_backlog: usize,
     /// Publishes from outside the shards that may wait, per shard, and as many questions and closes each.
     pub control_queue: usize,
-    /// Where the control plane listens. Outside the loopback it needs a token.
+    /// Where the control plane listens. Outside the loopback it needs a token. A library starts it by itself.
     #[cfg_attr(feature = "serde", serde(with = "text_value"))]
     pub control: ControlAddr,
     /// The file that holds the token which calls to the control plane must show.
@@ -715,7 +718,7 @@ impl Config {
                 field: "control",
                 value: addr.to_string(),
                 allowed:
-                    "anyone anyone who reaches it there could publish and close connections, so it needs control_token_file, \
+                    "anyone who reaches it there could publish and close connections, so it needs control_token_file, \
                           a file with a token that calls must show; or use an address like 127.0.0.1:8081"
                         .into(),
             });

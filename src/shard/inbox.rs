@@ -14,7 +14,7 @@ use crate::engine::commands::{Close, Command};
 use crate::engine::query;
 use crate::message::Publish;
 use crate::shard::Shard;
-use crate::shard::lane::{Entrance, Exit, lane};
+use crate::shard::lane::{Entrance, Exit, Item, lane};
 use crate::shard::yielding::Slice;
 
 /// The lanes where the rest of the process holds them.
@@ -30,6 +30,16 @@ pub(crate) struct Inbox {
     pub(crate) closes: Exit<Close>,
     pub(crate) commands: Exit<Command>,
 }
+
+impl Item for Publish {
+    fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+}
+
+impl Item for Close {}
+
+impl Item for Command {}
 
 /// Makes the lanes of one shard, in each of which `max` items may wait.
 pub(crate) fn lanes(max: usize) -> (Entrances, Inbox) {

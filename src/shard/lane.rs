@@ -11,19 +11,37 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use async_channel::{Receiver, Sender};
 
-/// Makes a lane in which `max` items may wait.
-pub(crate) fn lane<T>(max: usize) -> (Entrance<T>, Exit<T>) {
+use crate::config::LANE_BYTES_MAX;
+
+/// What may wait in a lane.
+pub(crate) trait Item {
+    /// Bytes that it keeps on the heap.
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+/// Makes a lane in which `max` items may wait, and bytes of them up to [`LANE_BYTES_MAX`].
+pub(crate) fn lane<T: Item>(max: usize) -> (Entrance<T>, Exit<T>) {
     let (sender, receiver) = async_channel::unbounded();
-    let taken = Arc::new(AtomicUsize::new(0));
-    let entrance = Entrance { queue: sender, taken: Arc::clone(&taken), max, entered: AtomicU64::new(0) };
-    (entrance, Exit { queue: receiver, taken })
+    let load = Arc::new(Load::default());
+    let entrance = Entrance { queue: sender, load: Arc::clone(&load), max, entered: AtomicU64::new(0) };
+    (entrance, Exit { queue: receiver, load })
+}
+
+/// What is in a lane.
+#[derive(Default)]
+struct Load {
+    /// Places that are taken.
+    taken: AtomicUsize,
+    /// Bytes of the items.
+    bytes: AtomicUsize,
 }
 
 /// Where items come in, from any thread.
-pub(crate) struct Entrance<T> {
+pub(crate) struct Entrance<T: Item> {
     queue: Sender<T>,
-    /// Places that are taken.
-    taken: Arc<AtomicUsize>,
+    load: Arc<Load>,
     max: usize,
     /// Items that have come in.
     entered: AtomicU64,
@@ -38,8 +56,8 @@ pub(crate) enum NoPlace {
     Ended,
 }
 
-impl<T> Entrance<T> {
-    /// Takes a place.
+impl<T: Item> Entrance<T> {
+    /// Takes a place. A lane that is below its bytes takes an item of any size.
     ///
     /// # Errors
     /// There is none.
@@ -47,8 +65,11 @@ impl<T> Entrance<T> {
         if self.queue.is_closed() {
             return Err(NoPlace::Ended);
         }
+        if self.load.bytes.load(Ordering::Relaxed) >= LANE_BYTES_MAX {
+            return Err(NoPlace::Full);
+        }
         let take = |taken| (taken < self.max).then_some(taken + 1);
-        match self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+        match self.load.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             Ok(_) => Ok(Place { entrance: self }),
             Err(_) => Err(NoPlace::Full),
         }
@@ -61,43 +82,48 @@ impl<T> Entrance<T> {
 }
 
 /// A place in a lane. It is given back when it is dropped.
-pub(crate) struct Place<'a, T> {
+pub(crate) struct Place<'a, T: Item> {
     entrance: &'a Entrance<T>,
 }
 
-impl<T> Place<'_, T> {
+impl<T: Item> Place<'_, T> {
     /// Puts an item into the place. If the shard has ended meanwhile it is dropped.
     pub(crate) fn fill(self, item: T) {
+        let (bytes, load) = (item.bytes(), &self.entrance.load);
+        load.bytes.fetch_add(bytes, Ordering::Relaxed);
         if self.entrance.queue.try_send(item).is_ok() {
             self.entrance.entered.fetch_add(1, Ordering::Release);
             // The exit gives it back.
             std::mem::forget(self);
+        } else {
+            load.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T: Item> Drop for Place<'_, T> {
     fn drop(&mut self) {
-        self.entrance.taken.fetch_sub(1, Ordering::Relaxed);
+        self.entrance.load.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Where the shard takes items out, in the order in which they came in.
-pub(crate) struct Exit<T> {
+pub(crate) struct Exit<T: Item> {
     queue: Receiver<T>,
-    taken: Arc<AtomicUsize>,
+    load: Arc<Load>,
 }
 
-impl<T> Exit<T> {
+impl<T: Item> Exit<T> {
     /// Waits for the next item, whose place is free from then on; `None`: there is no entrance any more.
     pub(crate) async fn next(&self) -> Option<T> {
         let item = self.queue.recv().await.ok()?;
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+        self.load.taken.fetch_sub(1, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(item.bytes(), Ordering::Relaxed);
         Some(item)
     }
 }
 
-impl<T> Drop for Exit<T> {
+impl<T: Item> Drop for Exit<T> {
     fn drop(&mut self) {
         self.queue.close();
         // The entrance would keep what is left.
@@ -110,8 +136,17 @@ mod tests {
     use super::*;
     use futures_lite::future::block_on;
 
+    impl Item for i32 {}
+    impl Item for () {}
+    impl Item for Sender<()> {}
+    impl Item for Vec<u8> {
+        fn bytes(&self) -> usize {
+            self.len()
+        }
+    }
+
     /// What `reserve` says.
-    fn refusal<T>(entrance: &Entrance<T>) -> Option<NoPlace> {
+    fn refusal<T: Item>(entrance: &Entrance<T>) -> Option<NoPlace> {
         entrance.reserve().err()
     }
 
@@ -132,6 +167,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_takes_as_many_bytes_as_may_wait_in_it_and_an_item_of_any_size_while_it_is_below() {
+        let (entrance, exit) = lane(1_000);
+        entrance.reserve().unwrap().fill(vec![0; LANE_BYTES_MAX - 1]);
+        entrance.reserve().unwrap().fill(vec![0; 1 << 20]);
+        assert_eq!(refusal(&entrance), Some(NoPlace::Full));
+        block_on(exit.next()).unwrap();
+        entrance.reserve().unwrap().fill(vec![0; LANE_BYTES_MAX]);
+        assert_eq!(refusal(&entrance), Some(NoPlace::Full));
+        (0..2).for_each(|_| drop(block_on(exit.next()).unwrap()));
+        assert_eq!((refusal(&entrance), entrance.load.bytes.load(Ordering::Relaxed)), (None, 0));
+    }
+
+    #[test]
     fn a_place_can_be_filled_at_once_whatever_the_other_end_does() {
         const EACH: usize = 20_000;
         let (entrance, exit) = lane(3);
@@ -149,7 +197,7 @@ mod tests {
             }
             (0..2 * EACH).for_each(|_| block_on(exit.next()).unwrap());
         });
-        assert_eq!((entrance.entered(), entrance.taken.load(Ordering::Relaxed)), (2 * EACH as u64, 0));
+        assert_eq!((entrance.entered(), entrance.load.taken.load(Ordering::Relaxed)), (2 * EACH as u64, 0));
     }
 
     #[test]

@@ -279,3 +279,17 @@ fn clients_that_were_handed_to_a_shard_which_failed_count_no_more() {
         let _ = client.try_recv();
     });
 }
+
+#[test]
+fn publishes_that_a_shard_does_not_take_are_bounded_in_bytes() {
+    const MIB: usize = 1 << 20;
+    let config = settings! { shards: Some(1), max_message: MIB, queue_bytes_max: 2 * MIB, ..config() };
+    let (server, release) = blockers(config, false);
+    let mut client = server.client(Framing::Line);
+    block(&server, &mut client);
+    let payload = bytes::Bytes::from(vec![b'x'; MIB]);
+    let taken = (0..1_000).take_while(|_| server.publish("news", payload.clone()).is_ok()).count();
+    assert!((16..=17).contains(&taken), "{taken} of 1 MiB each");
+    release.send(()).unwrap();
+    wait_until("there is room again", || server.publish("news", "small").is_ok());
+}
