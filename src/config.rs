@@ -288,6 +288,12 @@ pub(crate) const DRAIN_STEP_MS: u64 = 50;
 /// Closes of a drain that wait in a shard's queue at a time. Besides, one can wait for each connection, as it is asked for.
 pub(crate) const DRAIN_CLOSES_MAX: usize = 8_192;
 
+/// Connections that a shard has announced to others and not sent off yet.
+pub(crate) const MOVES_MAX: usize = 1_024;
+
+/// Publishes that a shard keeps while connections of others are expected.
+pub(crate) const ARRIVALS_PUBLISHES_MAX: usize = 65_536;
+
 /// Shards at the most (the shard's number is 16 bits in a connection's registry row).
 pub const SHARDS_MAX: usize = 1_024;
 

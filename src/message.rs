@@ -80,6 +80,16 @@ impl PublishId {
     pub(crate) fn new(lane: u16, sequence: u64) -> Self {
         PublishId(u64::from(lane) << 48 | (sequence & 0xffff_ffff_ffff))
     }
+
+    /// The publisher's lane.
+    pub(crate) fn lane(self) -> usize {
+        (self.0 >> 48) as usize
+    }
+
+    /// Its number among the publishes of that lane.
+    pub(crate) fn sequence(self) -> u64 {
+        self.0 & 0xffff_ffff_ffff
+    }
 }
 
 impl fmt::Display for PublishId {

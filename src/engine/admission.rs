@@ -3,7 +3,7 @@
 use super::Engine;
 use super::connection::Connection;
 use super::driver::Driver;
-use super::parcel::Client;
+use super::parcel::Parcel;
 use super::registry::{Place, Refusal, Row};
 use super::visit::Visit;
 use crate::handler::Handlers;
@@ -16,7 +16,7 @@ impl<D: Driver> Engine<D> {
     ///
     /// # Errors
     /// Why it was refused, in words for the log.
-    pub(crate) fn admit(&mut self, handlers: &mut Handlers, mut client: Client<D::Socket>) -> Result<(), String> {
+    pub(crate) fn admit(&mut self, handlers: &mut Handlers, mut client: Parcel<D::Socket>) -> Result<(), String> {
         let base = &mut self.base;
         if let Err(refusal) = base.registry.admit() {
             let why = match refusal {
@@ -34,7 +34,7 @@ impl<D: Driver> Engine<D> {
         }
         let place = base.registry.place(base.index);
         if place != base.index {
-            match base.lanes.hand_over(&mut base.driver, place, client, Place::new(&base.registry, place)) {
+            match base.lanes.hand_over(&mut base.driver, place, client, Place::new(&base.registry, place, None)) {
                 Ok(()) => {
                     base.metrics.handed_over.add(1);
                     return Ok(());
@@ -52,7 +52,7 @@ impl<D: Driver> Engine<D> {
     ///
     /// # Errors
     /// Why it was refused, in words for the log.
-    pub(crate) fn take_in(&mut self, handlers: &mut Handlers, client: Client<D::Socket>) -> Result<(), String> {
+    pub(crate) fn take_in(&mut self, handlers: &mut Handlers, client: Parcel<D::Socket>) -> Result<(), String> {
         let base = &mut self.base;
         if base.draining {
             base.registry.release(base.index);
@@ -77,8 +77,8 @@ impl<D: Driver> Engine<D> {
     }
 
     /// Makes a row for a client.
-    fn add(&mut self, client: Client<D::Socket>) -> Result<Visit<'_, D>, String> {
-        let Client { socket, peer, framing, handler } = client;
+    fn add(&mut self, client: Parcel<D::Socket>) -> Result<Visit<'_, D>, String> {
+        let Parcel { socket, peer, framing, handler, .. } = client;
         let base = &mut self.base;
         let (opened, now) = (base.wheel.age(), base.wheel.now());
         let mut id = None;
@@ -92,16 +92,14 @@ impl<D: Driver> Engine<D> {
             row.handshaking = handshaking;
             row
         });
-        let watchable = base.driver.reserve(key.slot).map_err(|error| format!("no ring to watch it: {error}"));
+        let watchable = self.note_insertion(key).map_err(|error| format!("no ring to watch it: {error}"));
+        let base = &mut self.base;
         if let (None, _) | (_, Err(_)) = (id, &watchable) {
-            self.table.remove(key);
-            id.into_iter().for_each(|id| base.registry.remove(id));
+            self.take_out(key);
+            id.into_iter().for_each(|id| self.base.registry.remove(id));
             return Err(watchable.err().unwrap_or_else(|| "the registry is full".into()));
         }
-        base.slots = self.table.slots();
-        base.generation = self.table.generation();
         base.metrics.accepted.add(1);
-        base.metrics.connections.set(self.table.len() as u64);
         let mut visit = self.visit(key).expect("it was made just now");
         visit.schedule();
         visit.wake();

@@ -38,7 +38,7 @@ pub(crate) struct Connection<S> {
     pub(crate) check_at: Tick,
     /// While open: since when bytes have been under way that were not seen to arrive; [`NEVER`]: none are. While closing:
     /// when it ends at the latest.
-    mark: Tick,
+    pub(super) mark: Tick,
     /// Set once, when the connection begins to close.
     pub(crate) closing: Option<CloseReason>,
     /// What the connection speaks; `None`: that is not settled yet, and nothing can be sent to it.
@@ -379,6 +379,8 @@ mod tests {
     fn a_row_takes_no_more_than_it_did() {
         assert_eq!(size_of::<Connection<Plain>>(), 88);
         assert_eq!(Table::<Connection<Plain>>::BYTES_PER_ROW, 96);
-        assert_eq!(size_of::<crate::engine::registry::Row>(), 28);
+        // A fresh client is handed over as its socket, and where it came from.
+        assert_eq!(size_of::<crate::engine::parcel::Parcel<Plain>>(), 48);
+        assert_eq!(size_of::<crate::engine::registry::Record>(), 28);
     }
 }

@@ -61,6 +61,8 @@ pub(crate) enum Bell {
     Room,
     /// Something waits for a full lane to another shard.
     Backlog,
+    /// Publishes have been taken in while connections move.
+    Seen,
     /// A refused client lingers.
     Refusals,
 }

@@ -117,6 +117,10 @@ impl Fanout {
                     engine.close(key, reason);
                     continue;
                 }
+                Job::Move { key, to, seen } => {
+                    engine.send_off(key, to, seen);
+                    continue;
+                }
             };
             let mut run = Run::new(delivery);
             while self.jobs.front().is_some_and(|next| run.takes(next))
@@ -139,7 +143,10 @@ impl Fanout {
         // Who they are may change between two slices, but not within one.
         run.recipients.list(&engine.table, &engine.base.topics, *at..to, &mut self.keys);
         for key in self.keys.drain(..) {
-            let Some(mut visit) = engine.visit(key) else { continue };
+            let Some(mut visit) = engine.visit(key) else {
+                run.note_gone(&engine.base);
+                continue;
+            };
             if !(*direct && run.write_to(&mut visit)) {
                 run.queue_for(&mut visit);
             }
@@ -197,16 +204,16 @@ impl Run {
     /// Queues the messages for one connection.
     fn queue_for<D: Driver>(&mut self, visit: &mut Visit<'_, D>) {
         let Some(wording) = visit.row.wording() else { return };
-        for message in &mut self.messages {
-            match message.rendered(visit.base, wording) {
-                Rendered::Frame(frame) => visit.push(&frame, message.policy),
-                Rendered::Unfit(reason) => {
-                    message.tally.count_dropped(reason);
-                    visit.push_unfit(message.topic(), reason);
-                }
-                Rendered::Silent => continue,
+        self.messages.iter_mut().for_each(|message| message.queue_for(visit, wording));
+    }
+
+    /// Notes that a recipient has gone since the messages came in. One that they were for alone is missed.
+    fn note_gone<D: Driver>(&self, base: &Base<D>) {
+        if let Recipients::One(_) = self.recipients {
+            for message in &self.messages {
+                message.tally.count_dropped(DropReason::NoConnection);
+                base.dropped(DropReason::NoConnection, 1);
             }
-            message.matched += 1;
         }
     }
 
@@ -253,6 +260,7 @@ impl Run {
             tracing::trace!(id = %publish.id, matched, written, "delivered");
             if let Some(receipt) = &publish.receipt {
                 let (first_write, last_write) = (self.first_write, self.last_write);
+                let matched = matched + dropped[DropReason::NoConnection as usize];
                 answer(receipt, ShardReceipt { matched, written, dropped, first_write, last_write });
             }
         }
@@ -274,6 +282,19 @@ fn join<D: Driver>(messages: &mut [Message], base: &mut Base<D>, wording: Wordin
 impl Message {
     fn new(publish: Publish, policy: SlowConsumer) -> Self {
         Message { publish, policy, frames: ByWording::default(), matched: 0, tally: Rc::default() }
+    }
+
+    /// Queues it for a connection of a wording.
+    fn queue_for<D: Driver>(&mut self, visit: &mut Visit<'_, D>, wording: Wording) {
+        match self.rendered(visit.base, wording) {
+            Rendered::Frame(frame) => visit.push(&frame, self.policy),
+            Rendered::Unfit(reason) => {
+                self.tally.count_dropped(reason);
+                visit.push_unfit(self.topic(), reason);
+            }
+            Rendered::Silent => return,
+        }
+        self.matched += 1;
     }
 
     fn topic(&self) -> Option<&Topic> {
@@ -313,5 +334,21 @@ impl Message {
             Err(reason) => Rendered::Unfit(reason),
         };
         self.frames.get_mut(wording).insert(rendered).clone()
+    }
+}
+
+impl<D: Driver> Visit<'_, D> {
+    /// Queues a publish of before the connection came to this shard, if it is for it.
+    pub(crate) fn push_late(&mut self, publish: &Publish) {
+        let is_meant = match &publish.target {
+            Target::All => true,
+            Target::Topic(topic) => self.base.topics.is_subscribed(self.key, topic.as_str()),
+            Target::Conn(_) => false,
+        };
+        if let Some(wording) = self.row.wording().filter(|_| is_meant) {
+            let mut message = Message::new(publish.clone(), self.base.policy(publish));
+            message.queue_for(self, wording);
+            self.base.metrics.matched.add(message.matched);
+        }
     }
 }

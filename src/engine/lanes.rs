@@ -7,10 +7,13 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::driver::Driver;
-use super::parcel::Client;
+use super::driver::{Bell, Driver};
+use super::moves::Notice;
+use super::parcel::Parcel;
 use super::registry::Place;
+use super::{Base, Engine};
 use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX};
+use crate::handler::Handlers;
 use crate::message::Publish;
 
 /// What one shard says to another.
@@ -20,8 +23,11 @@ pub(crate) enum ShardMsg<S> {
     Hello { shard: usize },
     /// A message to deliver.
     Publish(Publish),
-    /// A client that the sender has accepted and the receiver shall serve, since it has fewer.
-    Client(Client<S>, Place),
+    /// A connection that the receiver shall serve: a fresh client that the sender has accepted, since the receiver has fewer,
+    /// or one that the sender has served so far.
+    Parcel(Parcel<S>, Place),
+    /// About a connection that moves.
+    Move(Notice),
     /// All shards together hold too much memory, and the receiver more than its part.
     Reclaim,
     /// The sender has begun to drain: all it published before is ahead of this in the lane.
@@ -43,7 +49,8 @@ struct Backlog<S> {
 fn payload_bytes<S>(message: &ShardMsg<S>) -> usize {
     match message {
         ShardMsg::Publish(publish) => publish.payload.len(),
-        ShardMsg::Hello { .. } | ShardMsg::Client(..) | ShardMsg::Reclaim | ShardMsg::Draining => 0,
+        ShardMsg::Parcel(parcel, _) => parcel.bytes(),
+        ShardMsg::Hello { .. } | ShardMsg::Move(_) | ShardMsg::Reclaim | ShardMsg::Draining => 0,
     }
 }
 
@@ -79,20 +86,20 @@ impl<S> Lanes<S> {
         true
     }
 
-    /// Sends a client to a shard, unless something waits for that shard already; then it is given back.
+    /// Sends a fresh client to a shard, unless something waits for that shard already; then it is given back.
     pub(crate) fn hand_over(
         &mut self,
         driver: &mut impl Driver<Socket = S>,
         shard: usize,
-        client: Client<S>,
+        client: Parcel<S>,
         place: Place,
-    ) -> Result<(), Client<S>> {
+    ) -> Result<(), Parcel<S>> {
         if !self.backlogs[shard].queue.is_empty() {
             place.keep();
             return Err(client);
         }
-        match driver.offer(shard, ShardMsg::Client(client, place)) {
-            Some(ShardMsg::Client(client, place)) => {
+        match driver.offer(shard, ShardMsg::Parcel(client, place)) {
+            Some(ShardMsg::Parcel(client, place)) => {
                 place.keep();
                 Err(client)
             }
@@ -119,8 +126,55 @@ impl<S> Lanes<S> {
         self.backlogs.iter_mut().for_each(|backlog| backlog.queue.clear());
     }
 
+    /// What waits for full lanes.
+    #[cfg(test)]
+    pub(crate) fn backlog(&self) -> impl Iterator<Item = &ShardMsg<S>> {
+        self.backlogs.iter().flat_map(|backlog| &backlog.queue)
+    }
+
     /// Messages that wait for full lanes.
     pub(crate) fn waiting(&self) -> usize {
         self.backlogs.iter().map(|backlog| backlog.queue.len()).sum()
+    }
+}
+
+impl<S> ShardMsg<S> {
+    /// Where the receiver is told that it may have room for this now.
+    pub(crate) fn bell(&self) -> Bell {
+        if let ShardMsg::Publish(_) = self { Bell::Room } else { Bell::Seen }
+    }
+}
+
+impl<D: Driver> Base<D> {
+    /// Whether what another shard says may be taken in now. Until it may, it waits, and what is behind it in its lane.
+    pub(crate) fn has_room_for(&self, message: &ShardMsg<D::Socket>) -> bool {
+        match message {
+            ShardMsg::Publish(_) => self.publishes.has_room(),
+            ShardMsg::Parcel(Parcel { open: Some(open), .. }, _) => self.moves.is_as_far_as(&open.seen),
+            ShardMsg::Move(Notice::Expected { seen, .. }) => self.moves.is_as_far_as(seen),
+            _ => true,
+        }
+    }
+}
+
+impl<D: Driver> Engine<D> {
+    /// Takes in what another shard says; there is room for it.
+    pub(crate) fn receive(&mut self, handlers: &mut Handlers, message: ShardMsg<D::Socket>) {
+        match message {
+            ShardMsg::Publish(publish) => self.base.enqueue(publish),
+            ShardMsg::Parcel(parcel, place) => {
+                place.keep();
+                if parcel.open.is_some() {
+                    self.welcome(parcel);
+                } else if let Err(refusal) = self.take_in(handlers, parcel) {
+                    tracing::debug!("a connection that another shard handed over was refused: {refusal}");
+                }
+            }
+            ShardMsg::Move(notice) => self.take_notice(notice),
+            ShardMsg::Reclaim => self.reclaim_if_needed(),
+            ShardMsg::Draining => self.base.draining_peers += 1,
+            // It is read when the lanes are numbered.
+            ShardMsg::Hello { .. } => {}
+        }
     }
 }

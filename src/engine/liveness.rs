@@ -45,6 +45,13 @@ impl Proofs {
         }
     }
 
+    /// Goes on looking at a connection that came with bytes under way.
+    pub(crate) fn go_on(&mut self, key: Key) {
+        if self.every.is_some() {
+            self.set(key.slot);
+        }
+    }
+
     fn set(&mut self, slot: u32) {
         let (word, bit) = (slot as usize / BITS, 1 << (slot as usize % BITS));
         if word >= self.unproven.len() {

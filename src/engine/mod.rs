@@ -20,6 +20,7 @@ pub(crate) mod interest;
 pub(crate) mod lanes;
 pub(crate) mod liveness;
 pub(crate) mod memory;
+pub(crate) mod moves;
 pub(crate) mod opening;
 pub(crate) mod outbox;
 pub(crate) mod outgoing;
@@ -43,6 +44,7 @@ pub(crate) mod wheel;
 pub(crate) mod wording;
 
 use std::collections::HashMap;
+use std::io;
 #[cfg(feature = "web")]
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,6 +70,7 @@ use interest::Interest;
 use lanes::Lanes;
 use liveness::Proofs;
 use memory::Holdings;
+use moves::Moves;
 use outbox::{Limits, Outbox};
 use panics::Panics;
 use publish_queue::PublishQueue;
@@ -137,6 +140,7 @@ pub(crate) struct Base<D: Driver> {
     pub(crate) topics: Interest,
     pub(crate) publishes: PublishQueue,
     pub(crate) lanes: Lanes<D::Socket>,
+    pub(crate) moves: Moves,
     pub(crate) wheel: Wheel,
     pub(crate) refusals: Refusals<D::Socket>,
     pub(crate) holdings: Holdings,
@@ -193,6 +197,7 @@ impl<D: Driver> Engine<D> {
             #[cfg(feature = "web")]
             sites: behaviour.routes.into_iter().map(|routes| Rc::new(Site::new(config, routes))).collect(),
             lanes: Lanes::new(index, registry.shards(), config),
+            moves: Moves::new(registry.shards()),
             registry,
             metrics,
             started: driver.now(),
@@ -233,10 +238,27 @@ impl<D: Driver> Engine<D> {
 
     /// Takes a connection out and closes its socket. Its reason is counted, and so is each message that waited.
     pub(crate) fn remove(&mut self, key: Key) {
-        let Some(mut row) = self.table.remove(key) else { return };
-        self.base.slots = self.table.slots();
+        let Some(mut row) = self.take_out(key) else { return };
         Visit { key, row: &mut row, base: &mut self.base }.drop_held();
         let base = &mut self.base;
+        base.sessions.remove(&key);
+        base.timers.remove_connection(key);
+        base.registry.remove(row.id);
+        base.registry.release(base.index);
+        let reason = row.closing.unwrap_or(CloseReason::Reset);
+        base.metrics.closed[reason as usize].add(1);
+        if let Some(outbox) = row.outbox.take() {
+            base.discard(outbox);
+        }
+        tracing::debug!(id = %row.id, %reason, "connection closed");
+    }
+
+    /// Takes a row out of the table, and ends what this shard has going for it.
+    fn take_out(&mut self, key: Key) -> Option<Connection<D::Socket>> {
+        let row = self.table.remove(key)?;
+        let base = &mut self.base;
+        base.slots = self.table.slots();
+        base.metrics.connections.set(self.table.len() as u64);
         // A watch that is armed would keep the socket open.
         let watched = [(Polls::READ, Watched::Read(key)), (Polls::WRITE, Watched::Write(key))];
         for (_, watched) in watched.into_iter().filter(|(poll, _)| row.polls.has(*poll)) {
@@ -244,17 +266,18 @@ impl<D: Driver> Engine<D> {
             base.metrics.polls.sub(1);
         }
         base.topics.remove_connection(key);
-        base.sessions.remove(&key);
-        base.timers.remove_connection(key);
-        base.registry.remove(row.id);
-        base.registry.release(base.index);
-        let reason = row.closing.unwrap_or(CloseReason::Reset);
-        base.metrics.closed[reason as usize].add(1);
-        base.metrics.connections.set(self.table.len() as u64);
-        if let Some(outbox) = row.outbox.take() {
-            base.discard(outbox);
-        }
-        tracing::debug!(id = %row.id, %reason, "connection closed");
+        Some(row)
+    }
+
+    /// Follows a row that has been put into the table.
+    ///
+    /// # Errors
+    /// There is nothing to watch it with.
+    fn note_insertion(&mut self, key: Key) -> io::Result<()> {
+        self.base.slots = self.table.slots();
+        self.base.generation = self.table.generation();
+        self.base.metrics.connections.set(self.table.len() as u64);
+        self.base.driver.reserve(key.slot)
     }
 
     /// Looks at connections that the wheel has brought up.

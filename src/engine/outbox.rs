@@ -220,7 +220,72 @@ pub(crate) struct Load {
     pub(crate) memory: usize,
 }
 
+/// What there was in an outbox, as values of its own that nobody shares.
+#[derive(Debug, Default)]
+pub(crate) struct Unsent {
+    messages: Vec<Message>,
+    /// Bytes of the first message that are written already.
+    begun: usize,
+    gaps: Vec<Gap>,
+}
+
+/// A message that waits, in the form that goes over the wire.
+#[derive(Debug)]
+enum Message {
+    Push { bytes: Box<[u8]>, topic: Option<Topic> },
+    Reply(Box<[u8]>),
+}
+
+impl Unsent {
+    /// Whether nothing waits and nothing is to be told.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.gaps.is_empty()
+    }
+
+    /// Pushed messages among those that wait.
+    #[cfg(test)]
+    pub(crate) fn pushes(&self) -> usize {
+        self.messages.iter().filter(|message| matches!(message, Message::Push { .. })).count()
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = |message: &Message| match message {
+            Message::Push { bytes, .. } | Message::Reply(bytes) => size_of::<Message>() + bytes.len(),
+        };
+        self.messages.iter().map(bytes).sum::<usize>() + self.gaps.len() * size_of::<Gap>()
+    }
+}
+
 impl Outbox {
+    /// Takes all out. The publishers of what waits are told no more of it.
+    pub(crate) fn detach(&mut self) -> Unsent {
+        let message = |entry: Entry| match entry {
+            Entry::Push(waiting) => Message::Push { bytes: waiting.0.bytes.clone(), topic: waiting.0.topic.clone() },
+            Entry::Reply(bytes) => Message::Reply(bytes),
+        };
+        let messages = self.queue.drain(..).map(message).collect();
+        let unsent = Unsent { messages, begun: self.head_written, gaps: std::mem::take(&mut self.gaps) };
+        self.clear();
+        unsent
+    }
+
+    /// Puts into an empty outbox what was in another. `meter` counts its frames, which nobody shares.
+    pub(crate) fn attach(&mut self, unsent: Unsent, meter: &Meter) {
+        debug_assert!(self.is_idle(), "it is empty");
+        for message in unsent.messages {
+            match message {
+                Message::Push { bytes, topic } => {
+                    let frame = Frame::new(bytes.into(), topic, Rc::default(), meter);
+                    self.push(Entry::Push(Waiting::new(&frame)));
+                }
+                Message::Reply(bytes) => self.push_reply(bytes.into()),
+            }
+        }
+        self.head_written = unsent.begun;
+        self.gaps = unsent.gaps;
+    }
+
     /// Whether nothing waits and nothing is to be told.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.gaps.is_empty()

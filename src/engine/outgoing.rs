@@ -7,7 +7,7 @@ use super::Base;
 use super::connection::Marks;
 use super::driver::Driver;
 use super::memory::Holdings;
-use super::outbox::{Frame, Gap, Load, Offer, Outbox, Written};
+use super::outbox::{Frame, Gap, Load, Offer, Outbox, Unsent, Written};
 use super::visit::Visit;
 use super::wording::Wording;
 use crate::config::{FANOUT_SLICE, SlowConsumer};
@@ -298,6 +298,25 @@ impl<D: Driver> Base<D> {
         follow(&self.metrics, &mut self.holdings, outbox.load(), Load::default());
         self.metrics.dropped[DropReason::Closed as usize].add(outbox.abandon() as u64);
         self.keep_spare(outbox);
+    }
+
+    /// Takes out what waits in an outbox whose connection moves to another shard.
+    pub(crate) fn detach(&mut self, mut outbox: Box<Outbox>) -> Unsent {
+        follow(&self.metrics, &mut self.holdings, outbox.load(), Load::default());
+        let unsent = outbox.detach();
+        self.keep_spare(outbox);
+        unsent
+    }
+
+    /// An outbox with what waits for a connection that comes from another shard; `None`: nothing does.
+    pub(crate) fn attach(&mut self, unsent: Unsent) -> Option<Box<Outbox>> {
+        if unsent.is_empty() {
+            return None;
+        }
+        let mut outbox = self.spare.pop().unwrap_or_default();
+        outbox.attach(unsent, self.holdings.frames());
+        follow(&self.metrics, &mut self.holdings, Load::default(), outbox.load());
+        Some(outbox)
     }
 
     fn keep_spare(&mut self, mut outbox: Box<Outbox>) {

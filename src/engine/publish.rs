@@ -8,6 +8,7 @@ use super::publish_queue::{Delivery, Job, Recipients};
 use super::table::Key;
 use super::visit::Visit;
 use super::{Base, Engine};
+use crate::config::SlowConsumer;
 use crate::handler::PublishError;
 use crate::message::{CloseReason, DropReason, Kind, Publish, PublishId, Target};
 use crate::receipt::{ReceiptSender, ShardReceipt};
@@ -68,6 +69,7 @@ impl<D: Driver> Base<D> {
     /// Queues a publish for this shard's own connections; the caller has looked for room. A message that none of
     /// them shall get is done with, and one to a connection that is gone is counted.
     pub(crate) fn enqueue(&mut self, publish: Publish) {
+        self.note_seen(&publish);
         let recipients = match &publish.target {
             Target::All => Some(Recipients::All { slots: self.slots, generation: self.generation }),
             Target::Topic(topic) => self.topics.audience(topic.as_str()).map(Recipients::Audience),
@@ -90,14 +92,19 @@ impl<D: Driver> Base<D> {
             }
             return;
         };
+        let policy = self.policy(&publish);
+        self.publishes.push(Job::Deliver(Delivery { publish, policy, recipients }));
+        self.driver.ring(Bell::Publishes);
+        self.metrics.publish_queue.set(self.publishes.len() as u64);
+    }
+
+    /// The policy for slow consumers of a message.
+    pub(crate) fn policy(&self, publish: &Publish) -> SlowConsumer {
         let topic_policy = match &publish.target {
             Target::Topic(topic) => self.topics.policy(topic.as_str()),
             Target::All | Target::Conn(_) => None,
         };
-        let policy = publish.slow_consumer.or(topic_policy).unwrap_or(self.settings.slow_consumer);
-        self.publishes.push(Job::Deliver(Delivery { publish, policy, recipients }));
-        self.driver.ring(Bell::Publishes);
-        self.metrics.publish_queue.set(self.publishes.len() as u64);
+        publish.slow_consumer.or(topic_policy).unwrap_or(self.settings.slow_consumer)
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
 use crate::engine::interest::{Audience, Interest};
+use crate::engine::moves::Seen;
 use crate::engine::outbox::Meter;
 use crate::engine::table::{Key, Table};
 use crate::message::{CloseReason, Publish};
@@ -15,6 +16,8 @@ pub(crate) enum Job {
     Deliver(Delivery),
     /// Close a connection, behind what was published to it before.
     Close { key: Key, reason: CloseReason },
+    /// Send a connection off to another shard, behind what it shall get here: what was `seen`.
+    Move { key: Key, to: usize, seen: Seen },
 }
 
 /// A publish on one shard, with those who shall get it: who they are is settled when it comes in, so that a client
@@ -31,7 +34,7 @@ impl Job {
     fn bytes(&self) -> usize {
         match self {
             Job::Deliver(delivery) => delivery.publish.payload.len(),
-            Job::Close { .. } => 0,
+            Job::Close { .. } | Job::Move { .. } => 0,
         }
     }
 }
@@ -144,6 +147,11 @@ impl PublishQueue {
         if self.closes.insert(key) {
             self.push(Job::Close { key, reason });
         }
+    }
+
+    /// Whether a close waits for a connection.
+    pub(crate) fn closes_later(&self, key: Key) -> bool {
+        self.closes.contains(&key)
     }
 
     /// Closes that wait.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Base;
 use super::connection::spread;
 use super::driver::{Bell, Driver};
-use super::parcel::Client;
+use super::parcel::Parcel;
 use super::wording::Wording;
 #[cfg(feature = "web")]
 use crate::config::REFUSAL_HEAD_BYTES_MAX;
@@ -67,7 +67,7 @@ impl<S> Refusals<S> {
 
 impl<D: Driver> Base<D> {
     /// Tells a client that it is not taken in, and closes its connection: after a moment, if there is a place for that.
-    pub(crate) fn refuse(&mut self, client: Client<D::Socket>, reason: CloseReason) {
+    pub(crate) fn refuse(&mut self, client: Parcel<D::Socket>, reason: CloseReason) {
         // One that would have to shake hands first is not worth it: it is closed without a word.
         if client.socket.has_handshake() {
             return;

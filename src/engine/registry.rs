@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -60,9 +60,39 @@ impl Row {
     }
 }
 
+/// A row as the slab keeps it: where the connection is may change.
+pub(crate) struct Record {
+    slot: AtomicU32,
+    generation: AtomicU32,
+    ip: [u8; 16],
+    port: u16,
+    shard: AtomicU16,
+}
+
+impl Record {
+    fn new(row: Row) -> Self {
+        let Row { key, ip, port, shard } = row;
+        Record { slot: key.slot.into(), generation: key.generation().into(), ip, port, shard: shard.into() }
+    }
+
+    fn row(&self) -> Row {
+        // The key is for the shard that has the connection, which was the one to write it. Any other may find parts of two
+        // keys, but not its own number beside them: who writes a key has written its own number before.
+        let (slot, generation) = (self.slot.load(Ordering::Acquire), self.generation.load(Ordering::Acquire));
+        let shard = self.shard.load(Ordering::Acquire);
+        Row { key: Key::new(slot, generation), ip: self.ip, port: self.port, shard }
+    }
+
+    fn relocate(&self, shard: u16, key: Key) {
+        self.shard.store(shard, Ordering::Release);
+        self.slot.store(key.slot, Ordering::Release);
+        self.generation.store(key.generation(), Ordering::Release);
+    }
+}
+
 /// All connections of the server.
 pub(crate) struct Registry {
-    slab: Slab<Row, Rows>,
+    slab: Slab<Record, Rows>,
     open: AtomicUsize,
     /// By shard: how many of them are its own, or on their way to it.
     placed: Box<[AtomicUsize]>,
@@ -88,14 +118,15 @@ pub(crate) struct Registry {
 #[repr(align(64))]
 struct Held(AtomicUsize);
 
-/// The place of a client that one shard has admitted and hands to another. If it never arrives, since that shard has ended,
-/// the place is given back.
-pub(crate) struct Place(Option<(Arc<Registry>, usize)>);
+/// The place of a connection that is on its way from one shard to another. If it never arrives, since that shard has ended,
+/// the place is given back, and its id, if it has one, finds nothing any more.
+pub(crate) struct Place(Option<(Arc<Registry>, usize, Option<ConnId>)>);
 
 impl Place {
-    /// The place that [`Registry::admit`] and [`Registry::place`] gave.
-    pub(crate) fn new(registry: &Arc<Registry>, shard: usize) -> Self {
-        Place(Some((Arc::clone(registry), shard)))
+    /// The place on a shard that [`Registry::admit`] and [`Registry::place`] gave, or [`Registry::replace`]. `id`: that of a
+    /// connection which is no longer a fresh one.
+    pub(crate) fn new(registry: &Arc<Registry>, shard: usize, id: Option<ConnId>) -> Self {
+        Place(Some((Arc::clone(registry), shard, id)))
     }
 
     /// Leaves it to the caller to give the place back with [`Registry::release`].
@@ -106,7 +137,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some((registry, shard)) = self.0.take() {
+        if let Some((registry, shard, id)) = self.0.take() {
+            id.into_iter().for_each(|id| registry.remove(id));
             registry.release(shard);
         }
     }
@@ -259,6 +291,12 @@ impl Registry {
         shard
     }
 
+    /// Connections that are a shard's own, or on their way to it.
+    #[cfg(test)]
+    pub(crate) fn placed(&self, shard: usize) -> usize {
+        self.placed[shard].load(Ordering::Relaxed)
+    }
+
     /// Counts a connection for shard `to` that was placed on shard `from`.
     pub(crate) fn replace(&self, from: usize, to: usize) {
         self.placed[from].fetch_sub(1, Ordering::Relaxed);
@@ -273,12 +311,18 @@ impl Registry {
 
     /// Adds an admitted connection; `None`: the slab is full, which `max_connections` keeps out of reach.
     pub(crate) fn insert(&self, row: Row) -> Option<ConnId> {
-        self.slab.insert(row).map(|key| ConnId::from_u64(key as u64 + 1))
+        self.slab.insert(Record::new(row)).map(|key| ConnId::from_u64(key as u64 + 1))
+    }
+
+    /// Notes that an open connection is on another shard now, which is the one that calls this. Its id stays.
+    pub(crate) fn relocate(&self, id: ConnId, shard: usize, key: Key) {
+        let record = slab_key(id).and_then(|slab_key| self.slab.get(slab_key));
+        record.expect("an open connection has its row").relocate(shard as u16, key);
     }
 
     /// The row of an open connection.
     pub(crate) fn get(&self, id: ConnId) -> Option<Row> {
-        self.slab.get(slab_key(id)?).map(|row| *row)
+        self.slab.get(slab_key(id)?).map(|record| record.row())
     }
 
     /// Removes a connection. Its id finds nothing from now on.
@@ -380,7 +424,7 @@ mod tests {
         for arrives in [false, true] {
             registry.admit().unwrap();
             let shard = registry.place(1);
-            let place = Place::new(&registry, shard);
+            let place = Place::new(&registry, shard, None);
             if arrives {
                 place.keep()
             } else {
@@ -389,6 +433,24 @@ mod tests {
             let placed = registry.placed[1].load(Ordering::Relaxed);
             assert_eq!((registry.open(), placed), (usize::from(arrives), usize::from(arrives)));
         }
+    }
+
+    #[test]
+    fn a_connection_that_moves_keeps_its_id_and_one_that_never_arrives_loses_it() {
+        let registry = Arc::new(Registry::new(2, 10, &Config::default()));
+        registry.admit().unwrap();
+        let from = registry.place(0);
+        let id = registry.insert(row(1)).unwrap();
+        registry.replace(from, 1);
+        let place = Place::new(&registry, 1, Some(id));
+        registry.relocate(id, 1, Key::new(7, 8));
+        place.keep();
+        let found = registry.get(id).unwrap();
+        assert_eq!((found.shard(), found.key(), found.peer().port()), (1, Key::new(7, 8), 99));
+        registry.replace(1, 0);
+        drop(Place::new(&registry, 0, Some(id)));
+        assert!(registry.get(id).is_none());
+        assert_eq!(registry.open(), 0);
     }
 
     #[test]

@@ -45,9 +45,16 @@ impl Timers {
 
     /// Ends all timers of a connection.
     pub(crate) fn remove_connection(&mut self, key: Key) {
-        for (token, at) in self.set.remove(&key).unwrap_or_default() {
+        self.take(key);
+    }
+
+    /// Takes out all timers of a connection: their tokens, and when they are due.
+    pub(crate) fn take(&mut self, key: Key) -> Vec<(u64, Tick)> {
+        let own = self.set.remove(&key).unwrap_or_default();
+        for (token, at) in own.iter().copied() {
             self.due.remove(&(at, key, token));
         }
+        own
     }
 
     /// Takes out the timer that is due first, if one is due at `now`.

@@ -148,7 +148,9 @@ impl<D: Driver> Turn<'_, '_, D> {
 
     /// One step of an open connection: one `recv`, and what came in.
     fn read(&mut self) -> Step {
-        if !self.visit.has_reply_room(self.visit.base.settings.reply_bytes_max) {
+        if self.visit.base.moves.is_held_up(self.visit.row.id)
+            || !self.visit.has_reply_room(self.visit.base.settings.reply_bytes_max)
+        {
             return self.pause();
         }
         if self.visit.row.closing.is_some() {

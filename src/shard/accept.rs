@@ -16,7 +16,7 @@ use socket2::Socket;
 use crate::config::{ACCEPT_BACKOFF_MS, Framing, canonical};
 use crate::engine::Limited;
 use crate::engine::driver::{Driver, Watched};
-use crate::engine::parcel::Client;
+use crate::engine::parcel::Parcel;
 use crate::shard::yielding::Slice;
 use crate::shard::{Listener, Shard, guarded};
 use crate::transport::Plain;
@@ -170,7 +170,7 @@ fn accept_one(socket: &Socket) -> Result<(OwnedFd, SocketAddr), Errno> {
 impl Shard {
     /// Has a client taken in.
     fn admit(&self, socket: OwnedFd, peer: SocketAddr, framing: Framing, handler: u8) -> Result<(), String> {
-        let client = Client { socket: Plain::new(socket), peer, framing, handler };
+        let client = Parcel::fresh(Plain::new(socket), peer, framing, handler);
         self.engine.borrow_mut().admit(&mut self.handlers.borrow_mut(), client)
     }
 }

@@ -235,22 +235,8 @@ impl Drop for Lane {
 async fn receive_lane(shard: Rc<Shard>, mut lane: Lane) {
     let mut slice = Slice::begin();
     while let Some(message) = slice.wait(lane.0.next()).await {
-        match message {
-            ShardMsg::Publish(publish) => {
-                shard.room().await;
-                shard.engine.borrow_mut().base.enqueue(publish);
-            }
-            ShardMsg::Client(client, place) => {
-                place.keep();
-                let engine = &mut *shard.engine.borrow_mut();
-                if let Err(refusal) = engine.take_in(&mut shard.handlers.borrow_mut(), client) {
-                    tracing::debug!("a connection that another shard handed over was refused: {refusal}");
-                }
-            }
-            ShardMsg::Reclaim => shard.engine.borrow_mut().reclaim_if_needed(),
-            ShardMsg::Draining => shard.engine.borrow_mut().base.draining_peers += 1,
-            ShardMsg::Hello { .. } => {}
-        }
+        shard.until(message.bell(), |base| base.has_room_for(&message)).await;
+        shard.engine.borrow_mut().receive(&mut shard.handlers.borrow_mut(), message);
         slice.pause_if_over().await;
     }
 }

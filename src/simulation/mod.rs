@@ -21,15 +21,17 @@ use crate::engine::drain::{CLOSES_MAX, Drain};
 use crate::engine::driver::{Bell, Report, Watched};
 use crate::engine::fanout::Fanout;
 use crate::engine::lanes::ShardMsg;
-use crate::engine::parcel;
+use crate::engine::parcel::Parcel;
 use crate::engine::registry::Registry;
+use crate::engine::table::Key;
 use crate::engine::wheel::NEVER;
 use crate::engine::{Behaviour, Engine};
 use crate::event::Event;
 use crate::handler::{Context, Handler, Handlers, OnPanic};
 use crate::hub::Hub;
 use crate::message::{CloseReason, Dialect, DropReason, Kind, Publish, PublishId, Target};
-use crate::metrics::ShardMetrics;
+use crate::metrics::{Counter, ShardMetrics};
+use crate::session::Session;
 use client::Client;
 use world::{Net, Socket, Wire, World};
 
@@ -141,6 +143,10 @@ struct Simulation {
     /// The number of each publisher's last publish: the clients in their order, then the one outside.
     published: Vec<u64>,
     outside: u64,
+    /// Whether open connections are moved from shard to shard.
+    moves: bool,
+    /// How many of them have begun to move.
+    moved: usize,
 }
 
 const TOPICS: [&str; 4] = ["a", "b", "a/b", "long-topic-name"];
@@ -149,7 +155,15 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let shards = 1 + dice.below(3);
-        let config = Config {
+        let mut config = Simulation::config(&mut dice);
+        config.message_rate = dice.one_of(&[0, 0, 0, 20]);
+        config.buffers_max = dice.one_of(&[0, 6_000]);
+        Simulation::with(dice, shards, config)
+    }
+
+    /// Settings that make bounds near.
+    fn config(dice: &mut Dice) -> Config {
+        Config {
             max_message: 160,
             queue_messages_max: 1 + dice.below(6),
             queue_bytes_max: 1_200,
@@ -159,7 +173,6 @@ impl Simulation {
                 SlowConsumer::KeepLatest,
                 SlowConsumer::Disconnect,
             ]),
-            message_rate: dice.one_of(&[0, 0, 0, 20]),
             topics_per_connection_max: 1 + dice.below(4),
             publish_queue: 2 + dice.below(8),
             mesh_backlog: 1 + dice.below(4),
@@ -168,9 +181,11 @@ impl Simulation {
             head_timeout: Duration::from_secs(3),
             ping_every: Duration::from_secs(4),
             client_publish: true,
-            buffers_max: dice.one_of(&[0, 6_000]),
             ..Config::default()
-        };
+        }
+    }
+
+    fn with(mut dice: Dice, shards: usize, config: Config) -> Self {
         let clock = Rc::new(Cell::new(Duration::ZERO));
         let start = Instant::now();
         let lanes = (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect();
@@ -204,6 +219,7 @@ impl Simulation {
             }
         };
         let shards = (0..shards).map(make).collect();
+        let moves = dice.once_in(2);
         Simulation {
             dice,
             config,
@@ -215,13 +231,15 @@ impl Simulation {
             clients: Vec::new(),
             published: Vec::new(),
             outside: 0,
+            moves,
+            moved: 0,
         }
     }
 
     /// Lets something happen anywhere.
     fn step(&mut self) {
         let shard = self.dice.below(self.shards.len());
-        match self.dice.below(24) {
+        match self.dice.below(25) {
             0 => self.connect(shard),
             1..=3 => self.speak(),
             4..=6 => self.send(),
@@ -233,7 +251,8 @@ impl Simulation {
             18 | 19 => _ = self.deliver(shard),
             20 | 21 => _ = self.cross(),
             22 => _ = self.retry(shard),
-            _ if self.dice.once_in(8) => self.pass(),
+            23 if self.moves && self.dice.once_in(3) => self.begin_to_move(shard),
+            24 if self.dice.once_in(8) => self.pass(),
             _ => {}
         }
     }
@@ -251,7 +270,7 @@ impl Simulation {
         };
         let wire = Rc::new(RefCell::new(wire));
         let (socket, peer) = (Socket(Rc::clone(&wire)), "192.0.2.1:9".parse().unwrap());
-        let client = parcel::Client { socket, peer, framing, handler: 0 };
+        let client = Parcel::fresh(socket, peer, framing, 0);
         let Shard { engine, handlers, .. } = &mut self.shards[shard];
         // A refused one is told, which its account does not expect.
         if engine.admit(handlers, client).is_ok() {
@@ -312,10 +331,24 @@ impl Simulation {
         if !self.shards.iter().all(|shard| shard.engine.base.publishes.has_room()) {
             return;
         }
-        self.outside += 1;
-        let target = match self.dice.below(3) {
+        let target = match self.dice.below(4) {
             0 => Target::All,
+            1 => {
+                let shard = self.dice.below(self.shards.len());
+                let Some(key) = self.connection(shard) else { return };
+                Target::Conn(self.shards[shard].engine.table.get(key).expect("it is there").id)
+            }
             _ => Target::Topic(self.dice.one_of(&TOPICS).parse().unwrap()),
+        };
+        self.publish(target);
+    }
+
+    /// Publishes from outside; there is room.
+    fn publish(&mut self, target: Target) {
+        self.outside += 1;
+        let own = match &target {
+            Target::Conn(id) => self.registry.get(*id).map(|row| row.shard()),
+            Target::All | Target::Topic(_) => None,
         };
         let payload = format!("outside {} {}", self.outside, "y".repeat(self.dice.below(60)));
         let publish = Publish {
@@ -327,12 +360,26 @@ impl Simulation {
             accepted: self.start + self.clock.get(),
             receipt: None,
         };
-        for shard in &mut self.shards {
+        let shards = own.map_or(0..self.shards.len(), |shard| shard..shard + 1);
+        for shard in &mut self.shards[shards] {
             shard.engine.base.enqueue(publish.clone());
         }
     }
 
     // ---- Shards ----
+
+    /// One of a shard's connections.
+    fn connection(&mut self, shard: usize) -> Option<Key> {
+        let keys: Vec<Key> = self.shards[shard].engine.keys().collect();
+        (!keys.is_empty()).then(|| self.dice.one_of(&keys))
+    }
+
+    fn begin_to_move(&mut self, shard: usize) {
+        let to = self.dice.below(self.shards.len());
+        if let Some(key) = self.connection(shard) {
+            self.moved += usize::from(self.shards[shard].engine.begin_to_move(key, to));
+        }
+    }
 
     /// What is watched for on a shard and would be reported.
     fn ready(&self, shard: usize) -> Vec<Watched> {
@@ -400,9 +447,8 @@ impl Simulation {
             .flat_map(|from| (0..shards).map(move |to| (from, to)))
             .filter(|(from, to)| {
                 let lane = &self.net.borrow().lanes[*from][*to];
-                let has_room = self.shards[*to].engine.base.publishes.has_room();
-                // While the queue is full nothing is taken out of the lane.
-                lane.front().is_some_and(|message| has_room || !matches!(message, ShardMsg::Publish(_)))
+                // What there is no room for yet stays in the lane.
+                lane.front().is_some_and(|message| self.shards[*to].engine.base.has_room_for(message))
             })
             .collect();
         if lanes.is_empty() {
@@ -411,16 +457,7 @@ impl Simulation {
         let (from, to) = self.dice.one_of(&lanes);
         let message = self.net.borrow_mut().lanes[from][to].pop_front().expect("it was there");
         let Shard { engine, handlers, .. } = &mut self.shards[to];
-        match message {
-            ShardMsg::Publish(publish) => engine.base.enqueue(publish),
-            ShardMsg::Client(client, place) => {
-                place.keep();
-                let _ = engine.take_in(handlers, client);
-            }
-            ShardMsg::Reclaim => engine.reclaim_if_needed(),
-            ShardMsg::Draining => engine.base.draining_peers += 1,
-            ShardMsg::Hello { .. } => unreachable!("the lanes are numbered here"),
-        }
+        engine.receive(handlers, message);
         true
     }
 
@@ -469,7 +506,8 @@ impl Simulation {
             assert_eq!(base.driver.lent, 0, "all buffers are back");
             assert!(base.dirty.is_empty() || shard.metrics.publish_queue.get() > 0 || !shard.is_idle());
             assert_eq!(shard.metrics.polls.get(), base.driver.watched.len() as u64, "watches are counted");
-            assert!(base.publishes.len() <= self.config.publish_queue + shard.engine.table.len());
+            let most = self.config.publish_queue + shard.engine.table.len() + base.moves.leaving();
+            assert!(base.publishes.len() <= most);
             let (mut messages, mut bytes) = (0, 0);
             for key in shard.engine.keys() {
                 let row = shard.engine.table.get(key).unwrap();
@@ -481,7 +519,8 @@ impl Simulation {
                 // Somebody will look at it: because it waits for its turn or a report, or for those that it was told to.
                 let is_watched = base.driver.watched.contains(&Watched::Read(key));
                 let is_due = row.check_at != NEVER;
-                let is_paused = row.paused && (row.blocked || base.congested.contains(&key) || is_due);
+                let is_held_up = base.congested.contains(&key) || base.moves.is_held_up(row.id);
+                let is_paused = row.paused && (row.blocked || is_held_up || is_due);
                 let is_waited_for = is_paused || row.closing.is_some() && (row.blocked || is_due);
                 assert!(
                     row.queued || is_watched || is_waited_for,
@@ -501,20 +540,21 @@ impl Simulation {
             }
             assert_eq!(shard.metrics.queued_messages.get(), messages, "what waits is counted");
             assert_eq!(shard.metrics.queued_bytes.get(), bytes, "its bytes are, too");
-            if shard.is_idle() {
-                shard.check_books();
+            if shard.is_idle() && self.moved == 0 {
+                check_books([shard], 0);
             }
         }
-        let crossing = self
-            .net
-            .borrow()
-            .lanes
-            .iter()
-            .flatten()
-            .flatten()
-            .filter(|message| matches!(message, ShardMsg::Client(..)))
-            .count();
-        assert_eq!(self.registry.open(), open + crossing, "connections are counted");
+        let net = self.net.borrow();
+        let backlogs = self.shards.iter().flat_map(|shard| shard.engine.base.lanes.backlog());
+        let crossing = net.lanes.iter().flatten().flatten().chain(backlogs);
+        let parcels =
+            crossing.filter_map(|message| if let ShardMsg::Parcel(parcel, _) = message { Some(parcel) } else { None });
+        let parcels: Vec<_> = parcels.collect();
+        assert_eq!(self.registry.open(), open + parcels.len(), "connections are counted");
+        if self.shards.iter().all(Shard::is_idle) {
+            let queued = parcels.iter().filter_map(|parcel| parcel.open.as_ref()).map(|open| open.unsent().pushes());
+            check_books(&self.shards, queued.sum());
+        }
     }
 
     /// Lets everything come to rest: all is sent and read, and nothing else happens.
@@ -562,8 +602,10 @@ impl Simulation {
         let counted: u64 = self.shards.iter().map(|shard| shard.metrics.delivered.get()).sum();
         // A broken connection may have lost some on its way.
         assert!(delivered <= counted, "clients have read {delivered} messages, of which {counted} were counted");
+        assert!(self.net.borrow().lanes.iter().flatten().all(VecDeque::is_empty), "nothing is under way");
         for shard in &self.shards {
             assert!(shard.is_idle() && shard.engine.base.lanes.waiting() == 0);
+            assert!(shard.engine.base.moves.is_quiet(), "nobody moves");
             assert_eq!(shard.metrics.queued_messages.get(), 0, "nothing waits");
         }
         if !self.clients.iter().any(|client| client.wire.borrow().reset) {
@@ -632,16 +674,17 @@ impl Simulation {
             assert_eq!(engine.base.topics.len(), 0, "no topic is left");
             assert!(engine.base.driver.watched.is_empty(), "nothing is watched");
             assert_eq!(engine.base.holdings.bytes(), 0, "nothing is held");
-            assert_eq!(
-                shard.account.opened.get(),
-                shard.account.closed.get(),
-                "each connection that was announced was bid farewell"
-            );
-            let closed: u64 = CloseReason::ALL.iter().map(|reason| shard.metrics.closed[*reason as usize].get()).sum();
-            assert_eq!(closed, shard.metrics.accepted.get(), "each has one reason");
+            assert!(engine.base.moves.is_quiet(), "nobody moves");
         }
+        // Who has moved came to one shard and went from another.
+        let sum = |count: fn(&Shard) -> u64| self.shards.iter().map(count).sum::<u64>();
+        let (opened, closed) = (sum(|shard| shard.account.opened.get()), sum(|shard| shard.account.closed.get()));
+        assert_eq!(opened, closed, "each connection that was announced was bid farewell");
+        let reasons = sum(|shard| shard.metrics.closed.iter().map(Counter::get).sum());
+        assert_eq!(reasons, sum(|shard| shard.metrics.accepted.get()), "each has one reason");
         assert!(self.clients.iter().all(|client| client.wire.borrow().closed), "all sockets are closed");
         assert_eq!(self.registry.open(), 0);
+        assert!((0..self.shards.len()).all(|shard| self.registry.placed(shard) == 0), "all places are given back");
     }
 }
 
@@ -655,19 +698,20 @@ impl Shard {
     fn waits_for_a_tick(&self) -> bool {
         self.engine.keys().any(|key| self.engine.table.get(key).is_some_and(|row| row.paused || row.closing.is_some()))
     }
+}
 
-    /// Between two batches: offered is written, queued and dropped.
-    fn check_books(&self) {
-        let dropped: u64 = DropReason::ALL
-            .iter()
-            .filter(|reason| **reason != DropReason::NoConnection)
-            .map(|reason| self.metrics.dropped[*reason as usize].get())
-            .sum();
-        let rows = self.engine.keys().filter_map(|key| self.engine.table.get(key));
-        let queued: usize = rows.filter_map(|row| row.outbox.as_ref()).map(|outbox| outbox.pushes()).sum();
-        let (offered, written) = (self.metrics.matched.get(), self.metrics.delivered.get());
-        assert_eq!(offered, written + queued as u64 + dropped, "{written} written, {queued} queued, {dropped} dropped");
+/// Between two batches: offered is written, queued and dropped. `queued`: what waits for connections on their way.
+fn check_books<'a>(shards: impl IntoIterator<Item = &'a Shard>, mut queued: usize) {
+    let (mut offered, mut written, mut dropped) = (0, 0, 0);
+    for shard in shards {
+        let reasons = DropReason::ALL.iter().filter(|reason| **reason != DropReason::NoConnection);
+        dropped += reasons.map(|reason| shard.metrics.dropped[*reason as usize].get()).sum::<u64>();
+        let rows = shard.engine.keys().filter_map(|key| shard.engine.table.get(key));
+        queued += rows.filter_map(|row| row.outbox.as_ref()).map(|outbox| outbox.pushes()).sum::<usize>();
+        offered += shard.metrics.matched.get();
+        written += shard.metrics.delivered.get();
     }
+    assert_eq!(offered, written + queued as u64 + dropped, "{written} written, {queued} queued, {dropped} dropped");
 }
 
 fn run(seed: u64) {
@@ -687,12 +731,16 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+fn new_seed() -> u64 {
+    Instant::now().elapsed().subsec_nanos() as u64 ^ u64::from(std::process::id()) << 20
+}
+
 #[test]
 fn whatever_the_order_of_things_the_books_of_shards_and_clients_agree() {
     if let Some(seed) = number("CORECAST_SIM_SEED") {
         return run(seed);
     }
-    let first = Instant::now().elapsed().subsec_nanos() as u64 ^ u64::from(std::process::id()) << 20;
+    let first = new_seed();
     (0..RUNS).for_each(|number| run(first + number));
     let end = Instant::now() + Duration::from_secs(number("CORECAST_SIM_SECONDS").unwrap_or(0));
     let mut seed = first + RUNS;
@@ -722,4 +770,184 @@ fn a_drain_whose_closes_take_long_bids_everybody_farewell() {
     simulation.end_drain();
     let told = simulation.clients.iter().filter(|client| client.farewell.as_deref() == Some("drain")).count();
     assert_eq!((told, open), (3, 3));
+}
+
+/// Whatever is published while connections move, and however far apart the shards are: each of them gets every message once,
+/// those of one publisher in their order, or is told that it missed it.
+#[test]
+fn who_moves_from_shard_to_shard_misses_nothing_and_gets_nothing_twice() {
+    let first = number("CORECAST_SIM_SEED").unwrap_or_else(new_seed);
+    let (mut moved, mut stayed, mut closed) = (0, 0, 0);
+    for seed in first..first + 20 {
+        let _seed = Seed(seed);
+        let mut dice = Dice(seed);
+        let (shards, policies) = (2 + dice.below(2), [SlowConsumer::Skip, SlowConsumer::DropOldest]);
+        let config = Config {
+            slow_consumer: dice.one_of(&policies),
+            topics_per_connection_max: TOPICS.len(),
+            read_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+            ping_every: Duration::ZERO,
+            ..Simulation::config(&mut dice)
+        };
+        let mut simulation = Simulation::with(dice, shards, config);
+        simulation.moves = true;
+        while simulation.clients.len() < 6 {
+            simulation.connect(0);
+        }
+        simulation.clients.iter_mut().for_each(|client| client.say(&format!("SUB {}", TOPICS.join(" "))));
+        simulation.come_to_rest();
+        for _ in 0..STEPS {
+            let shard = simulation.dice.below(shards);
+            match simulation.dice.below(10) {
+                0 => simulation.begin_to_move(shard),
+                1 => {
+                    let number = simulation.dice.below(6);
+                    simulation.published[number] += 1;
+                    let (verb, count) =
+                        (simulation.dice.one_of(&["CAST", "PUB a", "PUB a/b"]), simulation.published[number]);
+                    simulation.clients[number].say(&format!("{verb} c{number} {count} x"));
+                }
+                2 if simulation.shards.iter().all(|shard| shard.engine.base.publishes.has_room()) => {
+                    let topic = Target::Topic(simulation.dice.one_of(&TOPICS).parse().unwrap());
+                    let target = if simulation.dice.once_in(3) { Target::All } else { topic };
+                    simulation.publish(target);
+                }
+                3 => simulation.send(),
+                4 => simulation.read(),
+                5 => _ = simulation.report(shard),
+                6 => _ = simulation.turn(shard),
+                7 => _ = simulation.deliver(shard),
+                8 => _ = simulation.cross(),
+                _ => _ = simulation.retry(shard),
+            }
+            simulation.check();
+        }
+        simulation.come_to_rest();
+        simulation.check_at_rest();
+        simulation.check_gaps();
+        let sum = |count: fn(&Shard) -> u64| simulation.shards.iter().map(count).sum::<u64>();
+        let refused = sum(|shard| shard.metrics.publishes_refused.get());
+        let published = sum(|shard| shard.engine.base.publish_sequence) - refused + simulation.outside;
+        for client in &simulation.clients {
+            match client.farewell.as_deref() {
+                None => {
+                    let (came, missed) = (client.delivered, client.missed);
+                    assert_eq!(came + missed, published, "{came} came, {missed} missed");
+                    stayed += 1;
+                }
+                // More was published while it was expected than is kept.
+                Some(reason) => {
+                    assert_eq!(reason, "memory-pressure");
+                    closed += 1;
+                }
+            }
+        }
+        moved += simulation.moved;
+        simulation.drain();
+    }
+    assert!(moved > 200 && stayed > 5 * closed, "{moved} moved, {stayed} stayed, {closed} closed");
+}
+
+/// Two shards whose clocks differ, the first of which has begun before and the second was away, and a client of the first.
+fn two_shards(config: Config) -> Simulation {
+    let mut simulation = Simulation::with(Dice(3), 2, config);
+    simulation.shards[0].ticks = 8;
+    (0..8).for_each(|_| drop(simulation.shards[0].engine.base.wheel.turn()));
+    simulation.shards[1].ticks = 30;
+    while simulation.clients.is_empty() {
+        simulation.connect(0);
+    }
+    simulation.come_to_rest();
+    simulation
+}
+
+/// The only connection of a shard.
+fn only(simulation: &Simulation, shard: usize) -> Key {
+    let mut keys = simulation.shards[shard].engine.keys();
+    keys.next().filter(|_| keys.next().is_none()).expect("there is one")
+}
+
+/// Moves the only connection of the first shard to the second, whatever else there is to do.
+fn move_to_second(simulation: &mut Simulation) {
+    let key = only(simulation, 0);
+    assert!(simulation.shards[0].engine.begin_to_move(key, 1));
+    while simulation.cross() {}
+    while simulation.deliver(0) {}
+    while simulation.cross() {}
+    assert_eq!(simulation.shards[0].engine.table.len(), 0);
+}
+
+#[test]
+fn the_times_of_who_moves_go_along_as_ages() {
+    let mut simulation = two_shards(Config { write_timeout: Duration::ZERO, ..Config::default() });
+    (0..40).for_each(|_| simulation.pass());
+    simulation.clients[0].say("PING");
+    simulation.come_to_rest();
+    simulation.clients[0].say("PING but in part");
+    simulation.clients[0].send(3);
+    (0..7).for_each(|_| simulation.pass());
+    while simulation.report(0) {}
+    while simulation.turn(0) {}
+    (0..5).for_each(|_| simulation.pass());
+    let times = |simulation: &Simulation, shard: usize| {
+        let engine = &simulation.shards[shard].engine;
+        let (now, row) = (engine.base.wheel.now(), engine.table.get(only(simulation, shard)).unwrap());
+        let held = row.held.as_ref().expect("a message has come in part");
+        let ages = [row.last_message, row.last_write, row.last_ping, held.since].map(|then| now - then);
+        (ages, engine.base.wheel.age() - row.opened, held.bytes.clone(), row.sent)
+    };
+    let before = times(&simulation, 0);
+    assert_eq!((before.0[0], before.0[3]), (12, 5));
+    let (key, base) = (only(&simulation, 0), &mut simulation.shards[0].engine.base);
+    assert!(base.timers.set(key, 7, base.wheel.now() + 9));
+    base.sessions.insert(key, Session::of("ann"));
+    move_to_second(&mut simulation);
+    assert_ne!(simulation.shards[0].engine.base.wheel.now(), simulation.shards[1].engine.base.wheel.now());
+    assert_eq!(times(&simulation, 1), before);
+    let row = simulation.shards[1].engine.table.get(only(&simulation, 1)).unwrap();
+    assert_eq!(simulation.registry.get(row.id).map(|row| row.shard()), Some(1));
+    assert!(simulation.shards[0].engine.base.sessions.is_empty());
+    let (key, base) = (only(&simulation, 1), &mut simulation.shards[1].engine.base);
+    assert_eq!(base.timers.take(key), [(7, base.wheel.now() + 9)]);
+    assert_eq!(base.sessions[&key].user(), Some("ann"));
+}
+
+#[test]
+fn messages_that_waited_for_their_rate_are_taken_on_the_other_shard() {
+    let mut simulation = two_shards(Config { message_rate: 1, ..Config::default() });
+    (0..3).for_each(|_| simulation.clients[0].say("PING"));
+    simulation.clients[0].send(usize::MAX);
+    while simulation.report(0) {}
+    while simulation.turn(0) {}
+    let row = simulation.shards[0].engine.table.get(only(&simulation, 0)).unwrap();
+    assert!(row.paused && row.held.is_some());
+    move_to_second(&mut simulation);
+    simulation.come_to_rest();
+    assert_eq!(simulation.clients[0].pings, 0);
+}
+
+#[test]
+fn a_message_to_one_connection_that_goes_before_it_is_delivered_is_counted() {
+    let mut simulation = two_shards(Config::default());
+    let key = only(&simulation, 0);
+    let id = simulation.shards[0].engine.table.get(key).unwrap().id;
+    let missed = |simulation: &Simulation, shard: usize| {
+        let metrics = &simulation.shards[shard].metrics;
+        (metrics.dropped[DropReason::NoConnection as usize].get(), metrics.delivered.get())
+    };
+    // It comes in when the move is queued already.
+    assert!(simulation.shards[0].engine.begin_to_move(key, 1));
+    while simulation.cross() {}
+    simulation.publish(Target::Conn(id));
+    while simulation.deliver(0) {}
+    while simulation.cross() {}
+    assert_eq!((missed(&simulation, 0), missed(&simulation, 1)), ((1, 0), (0, 0)));
+    // The client goes.
+    simulation.publish(Target::Conn(id));
+    simulation.clients[0].wire.borrow_mut().reset = true;
+    while simulation.report(1) {}
+    while simulation.turn(1) {}
+    while simulation.deliver(1) {}
+    assert_eq!((missed(&simulation, 0), missed(&simulation, 1)), ((1, 0), (1, 0)));
 }
