@@ -104,7 +104,8 @@ impl Exchange<'_> {
             return self.origin.map_or("", |_| "Access-Control-Allow-Origin: *\r\n").into();
         }
         match (self.standing(), self.origin) {
-            (Some(Standing::Listed | Standing::Own), Some(origin)) => format!(
+            // Browsers write origins in ASCII. Whoever writes another one reads no answer by it, and a field holds ASCII.
+            (Some(Standing::Listed | Standing::Own), Some(origin)) if origin.is_ascii() => format!(
                 "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
             ),
             (Some(Standing::Any), _) => "Access-Control-Allow-Origin: *\r\nVary: Origin\r\n".into(),

@@ -231,6 +231,13 @@ fn pages_of_other_origins_are_refused_unless_they_are_listed() {
 }
 
 #[test]
+fn the_fields_of_an_answer_are_ascii_whatever_the_origin() {
+    let request = "GET /sse?all HTTP/1.1\r\nHost: x\r\nOrigin: https://b\u{fc}cher.good.example\r\n\r\n";
+    let (_, _, response) = opened(request, &site(&["https://*.good.example"]));
+    assert!(response.is_ascii() && response.contains("\r\nVary: Origin\r\n"), "{response}");
+}
+
+#[test]
 fn an_allowed_page_may_read_the_stream() {
     let request = "GET /sse?all HTTP/1.1\r\nHost: x\r\nOrigin: https://good.example\r\n\r\n";
     let (_, _, response) = opened(request, &site(&["https://good.example"]));
