@@ -13,8 +13,8 @@ use crate::handler::Handler as _;
 use crate::hub::Hub;
 #[cfg(feature = "web")]
 use crate::protocol::http::Fields;
-use crate::protocol::websocket::{self, Assembly};
-use crate::protocol::{self, Decoded, Encoding, Label};
+use crate::protocol::websocket::Assembly;
+use crate::protocol::{self, Encoding, Item, Label, Step};
 #[cfg(feature = "web")]
 use crate::site::{Opening, Outcome, Site};
 
@@ -40,37 +40,22 @@ impl Codec {
         protocol::encode(self.0, Label::default(), message, out).is_ok()
     }
 
-    /// Cuts the messages out of whole frames in a plain framing, as far as they may be; the bytes of all messages.
-    pub fn decode(self, mut bytes: &[u8]) -> usize {
-        let mut total = 0;
-        while let Ok(Decoded::Message { range, consumed }) = protocol::decode(self.0, bytes, 0, MESSAGE_MAX) {
-            total += range.len();
-            bytes = &bytes[consumed..];
+    /// Cuts the messages out of whole frames of a client, where they lie, as far as they may be; the bytes of all messages.
+    pub fn decode(self, mut bytes: &mut [u8]) -> usize {
+        let (mut total, mut assembly): (usize, Option<Box<Assembly>>) = (0, None);
+        while !bytes.is_empty() {
+            let step = protocol::next(self.0, bytes, 0, &mut assembly, MESSAGE_MAX);
+            let Ok(Step { item, consumed: consumed @ 1.., .. }) = step else { break };
+            total += match item {
+                Some(Item::Message { range, .. }) => range.len(),
+                Some(Item::Assembled) => assembly.take().map_or(0, |whole| whole.message().len()),
+                Some(_) => break,
+                None => 0,
+            };
+            bytes = &mut bytes[consumed..];
         }
         total
     }
-}
-
-/// Cuts the messages out of whole WebSocket frames of a client, unmasking them where they lie, as far as they may be; the
-/// bytes of all messages.
-pub fn decode_websocket(mut bytes: &mut [u8]) -> usize {
-    let (mut total, mut assembly): (usize, Option<Box<Assembly>>) = (0, None);
-    while !bytes.is_empty() {
-        let consumed = match websocket::decode(bytes, &mut assembly, MESSAGE_MAX) {
-            Ok(websocket::Decoded::Message { range, consumed, .. }) => {
-                total += range.len();
-                consumed
-            }
-            Ok(websocket::Decoded::Assembled { consumed }) => {
-                total += assembly.take().map_or(0, |whole| whole.message().len());
-                consumed
-            }
-            Ok(websocket::Decoded::Incomplete { consumed }) if consumed > 0 => consumed,
-            Ok(_) | Err(_) => break,
-        };
-        bytes = &mut bytes[consumed..];
-    }
-    total
 }
 
 /// What requests are answered by.

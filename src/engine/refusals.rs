@@ -20,8 +20,6 @@ use crate::event::Event;
 use crate::message::{CloseReason, ConnId};
 #[cfg(feature = "web")]
 use crate::protocol::http::Fields;
-#[cfg(feature = "web")]
-use crate::protocol::websocket;
 use crate::protocol::{Encoding, answer};
 #[cfg(feature = "web")]
 use crate::site::{Opening, Outcome};
@@ -158,7 +156,7 @@ impl<D: Driver> Base<D> {
                 // Without a word of the handler's, the close alone says it.
                 let wording = Wording { handler: refused.handler, encoding };
                 self.put_into_words(wording, Event::Bye { reason: refused.reason, text: None }, &mut response);
-                response.extend_from_slice(&websocket::close(refused.reason, None));
+                response.extend(encoding.farewell(refused.reason, None).unwrap_or_default());
                 response
             }
             _ => answer::unavailable(refused.reason, &refused.head, refused.seed),

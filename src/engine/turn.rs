@@ -401,7 +401,7 @@ impl<D: Driver> Turn<'_, '_, D> {
         if !message.is_empty() {
             self.visit.row.marks.set(Marks::SPOKEN);
         }
-        let foreign = foreign::first_line(message).filter(|_| encoding == Encoding::Line);
+        let foreign = foreign::first_message(encoding.framing(), message);
         foreign.inspect(|foreign| self.refuse(*foreign)).is_some()
     }
 

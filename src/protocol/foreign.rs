@@ -59,13 +59,18 @@ const PRINTABLE: RangeInclusive<u8> = b' '..=b'~';
 const LENGTH_BYTES: usize = 4;
 
 /// What the first bytes of a connection to a port of this framing are, if they are none of its own; `None` also while
-/// too few have come in to tell. A request line is told where it is whole: on a line port by [`first_line`].
+/// too few have come in to tell. A request line is told where it is whole: on a line port by [`first_message`].
 pub(crate) fn greeting(framing: Framing, bytes: &[u8]) -> Option<Foreign> {
     binary(bytes).or_else(|| match framing {
         // The bytes of a text are a length far beyond any message.
         Framing::Length => text_as_length(bytes),
-        Framing::Line | Framing::Http => is_length_frame(bytes).then_some(Foreign::Length),
+        _ => is_length_frame(bytes).then_some(Foreign::Length),
     })
+}
+
+/// What the first message of a connection to a port of this framing is, if it is none of its own.
+pub(crate) fn first_message(framing: Framing, message: &[u8]) -> Option<Foreign> {
+    if framing == Framing::Line { first_line(message) } else { None }
 }
 
 /// What the first line of a connection is, without its end, if it is not of corecast's `line` framing.
@@ -188,7 +193,7 @@ impl Foreign {
     pub(crate) fn explain(self, framing: Framing) -> String {
         let spoken = match framing {
             Framing::Http => "HTTP".to_owned(),
-            Framing::Line | Framing::Length => format!("corecast's {framing} framing"),
+            own => format!("corecast's {own} framing"),
         };
         let remedy = match self {
             Foreign::Http | Foreign::Http2 => "; WebSockets and event streams open on a port of the framing http",

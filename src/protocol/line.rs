@@ -2,11 +2,39 @@
 //!
 //! A message with an LF in it can't be carried, and neither can one that ends in a CR: whoever reads it would drop that.
 
-use super::{DecodeError, Decoded, EncodeError};
+use super::websocket::Assembly;
+use super::{EncodeError, Item, Label, Protocol, Step, Violation};
+use crate::message::Kind;
 
-/// See [`super::decode`].
-pub(super) fn decode(bytes: &[u8], scanned: usize, message_max: usize) -> Result<Decoded, DecodeError> {
-    let too_large = DecodeError::TooLarge { max: message_max };
+/// The framing `line`.
+pub(super) struct Line;
+
+impl Protocol for Line {
+    fn next(
+        bytes: &mut [u8],
+        scanned: usize,
+        _: &mut Option<Box<Assembly>>,
+        message_max: usize,
+    ) -> Result<Step, Violation> {
+        decode(bytes, scanned, message_max)
+    }
+
+    fn encode(_: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        if memchr::memchr(b'\n', message).is_some() {
+            return Err(EncodeError::LineFeed);
+        }
+        if message.ends_with(b"\r") {
+            return Err(EncodeError::CarriageReturn);
+        }
+        out.reserve(message.len() + 1);
+        out.extend_from_slice(message);
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+fn decode(bytes: &[u8], scanned: usize, message_max: usize) -> Result<Step, Violation> {
+    let too_large = Violation::TooLarge { max: message_max };
     match memchr::memchr(b'\n', &bytes[scanned..]) {
         Some(at) => {
             let end = scanned + at;
@@ -14,36 +42,22 @@ pub(super) fn decode(bytes: &[u8], scanned: usize, message_max: usize) -> Result
             if text_end > message_max {
                 return Err(too_large);
             }
-            Ok(Decoded::Message { range: 0..text_end, consumed: end + 1 })
+            Ok(Step::of(Item::Message { kind: Kind::Text, range: 0..text_end }, end + 1))
         }
         // One byte more is no error yet: it may be the CR that is dropped.
         None if bytes.len() > message_max + 1 || (bytes.len() > message_max && bytes[message_max] != b'\r') => {
             Err(too_large)
         }
-        None => Ok(Decoded::Incomplete { frame_bytes: None }),
+        None => Ok(Step::more(0)),
     }
-}
-
-/// See [`super::encode`].
-pub(super) fn encode(message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    if memchr::memchr(b'\n', message).is_some() {
-        return Err(EncodeError::LineFeed);
-    }
-    if message.ends_with(b"\r") {
-        return Err(EncodeError::CarriageReturn);
-    }
-    out.reserve(message.len() + 1);
-    out.extend_from_slice(message);
-    out.push(b'\n');
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn message(range: std::ops::Range<usize>, consumed: usize) -> Result<Decoded, DecodeError> {
-        Ok(Decoded::Message { range, consumed })
+    fn message(range: std::ops::Range<usize>, consumed: usize) -> Result<Step, Violation> {
+        Ok(Step::of(Item::Message { kind: Kind::Text, range }, consumed))
     }
 
     #[test]
@@ -56,8 +70,8 @@ mod tests {
 
     #[test]
     fn the_limit_counts_the_text_alone() {
-        let too_large = Err(DecodeError::TooLarge { max: 3 });
-        let incomplete = Ok(Decoded::Incomplete { frame_bytes: None });
+        let too_large = Err(Violation::TooLarge { max: 3 });
+        let incomplete = Ok(Step::more(0));
         assert_eq!(decode(b"abc\n", 0, 3), message(0..3, 4));
         assert_eq!(decode(b"abc\r\n", 0, 3), message(0..3, 5));
         assert_eq!(decode(b"abcd\n", 0, 3), too_large);

@@ -1,7 +1,7 @@
-//! Framings and encodings: bytes in, message ranges out. No I/O, no clock, no copy of a message.
+//! Protocols: bytes in, message ranges out, and back. No I/O, no clock, no copy of a message.
 //!
-//! [`decode`] looks at the bytes that have come in so far and says where the first message lies in them.
-//! [`encode`] puts a message into the bytes that a client of that encoding reads.
+//! Each is a [`Protocol`] in a file of its own, and has a row in the table of [`Encoding`]s: [`next`] looks at the bytes that
+//! have come in so far and says what comes first in them, and [`encode`] puts a message into the bytes that a client reads.
 
 pub(crate) mod answer;
 pub(crate) mod foreign;
@@ -21,91 +21,154 @@ use crate::config::Framing;
 use crate::message::{CloseReason, Dialect, DropReason, Kind, PublishId};
 use websocket::Assembly;
 
-/// How messages are put into the bytes that a connection reads. Connections of one encoding share frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Encoding {
-    Line,
-    Length,
-    /// WebSocket messages in the text dialect.
-    WebSocket,
-    /// WebSocket messages in the JSON dialect.
-    WebSocketJson,
-    /// Server-sent events, one way.
-    Sse,
-}
-
-impl Encoding {
-    /// Every encoding, in the order of their numbers.
-    pub(crate) const ALL: [Encoding; 5] =
-        [Encoding::Line, Encoding::Length, Encoding::WebSocket, Encoding::WebSocketJson, Encoding::Sse];
-
-    /// What a new connection speaks; `None`: its first request will say.
-    pub(crate) fn of(framing: Framing) -> Option<Self> {
-        match framing {
-            Framing::Line => Some(Encoding::Line),
-            Framing::Length => Some(Encoding::Length),
-            Framing::Http => None,
-        }
-    }
-
-    /// What is spoken inside a WebSocket, by the form of its messages.
-    #[cfg(feature = "web")]
-    pub(crate) fn websocket(dialect: Dialect) -> Self {
-        match dialect {
-            Dialect::Text => Encoding::WebSocket,
-            Dialect::Json => Encoding::WebSocketJson,
-            Dialect::Sse => unreachable!("it is refused where a WebSocket is declared"),
-        }
-    }
-
-    /// The framing of the addresses at which connections of this encoding are accepted.
-    pub(crate) fn framing(self) -> Framing {
-        match self {
-            Encoding::Line => Framing::Line,
-            Encoding::Length => Framing::Length,
-            Encoding::WebSocket | Encoding::WebSocketJson | Encoding::Sse => Framing::Http,
-        }
-    }
-
-    /// The form of the messages inside.
-    pub(crate) fn dialect(self) -> Dialect {
-        match self {
-            Encoding::Line | Encoding::Length | Encoding::WebSocket => Dialect::Text,
-            Encoding::WebSocketJson => Dialect::Json,
-            Encoding::Sse => Dialect::Sse,
-        }
-    }
-
-    /// A sign of life that is written to a connection on which nothing moves; `None`: the protocol has none.
-    pub(crate) fn keep_alive(self) -> Option<&'static [u8]> {
-        match self {
-            Encoding::Line | Encoding::Length => None,
-            Encoding::WebSocket | Encoding::WebSocketJson => Some(&websocket::PING_FRAME),
-            Encoding::Sse => Some(sse::HEARTBEAT),
-        }
-    }
+/// What a protocol is. What it has no word for is left out.
+trait Protocol {
+    /// A sign of life that is written to a connection on which nothing moves.
+    const KEEP_ALIVE: Option<&'static [u8]> = None;
 
     /// Whether a client shows that it lives by what it sends; else by what it takes.
-    pub(crate) fn is_answered(self) -> bool {
-        !matches!(self, Encoding::Sse)
-    }
+    const IS_ANSWERED: bool = true;
+
+    /// See [`next`].
+    fn next(
+        bytes: &mut [u8],
+        scanned: usize,
+        assembly: &mut Option<Box<Assembly>>,
+        message_max: usize,
+    ) -> Result<Step, Violation>;
+
+    /// See [`encode`].
+    fn encode(label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError>;
 
     /// The answer to a client's [`Item::Ping`].
-    pub(crate) fn pong(self, payload: &[u8]) -> Vec<u8> {
-        websocket::pong(payload)
-    }
-
-    /// What is written last on a connection that the server closes; `None`: the protocol has no word for it.
-    pub(crate) fn farewell(self, reason: CloseReason, words: Option<Words<'_>>) -> Option<Vec<u8>> {
-        self.is_websocket().then(|| websocket::close(reason, words))
+    fn pong(_payload: &[u8]) -> Vec<u8> {
+        Vec::new()
     }
 
     /// The answer to a client's [`Item::Close`].
-    pub(crate) fn close_answer(self, code: Option<u16>) -> Vec<u8> {
-        websocket::close_answer(code)
+    fn close_answer(_code: Option<u16>) -> Vec<u8> {
+        Vec::new()
     }
 
+    /// What is written last on a connection that the server closes.
+    fn farewell(_reason: CloseReason, _words: Option<Words<'_>>) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// Makes the encodings out of their table.
+macro_rules! encodings {
+    ($($(#[$doc:meta])* $encoding:ident: $protocol:ty, $framing:ident, $dialect:ident;)*) => {
+        /// How messages are put into the bytes that a connection reads. Connections of one encoding share frames.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum Encoding {
+            $($(#[$doc])* $encoding,)*
+        }
+
+        impl Encoding {
+            /// Every encoding, in the order of their numbers.
+            pub(crate) const ALL: [Encoding; [$(Encoding::$encoding),*].len()] = [$(Encoding::$encoding),*];
+
+            /// The framing of the addresses at which connections of this encoding are accepted.
+            pub(crate) fn framing(self) -> Framing {
+                match self { $(Encoding::$encoding => Framing::$framing,)* }
+            }
+
+            /// The form of the messages inside.
+            pub(crate) fn dialect(self) -> Dialect {
+                match self { $(Encoding::$encoding => Dialect::$dialect,)* }
+            }
+
+            /// See [`Protocol::KEEP_ALIVE`].
+            pub(crate) fn keep_alive(self) -> Option<&'static [u8]> {
+                match self { $(Encoding::$encoding => <$protocol>::KEEP_ALIVE,)* }
+            }
+
+            /// See [`Protocol::IS_ANSWERED`].
+            pub(crate) fn is_answered(self) -> bool {
+                match self { $(Encoding::$encoding => <$protocol>::IS_ANSWERED,)* }
+            }
+
+            /// See [`Protocol::pong`].
+            pub(crate) fn pong(self, payload: &[u8]) -> Vec<u8> {
+                match self { $(Encoding::$encoding => <$protocol>::pong(payload),)* }
+            }
+
+            /// See [`Protocol::close_answer`].
+            pub(crate) fn close_answer(self, code: Option<u16>) -> Vec<u8> {
+                match self { $(Encoding::$encoding => <$protocol>::close_answer(code),)* }
+            }
+
+            /// See [`Protocol::farewell`].
+            pub(crate) fn farewell(self, reason: CloseReason, words: Option<Words<'_>>) -> Option<Vec<u8>> {
+                match self { $(Encoding::$encoding => <$protocol>::farewell(reason, words),)* }
+            }
+        }
+
+        /// Finds what comes first in `bytes`, of which `scanned` at the beginning are known to hold no end of a message (from an
+        /// earlier call that found nothing in them). `assembly` holds a message that comes in pieces, where the protocol has
+        /// such.
+        ///
+        /// # Errors
+        /// The client breaks the protocol, or its message is larger than `message_max` bytes.
+        pub(crate) fn next(
+            encoding: Encoding,
+            bytes: &mut [u8],
+            scanned: usize,
+            assembly: &mut Option<Box<Assembly>>,
+            message_max: usize,
+        ) -> Result<Step, Violation> {
+            match encoding { $(Encoding::$encoding => <$protocol>::next(bytes, scanned, assembly, message_max),)* }
+        }
+
+        /// Appends `message` to `out` as connections of `encoding` read it. On an error `out` is as it was.
+        ///
+        /// # Errors
+        /// The encoding can't carry the message.
+        pub(crate) fn encode(
+            encoding: Encoding,
+            label: Label,
+            message: &[u8],
+            out: &mut Vec<u8>,
+        ) -> Result<(), EncodeError> {
+            match encoding { $(Encoding::$encoding => <$protocol>::encode(label, message, out),)* }
+        }
+    };
+}
+
+// Each with its protocol, the framing of its addresses, and the dialect inside.
+encodings! {
+    /// Lines.
+    Line: line::Line, Line, Text;
+    /// Messages with their length before them.
+    Length: length::Length, Length, Text;
+    /// WebSocket messages in the text dialect.
+    WebSocket: websocket::WebSocket, Http, Text;
+    /// WebSocket messages in the JSON dialect.
+    WebSocketJson: websocket::WebSocket, Http, Json;
+    /// Server-sent events, one way.
+    Sse: sse::Sse, Http, Sse;
+}
+
+impl Encoding {
+    /// What a new connection speaks; `None`: its first request will say.
+    pub(crate) fn of(framing: Framing) -> Option<Self> {
+        match framing {
+            Framing::Http => None,
+            framing => Encoding::ALL.into_iter().find(|encoding| encoding.framing() == framing),
+        }
+    }
+
+    /// What is spoken inside a WebSocket, by the form of its messages. That form is one that a WebSocket may have, which is
+    /// seen to where routes are declared.
+    #[cfg(feature = "web")]
+    pub(crate) fn websocket(dialect: Dialect) -> Self {
+        let mut all = Encoding::ALL.into_iter();
+        all.find(|encoding| encoding.is_websocket() && encoding.dialect() == dialect).expect("it is declared")
+    }
+
+    #[cfg(feature = "web")]
     pub(crate) fn is_websocket(self) -> bool {
         matches!(self, Encoding::WebSocket | Encoding::WebSocketJson)
     }
@@ -128,34 +191,6 @@ pub(crate) struct Label {
     pub(crate) id: Option<PublishId>,
     /// Whether it is text or binary.
     pub(crate) kind: Kind,
-}
-
-/// What the bytes at hand hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Decoded {
-    /// One whole message.
-    Message {
-        /// Where the message lies in the bytes.
-        range: Range<usize>,
-        /// How many bytes it takes with its framing; the next message begins there.
-        consumed: usize,
-    },
-    /// The message is not complete yet.
-    Incomplete {
-        /// Bytes the whole frame will take, where the framing tells.
-        frame_bytes: Option<usize>,
-    },
-}
-
-/// Why the bytes can't be cut into messages. The stream can't be trusted after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum DecodeError {
-    /// A message is larger than allowed.
-    #[error("a message has at most {max} bytes")]
-    TooLarge {
-        /// Bytes allowed.
-        max: usize,
-    },
 }
 
 /// Why an encoding can't carry a message.
@@ -210,89 +245,38 @@ pub(crate) struct Step {
     pub(crate) frame_bytes: Option<usize>,
 }
 
+impl Step {
+    /// Something is there.
+    fn of(item: Item, consumed: usize) -> Self {
+        Step { item: Some(item), consumed, frame_bytes: None }
+    }
+
+    /// Nothing is there whole.
+    fn more(consumed: usize) -> Self {
+        Step { item: None, consumed, frame_bytes: None }
+    }
+}
+
 /// What a client's bytes break. The connection can't go on after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Violation {
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    #[error(transparent)]
-    WebSocket(#[from] websocket::Violation),
+    #[error("{0}")]
+    Protocol(&'static str),
+    #[error("a text message, or the reason of a close, is not UTF-8")]
+    NotUtf8,
+    #[error("a message has at most {max} bytes")]
+    TooLarge { max: usize },
 }
 
 impl Violation {
     /// Why the connection is closed for it.
     pub(crate) fn close_reason(self) -> CloseReason {
         match self {
-            Violation::Decode(DecodeError::TooLarge { .. }) => CloseReason::MessageTooLarge,
-            Violation::WebSocket(violation) => violation.close_reason(),
+            Violation::Protocol(_) => CloseReason::ProtocolError,
+            Violation::NotUtf8 => CloseReason::NotUtf8,
+            Violation::TooLarge { .. } => CloseReason::MessageTooLarge,
         }
     }
-}
-
-/// Finds what comes first in `bytes`, of which `scanned` at the beginning are known to hold no end of a message. `assembly`
-/// holds a message that comes in pieces, where the protocol has such.
-///
-/// # Errors
-/// The client breaks the protocol, or its message is larger than `message_max` bytes.
-pub(crate) fn next(
-    encoding: Encoding,
-    bytes: &mut [u8],
-    scanned: usize,
-    assembly: &mut Option<Box<Assembly>>,
-    message_max: usize,
-) -> Result<Step, Violation> {
-    let step = |item, consumed| Step { item: Some(item), consumed, frame_bytes: None };
-    Ok(match encoding {
-        Encoding::Line | Encoding::Length => match decode(encoding, bytes, scanned, message_max)? {
-            Decoded::Message { range, consumed } => step(Item::Message { kind: Kind::Text, range }, consumed),
-            Decoded::Incomplete { frame_bytes } => Step { item: None, consumed: 0, frame_bytes },
-        },
-        Encoding::WebSocket | Encoding::WebSocketJson => match websocket::decode(bytes, assembly, message_max)? {
-            websocket::Decoded::Message { kind, range, consumed } => step(Item::Message { kind, range }, consumed),
-            websocket::Decoded::Assembled { consumed } => step(Item::Assembled, consumed),
-            websocket::Decoded::Ping { range, consumed } => step(Item::Ping { range }, consumed),
-            websocket::Decoded::Pong { consumed } => step(Item::Pong, consumed),
-            websocket::Decoded::Close { code, consumed } => step(Item::Close { code }, consumed),
-            websocket::Decoded::Incomplete { consumed } => Step { item: None, consumed, frame_bytes: None },
-        },
-        Encoding::Sse => step(Item::Stray, bytes.len()),
-    })
-}
-
-/// Finds the first message in `bytes`, in the framing `line` or `length`.
-///
-/// `scanned` bytes at the beginning are known to hold no end of a message (from an earlier call that said
-/// [`Decoded::Incomplete`] of them), so a long message that comes in small pieces is looked through once.
-///
-/// # Errors
-/// The message at the beginning is larger than `message_max` bytes.
-pub(crate) fn decode(
-    encoding: Encoding,
-    bytes: &[u8],
-    scanned: usize,
-    message_max: usize,
-) -> Result<Decoded, DecodeError> {
-    match encoding {
-        Encoding::Line => line::decode(bytes, scanned, message_max),
-        Encoding::Length => length::decode(bytes, message_max),
-        Encoding::WebSocket | Encoding::WebSocketJson | Encoding::Sse => {
-            unreachable!("WebSocket frames have a decoder of their own, and event streams go one way")
-        }
-    }
-}
-
-/// Appends `message` to `out` as connections of `encoding` read it. On an error `out` is as it was.
-///
-/// # Errors
-/// The encoding can't carry the message.
-pub(crate) fn encode(encoding: Encoding, label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    match encoding {
-        Encoding::Line => return line::encode(message, out),
-        Encoding::Length => length::encode(message, out),
-        Encoding::WebSocket | Encoding::WebSocketJson => websocket::encode(label.kind, message, out),
-        Encoding::Sse => return sse::encode(label, message, out),
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -303,19 +287,21 @@ mod tests {
     const MAX: usize = 64;
 
     /// Cuts a stream that arrives in the given pieces, as a connection does.
-    fn cut(encoding: Encoding, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<DecodeError>) {
+    fn cut(encoding: Encoding, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<Violation>) {
         let (mut held, mut scanned, mut messages) = (Vec::new(), 0, Vec::new());
         for piece in pieces {
             held.extend_from_slice(piece);
             loop {
-                match decode(encoding, &held, scanned, MAX) {
-                    Ok(Decoded::Message { range, consumed }) => {
+                match next(encoding, &mut held, scanned, &mut None, MAX) {
+                    Ok(Step { item: Some(item), consumed, .. }) => {
+                        let Item::Message { range, kind: Kind::Text } = item else { panic!("{item:?}") };
                         assert!(range.end <= consumed && consumed <= held.len() && consumed > 0);
                         messages.push(held[range].to_vec());
                         held.drain(..consumed);
                         scanned = 0;
                     }
-                    Ok(Decoded::Incomplete { .. }) => {
+                    Ok(Step { item: None, consumed, .. }) => {
+                        assert_eq!(consumed, 0);
                         scanned = held.len();
                         break;
                     }
@@ -324,6 +310,19 @@ mod tests {
             }
         }
         (messages, None)
+    }
+
+    #[test]
+    fn a_framing_is_that_of_its_encodings() {
+        for framing in Framing::ALL {
+            let all: Vec<_> = Encoding::ALL.into_iter().filter(|encoding| encoding.framing() == framing).collect();
+            let at_once = Encoding::of(framing);
+            assert!(!all.is_empty() && at_once.is_none_or(|encoding| all == [encoding]), "{framing}: {all:?}");
+            assert_eq!(at_once.is_none(), framing == Framing::Http);
+        }
+        for (number, encoding) in Encoding::ALL.into_iter().enumerate() {
+            assert_eq!(encoding as usize, number);
+        }
     }
 
     fn encoding() -> impl Strategy<Value = Encoding> {

@@ -2,10 +2,11 @@
 
 use std::io::Write as _;
 
-use super::{EncodeError, Label, utf8};
+use super::websocket::Assembly;
+use super::{EncodeError, Item, Label, Protocol, Step, Violation, utf8};
 
 /// A comment: it keeps the way open, and clients pass over it.
-pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
+const HEARTBEAT: &[u8] = b":\n\n";
 
 /// The head of a stream, with these header lines besides. The stream ends with the connection. Proxies may neither compress
 /// it, since then they gather events until there is enough to compress, nor hold it back, which `X-Accel-Buffering` tells
@@ -25,9 +26,25 @@ pub(crate) fn retry(out: &mut Vec<u8>, ms: u64) {
     put(out, format_args!("retry: {ms}\n\n"));
 }
 
-/// See [`super::encode`]. A line end inside the message, whichever it is (CR, LF, or both), begins a new line of
+/// A stream of events.
+pub(super) struct Sse;
+
+impl Protocol for Sse {
+    const KEEP_ALIVE: Option<&'static [u8]> = Some(HEARTBEAT);
+    const IS_ANSWERED: bool = false;
+
+    fn next(bytes: &mut [u8], _: usize, _: &mut Option<Box<Assembly>>, _: usize) -> Result<Step, Violation> {
+        Ok(Step::of(Item::Stray, bytes.len()))
+    }
+
+    fn encode(label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        encode(label, message, out)
+    }
+}
+
+/// A line end inside the message, whichever it is (CR, LF, or both), begins a new line of
 /// data, which clients read as LF.
-pub(super) fn encode(label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+fn encode(label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     if utf8::from_utf8(message).is_err() {
         return Err(EncodeError::NotUtf8);
     }

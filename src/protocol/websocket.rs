@@ -6,12 +6,7 @@
 
 mod mask;
 
-use std::ops::Range;
-
-use thiserror::Error;
-
-use super::Words;
-use super::utf8;
+use super::{EncodeError, Item, Label, Protocol, Step, Violation, Words, utf8};
 use crate::message::{CloseReason, Kind};
 use mask::{Mask, unmask};
 
@@ -37,44 +32,48 @@ const PONG: u8 = 0xa;
 pub(crate) const CONTROL_BYTES_MAX: usize = 125;
 
 /// A ping without a payload.
-pub(crate) const PING_FRAME: [u8; 2] = [FIN | PING, 0];
+const PING_FRAME: [u8; 2] = [FIN | PING, 0];
 
-/// What the bytes at hand hold. `consumed` is how many of them are used up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Decoded {
-    /// A message, unmasked, where it lies in the bytes.
-    Message { kind: Kind, range: Range<usize>, consumed: usize },
-    /// A message is complete that the assembly holds.
-    Assembled { consumed: usize },
-    /// A ping, whose payload goes into the pong.
-    Ping { range: Range<usize>, consumed: usize },
-    /// A pong, to whichever ping.
-    Pong { consumed: usize },
-    /// The client closes, with a code or without one.
-    Close { code: Option<u16>, consumed: usize },
-    /// Nothing is complete yet. The bytes beyond `consumed` must be there again with the next ones.
-    Incomplete { consumed: usize },
-}
+/// A WebSocket, once it is open.
+pub(super) struct WebSocket;
 
-/// What breaks the protocol. The connection can't go on after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum Violation {
-    #[error("{0}")]
-    Protocol(&'static str),
-    #[error("a text message, or the reason of a close, is not UTF-8")]
-    NotUtf8,
-    #[error("a message has at most {max} bytes")]
-    TooLarge { max: usize },
-}
+impl Protocol for WebSocket {
+    const KEEP_ALIVE: Option<&'static [u8]> = Some(&PING_FRAME);
 
-impl Violation {
-    /// Why the connection is closed for it.
-    pub(crate) fn close_reason(self) -> CloseReason {
-        match self {
-            Violation::Protocol(_) => CloseReason::ProtocolError,
-            Violation::NotUtf8 => CloseReason::NotUtf8,
-            Violation::TooLarge { .. } => CloseReason::MessageTooLarge,
+    fn next(
+        bytes: &mut [u8],
+        _: usize,
+        assembly: &mut Option<Box<Assembly>>,
+        message_max: usize,
+    ) -> Result<Step, Violation> {
+        decode(bytes, assembly, message_max)
+    }
+
+    /// One frame with the whole message: of its kind, but a text that is not UTF-8 goes as binary.
+    fn encode(label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let is_text = label.kind == Kind::Text && utf8::from_utf8(message).is_ok();
+        frame(if is_text { TEXT } else { BINARY }, message, out);
+        Ok(())
+    }
+
+    fn pong(payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        frame(PONG, payload, &mut out);
+        out
+    }
+
+    /// Its own code.
+    fn close_answer(code: Option<u16>) -> Vec<u8> {
+        let mut out = Vec::new();
+        match code {
+            Some(code) => frame(CLOSE, &code.to_be_bytes(), &mut out),
+            None => frame(CLOSE, &[], &mut out),
         }
+        out
+    }
+
+    fn farewell(reason: CloseReason, words: Option<Words<'_>>) -> Option<Vec<u8>> {
+        Some(close(reason, words))
     }
 }
 
@@ -203,24 +202,20 @@ fn header(bytes: &[u8], room: usize, message_max: usize) -> Result<Option<Header
 }
 
 /// Finds what comes first in `bytes`, and unmasks it there. `assembly` holds the message under way, if there is one;
-/// after [`Decoded::Assembled`] the caller takes it out.
+/// after [`Item::Assembled`] the caller takes it out.
 ///
 /// # Errors
 /// The client breaks the protocol, or its message is larger than `message_max` bytes.
-pub(crate) fn decode(
-    bytes: &mut [u8],
-    assembly: &mut Option<Box<Assembly>>,
-    message_max: usize,
-) -> Result<Decoded, Violation> {
+fn decode(bytes: &mut [u8], assembly: &mut Option<Box<Assembly>>, message_max: usize) -> Result<Step, Violation> {
     if let Some(under_way) = assembly
         && let Some(frame) = &under_way.frame
     {
         let consumed = frame.left.min(bytes.len());
         let complete = under_way.take(&mut bytes[..consumed])?;
-        return Ok(if complete { Decoded::Assembled { consumed } } else { Decoded::Incomplete { consumed } });
+        return Ok(if complete { Step::of(Item::Assembled, consumed) } else { Step::more(consumed) });
     }
     let room = message_max.saturating_sub(assembly.as_ref().map_or(0, |under_way| under_way.message.len()));
-    let Some(header) = header(bytes, room, message_max)? else { return Ok(Decoded::Incomplete { consumed: 0 }) };
+    let Some(header) = header(bytes, room, message_max)? else { return Ok(Step::more(0)) };
     if matches!(header.opcode, CLOSE | PING | PONG) {
         return control(&header, bytes);
     }
@@ -239,7 +234,7 @@ pub(crate) fn decode(
         }
         let consumed = header.bytes + header.payload;
         let kind = if header.opcode == TEXT { Kind::Text } else { Kind::Binary };
-        return Ok(Decoded::Message { kind, range: header.bytes..consumed, consumed });
+        return Ok(Step::of(Item::Message { kind, range: header.bytes..consumed }, consumed));
     }
     let under_way = assembly.get_or_insert_with(|| {
         let checked = (header.opcode == TEXT).then_some(0);
@@ -249,21 +244,22 @@ pub(crate) fn decode(
     let here = header.payload.min(payload.len());
     let complete = under_way.take(&mut payload[..here])?;
     let consumed = header.bytes + here;
-    Ok(if complete { Decoded::Assembled { consumed } } else { Decoded::Incomplete { consumed } })
+    Ok(if complete { Step::of(Item::Assembled, consumed) } else { Step::more(consumed) })
 }
 
 /// A control frame; it is left alone until it has come in whole.
-fn control(header: &Header, bytes: &mut [u8]) -> Result<Decoded, Violation> {
+fn control(header: &Header, bytes: &mut [u8]) -> Result<Step, Violation> {
     let consumed = header.bytes + header.payload;
     let Some(payload) = bytes.get_mut(header.bytes..consumed) else {
-        return Ok(Decoded::Incomplete { consumed: 0 });
+        return Ok(Step::more(0));
     };
     unmask(payload, header.mask);
-    Ok(match header.opcode {
-        PING => Decoded::Ping { range: header.bytes..consumed, consumed },
-        PONG => Decoded::Pong { consumed },
-        _ => Decoded::Close { code: close_code(payload)?, consumed },
-    })
+    let item = match header.opcode {
+        PING => Item::Ping { range: header.bytes..consumed },
+        PONG => Item::Pong,
+        _ => Item::Close { code: close_code(payload)? },
+    };
+    Ok(Step::of(item, consumed))
 }
 
 /// The code in a close frame's payload (RFC 6455, section 7.4, and the codes registered with IANA since).
@@ -284,32 +280,8 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     Ok(Some(code))
 }
 
-/// Appends one frame with a whole message: of its kind, but a text that is not UTF-8 goes as binary.
-pub(super) fn encode(kind: Kind, message: &[u8], out: &mut Vec<u8>) {
-    let is_text = kind == Kind::Text && utf8::from_utf8(message).is_ok();
-    let opcode = if is_text { TEXT } else { BINARY };
-    frame(opcode, message, out);
-}
-
-/// The pong to a ping.
-pub(crate) fn pong(payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    frame(PONG, payload, &mut out);
-    out
-}
-
-/// The answer to a client's close: its own code.
-pub(crate) fn close_answer(code: Option<u16>) -> Vec<u8> {
-    let mut out = Vec::new();
-    match code {
-        Some(code) => frame(CLOSE, &code.to_be_bytes(), &mut out),
-        None => frame(CLOSE, &[], &mut out),
-    }
-    out
-}
-
 /// The server's close: the code that fits the reason, and the reason's name.
-pub(crate) fn close(reason: CloseReason, words: Option<Words<'_>>) -> Vec<u8> {
+fn close(reason: CloseReason, words: Option<Words<'_>>) -> Vec<u8> {
     let code: u16 = match reason {
         CloseReason::ClientClosed | CloseReason::Handler | CloseReason::Answered => 1000,
         CloseReason::Drain => 1001,

@@ -60,22 +60,23 @@ impl Client {
     /// Prepares to send a message.
     pub(super) fn say(&mut self, text: &str) {
         self.pings += u64::from(text == "PING");
-        match self.framing {
-            Framing::Line => {
+        match self.framing.name() {
+            "line" => {
                 self.unsent.extend(text.bytes());
                 self.unsent.push_back(b'\n');
             }
-            Framing::Length => {
+            "length" => {
                 self.unsent.extend((text.len() as u32).to_be_bytes());
                 self.unsent.extend(text.bytes());
             }
-            Framing::Http => {
+            "http" => {
                 const KEY: [u8; 4] = [1, 2, 3, 4];
                 assert!(text.len() < 126);
                 self.unsent.extend([0x81, 0x80 | text.len() as u8]);
                 self.unsent.extend(KEY);
                 self.unsent.extend(text.bytes().enumerate().map(|(n, byte)| byte ^ KEY[n % 4]));
             }
+            other => unreachable!("no client of the simulation speaks {other}"),
         }
     }
 
@@ -128,13 +129,13 @@ impl Client {
 
     /// Where the next whole message lies: its first byte, and where it ends.
     fn frame(&self) -> Option<(usize, usize)> {
-        let (from, to) = match self.framing {
-            Framing::Line => return Some((0, self.held.iter().position(|byte| *byte == b'\n')? + 1)),
-            Framing::Length => {
+        let (from, to) = match self.framing.name() {
+            "line" => return Some((0, self.held.iter().position(|byte| *byte == b'\n')? + 1)),
+            "length" => {
                 let (len, _) = self.held.split_first_chunk::<4>()?;
                 (4, 4 + u32::from_be_bytes(*len) as usize)
             }
-            Framing::Http => {
+            "http" => {
                 let [first, len] = *self.held.first_chunk::<2>()?;
                 // A close, whose first two bytes are no text.
                 if first == 0x88 {
@@ -146,6 +147,7 @@ impl Client {
                     len => (2, 2 + len as usize),
                 }
             }
+            other => unreachable!("no client of the simulation speaks {other}"),
         };
         (self.held.len() >= to).then_some((from, to))
     }

@@ -4,7 +4,7 @@ use super::stream::{Sent, read};
 use super::{Arrival, is_one_line};
 use crate::config::Framing;
 use crate::message::{CloseReason, Kind, PublishId};
-use crate::protocol::{DecodeError, EncodeError, Encoding, Label, Violation, encode, foreign};
+use crate::protocol::{EncodeError, Encoding, Label, Violation, encode, foreign};
 
 /// Bytes that a message may have.
 const MESSAGE_MAX: [usize; 4] = [0, 3, 40, 1000];
@@ -20,7 +20,7 @@ pub fn plain(data: &[u8]) {
         (Encoding::Length, lengths(arrival.bytes, message_max))
     };
     let sent: Vec<_> = messages.into_iter().map(|message| Sent::Message(Kind::Text, message)).collect();
-    let violation = is_too_large.then_some(Violation::Decode(DecodeError::TooLarge { max: message_max }));
+    let violation = is_too_large.then_some(Violation::TooLarge { max: message_max });
     assert!(violation.is_none_or(|violation| violation.close_reason() == CloseReason::MessageTooLarge));
     for pieces in arrival.splits() {
         assert_eq!(read(encoding, &pieces, message_max), (sent.clone(), violation));

@@ -29,30 +29,29 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, message_max: usize) -> V
     for piece in pieces {
         held.extend_from_slice(piece);
         while !held.is_empty() {
-            let (what, consumed) = match decode(&mut held, &mut assembly, message_max) {
-                Ok(Decoded::Message { range, consumed, .. }) => (message(&held[range]), consumed),
-                Ok(Decoded::Assembled { consumed }) => {
-                    (message(assembly.take().expect("a message is complete").message()), consumed)
-                }
-                Ok(Decoded::Ping { range, consumed }) => (Ping(held[range].to_vec()), consumed),
-                Ok(Decoded::Pong { consumed }) => (Pong, consumed),
-                Ok(Decoded::Close { code, .. }) => {
-                    seen.push(Close(code));
-                    return seen;
-                }
-                Ok(Decoded::Incomplete { consumed: 0 }) => break,
-                Ok(Decoded::Incomplete { consumed }) => {
-                    held.drain(..consumed);
-                    continue;
-                }
+            let Step { item, consumed, .. } = match decode(&mut held, &mut assembly, message_max) {
+                Ok(step) => step,
                 Err(violation) => {
                     let close = close(violation.close_reason(), None);
                     seen.push(Failed(u16::from_be_bytes([close[2], close[3]])));
                     return seen;
                 }
             };
+            let what = match item {
+                Some(Item::Message { range, .. }) => Some(message(&held[range])),
+                Some(Item::Assembled) => Some(message(assembly.take().expect("a message is complete").message())),
+                Some(Item::Ping { range }) => Some(Ping(held[range].to_vec())),
+                Some(Item::Pong) => Some(Pong),
+                Some(Item::Close { code }) => {
+                    seen.push(Close(code));
+                    return seen;
+                }
+                Some(Item::Stray) => unreachable!("a WebSocket goes both ways"),
+                None if consumed == 0 => break,
+                None => None,
+            };
             held.drain(..consumed);
-            seen.push(what);
+            seen.extend(what);
         }
     }
     seen
@@ -360,12 +359,12 @@ fn what_is_sent_has_its_kind_and_the_shortest_header() {
         (Kind::Binary, &[b'x'; 65_536], &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
     ] {
         let mut out = Vec::new();
-        encode(kind, message, &mut out);
+        WebSocket::encode(Label { kind, ..Label::default() }, message, &mut out).unwrap();
         assert_eq!(out, [header, message].concat());
     }
-    assert_eq!(pong(b"ab"), [0x8a, 2, b'a', b'b']);
-    assert_eq!(close_answer(Some(1000)), [0x88, 2, 0x03, 0xe8]);
-    assert_eq!(close_answer(None), [0x88, 0]);
+    assert_eq!(WebSocket::pong(b"ab"), [0x8a, 2, b'a', b'b']);
+    assert_eq!(WebSocket::close_answer(Some(1000)), [0x88, 2, 0x03, 0xe8]);
+    assert_eq!(WebSocket::close_answer(None), [0x88, 0]);
 }
 
 /// Frames of which most are sound: bytes alone would end at the first header.
