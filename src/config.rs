@@ -332,6 +332,12 @@ pub(crate) mod control {
     /// Bytes of request bodies that the control plane holds at a time, over all requests.
     pub(crate) const CONTROL_BODIES_BYTES_MAX: usize = 64 * 1024 * super::KIB;
 
+    /// Bytes that one permit of that budget stands for, and all permits.
+    pub(crate) const PERMIT_BYTES: usize = 1024;
+
+    /// See [`PERMIT_BYTES`].
+    pub(crate) const BODY_PERMITS: usize = CONTROL_BODIES_BYTES_MAX / PERMIT_BYTES;
+
     /// Bytes and lines of one batch of publishes.
     pub(crate) const BATCH_BYTES_MAX: usize = 8 * 1024 * super::KIB;
     pub(crate) const BATCH_LINES_MAX: usize = 10_000;

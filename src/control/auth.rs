@@ -3,18 +3,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, Method, Uri};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use crate::config::{Config, Origins, Standing, is_same_authority};
-use crate::control::api::Api;
+use crate::control::assets;
 use crate::control::places::Visit;
+use crate::control::probes;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::token::Token;
-use crate::control::{assets, health};
 
 /// What is compared with a request.
 pub(super) struct Access {
@@ -32,16 +30,8 @@ impl Access {
     }
 }
 
-/// Lets a request through, or says why not.
-pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    match check(api.access(), &request).and_then(|caller| caller.settle(&request)) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
-}
-
 /// Who calls.
-enum Caller {
+pub(super) enum Caller {
     /// Somebody who may call.
     Known,
     /// Somebody who asks for what everybody may see.
@@ -50,7 +40,7 @@ enum Caller {
 
 impl Caller {
     /// Takes a place for a caller that may call. Metrics are told without one, too: a server in need must be seen.
-    fn settle(self, request: &Request) -> Result<(), Problem> {
+    pub(super) fn settle(self, request: &Request) -> Result<(), Problem> {
         let has_room = match (&self, request.extensions().get::<Arc<Visit>>()) {
             (Caller::Known, Some(visit)) => visit.claim(),
             _ => true,
@@ -63,11 +53,11 @@ impl Caller {
     }
 }
 
-fn check(access: &Access, request: &Request) -> Result<Caller, Problem> {
+pub(super) fn check(access: &Access, request: &Request) -> Result<Caller, Problem> {
     let (headers, path) = (request.headers(), request.uri().path());
     let host = host(headers, request.uri())?;
     let origin = single(headers, &ORIGIN)?;
-    if health::is_health(path) {
+    if probes::is_health(path) {
         return Ok(Caller::Anybody);
     }
     match &origin {

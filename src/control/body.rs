@@ -11,18 +11,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::config::control::CONTROL_BODIES_BYTES_MAX;
+use crate::config::control::PERMIT_BYTES;
 use crate::control::api::Api;
 use crate::control::media_type;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::json;
 use crate::message::{Kind, Payload};
-
-/// Bytes that one permit of the budget stands for.
-const PERMIT_BYTES: usize = 1024;
-
-/// Permits for all bodies that are held at a time.
-pub(super) const BODY_PERMITS: usize = CONTROL_BODIES_BYTES_MAX / PERMIT_BYTES;
 
 /// A whole body, and the part of the budget that it takes while it is held.
 pub(super) struct Held {

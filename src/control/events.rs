@@ -1,32 +1,19 @@
 //! The event stream: the statistics once a second, taken and written once for all who listen.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
-use bytes::Bytes;
 use futures_lite::stream;
 use serde::Serialize;
-use tokio::sync::broadcast::{self, Receiver, Sender};
-use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use crate::config::control::{EVENT_LISTENERS_MAX, EVENT_QUEUE};
 use crate::control::api::Api;
-use crate::control::problem::{Problem, ProblemCode};
+use crate::control::figures::{ShardStats, Stats};
+use crate::control::problem::Problem;
 use crate::control::query::{NoParams, Params};
-use crate::control::stats::{ShardStats, Stats};
-
-/// Those who listen.
-pub(super) struct Listeners {
-    events: Sender<Bytes>,
-    /// Whether the ticker runs: it does while somebody listens.
-    ticking: Mutex<bool>,
-    stop: watch::Receiver<bool>,
-}
 
 /// The statistics, and how fast they change.
 #[derive(Serialize, ToSchema)]
@@ -46,35 +33,6 @@ struct Rates {
     accepted: f64,
     refused: f64,
     closed: f64,
-}
-
-impl Listeners {
-    /// Nobody yet. All are let go when `stop` changes.
-    pub(super) fn new(stop: watch::Receiver<bool>) -> Self {
-        Listeners { events: broadcast::channel(EVENT_QUEUE).0, ticking: Mutex::new(false), stop }
-    }
-
-    /// Adds a listener, and begins to tick if it is the first.
-    fn join(&self, api: &Api) -> Result<Receiver<Bytes>, Problem> {
-        if self.events.receiver_count() >= EVENT_LISTENERS_MAX {
-            let detail = format!("there are {EVENT_LISTENERS_MAX} listeners already, and no more are allowed");
-            return Err(Problem::new(ProblemCode::Busy, detail));
-        }
-        let receiver = self.events.subscribe();
-        let mut ticking = self.ticking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !*ticking {
-            *ticking = true;
-            tokio::spawn(tick(api.clone()));
-        }
-        Ok(receiver)
-    }
-
-    /// Sends to all; says whether somebody is left.
-    fn send(&self, event: Bytes) -> bool {
-        let mut ticking = self.ticking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *ticking = self.events.send(event).is_ok();
-        *ticking
-    }
 }
 
 /// Tells all listeners once a second, until there are none.
@@ -124,8 +82,11 @@ impl Rates {
     responses((status = 200, description = "The stream", body = Event, content_type = "text/event-stream"))
 )]
 pub(super) async fn events(State(api): State<Api>, _: Params<NoParams>) -> Result<impl IntoResponse, Problem> {
-    let receiver = api.listeners().join(&api)?;
-    let stop = api.listeners().stop.clone();
+    let (receiver, is_first) = api.listeners().join()?;
+    if is_first {
+        tokio::spawn(tick(api.clone()));
+    }
+    let stop = api.listeners().stop();
     let events = stream::unfold((receiver, stop), |(mut receiver, mut stop)| async move {
         let stopped = async {
             let _ = stop.wait_for(|stop| *stop).await;

@@ -14,18 +14,23 @@ mod counts;
 mod events;
 mod exposition;
 mod extract;
+mod figures;
 mod guide;
 mod health;
 mod history;
 mod lines;
 mod listen;
+mod listeners;
 mod media_type;
 mod metrics;
 mod openapi;
 mod places;
+mod probes;
 mod problem;
 mod publish;
 mod query;
+mod router;
+mod samples;
 mod stats;
 mod token;
 mod token_file;
@@ -251,7 +256,7 @@ impl Bound {
     pub fn start(self, handle: ServerHandle) -> Result<Control, ControlError> {
         let Bound { listeners, addrs, token, limits, log_lines_dropped, .. } = self;
         let resident_bytes = host::resident_bytes().unwrap_or(0);
-        let start = stats::Start { at: Instant::now(), resident_bytes, log_lines_dropped };
+        let start = figures::Start { at: Instant::now(), resident_bytes, log_lines_dropped };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
         let listeners = {
@@ -274,7 +279,7 @@ impl Bound {
         }
         let serve = move || {
             let api = api::Api::new(handle, token, limits, start, stopped.clone());
-            let serve = listen::serve(listeners, api::router(api.clone()), limits, stopped);
+            let serve = listen::serve(listeners, router::router(api.clone()), limits, stopped);
             runtime.block_on(futures_lite::future::or(serve, history::record(api)));
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Thread)?;
