@@ -141,6 +141,7 @@ mod json;
 mod message;
 mod metrics;
 mod protocol;
+mod publish;
 mod rate;
 mod receipt;
 mod request;

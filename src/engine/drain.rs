@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Engine;
 use super::driver::Driver;
-use super::lanes::ShardMsg;
 use super::settings::ticks;
+use super::shard_msg::ShardMsg;
 use super::table::Key;
 use super::wheel::Tick;
 use crate::config::{DRAIN_CLOSES_MAX, DRAIN_STEP_MS, LINGER_MS, MESH_RETRY_MS, TICK_MS};

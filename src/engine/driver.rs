@@ -4,7 +4,7 @@ use std::io;
 use std::ops::DerefMut;
 use std::time::Instant;
 
-use super::lanes::ShardMsg;
+use super::shard_msg::ShardMsg;
 use super::table::Key;
 use crate::transport::Transport;
 

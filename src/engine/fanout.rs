@@ -19,8 +19,9 @@ use super::wording::{ByWording, Wording};
 use super::{Base, Engine};
 use crate::config::{FANOUT_SLICE, PUBLISH_BATCH, SlowConsumer};
 use crate::event::Event;
-use crate::message::{DropReason, Publish, Target, Topic};
+use crate::message::{DropReason, Target, Topic};
 use crate::protocol::{self, Label};
+use crate::publish::Publish;
 use crate::receipt::ShardReceipt;
 
 /// Publishes with the same recipients, delivered together.

@@ -11,28 +11,10 @@ use super::driver::{Bell, Driver};
 use super::moves::Notice;
 use super::parcel::Parcel;
 use super::registry::Place;
+use super::shard_msg::ShardMsg;
 use super::{Base, Engine};
 use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX};
 use crate::handler::Handlers;
-use crate::message::Publish;
-
-/// What one shard says to another.
-#[derive(Debug)]
-pub(crate) enum ShardMsg<S> {
-    /// The sender's number: the first message of each lane, since the mesh numbers its peers in its own way.
-    Hello { shard: usize },
-    /// A message to deliver.
-    Publish(Publish),
-    /// A connection that the receiver shall serve: a fresh client that the sender has accepted, since the receiver has fewer,
-    /// or one that the sender has served so far.
-    Parcel(Parcel<S>, Place),
-    /// About a connection that moves.
-    Move(Notice),
-    /// All shards together hold too much memory, and the receiver more than its part.
-    Reclaim,
-    /// The sender has begun to drain: all it published before is ahead of this in the lane.
-    Draining,
-}
 
 /// What waits for lanes that are full, by shard.
 pub(crate) struct Lanes<S> {
@@ -44,14 +26,6 @@ pub(crate) struct Lanes<S> {
 struct Backlog<S> {
     queue: VecDeque<ShardMsg<S>>,
     bytes: usize,
-}
-
-fn payload_bytes<S>(message: &ShardMsg<S>) -> usize {
-    match message {
-        ShardMsg::Publish(publish) => publish.payload.len(),
-        ShardMsg::Parcel(parcel, _) => parcel.bytes(),
-        ShardMsg::Hello { .. } | ShardMsg::Move(_) | ShardMsg::Reclaim | ShardMsg::Draining => 0,
-    }
 }
 
 impl<S> Lanes<S> {
@@ -81,7 +55,7 @@ impl<S> Lanes<S> {
         let backlog = &mut self.backlogs[shard];
         let message = if backlog.queue.is_empty() { driver.offer(shard, message) } else { Some(message) };
         let Some(message) = message else { return false };
-        backlog.bytes += payload_bytes(&message);
+        backlog.bytes += message.bytes();
         backlog.queue.push_back(message);
         true
     }
@@ -111,7 +85,7 @@ impl<S> Lanes<S> {
     pub(crate) fn retry(&mut self, driver: &mut impl Driver<Socket = S>) {
         for (shard, backlog) in self.backlogs.iter_mut().enumerate() {
             while let Some(message) = backlog.queue.pop_front() {
-                let bytes = payload_bytes(&message);
+                let bytes = message.bytes();
                 if let Some(message) = driver.offer(shard, message) {
                     backlog.queue.push_front(message);
                     break;

@@ -33,6 +33,7 @@ pub(crate) mod reclaim;
 pub(crate) mod refusals;
 pub(crate) mod registry;
 pub(crate) mod settings;
+pub(crate) mod shard_msg;
 pub(crate) mod subscriptions;
 pub(crate) mod table;
 pub(crate) mod timers;

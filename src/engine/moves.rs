@@ -35,14 +35,15 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::driver::{Bell, Driver};
-use super::lanes::ShardMsg;
 use super::parcel::Parcel;
 use super::publish_queue::Job;
 use super::registry::Place;
+use super::shard_msg::ShardMsg;
 use super::table::Key;
 use super::{Base, Engine};
 use crate::config::{ARRIVALS_PUBLISHES_MAX, MOVES_MAX, PUBLISH_QUEUE_BYTES_MAX};
-use crate::message::{CloseReason, ConnId, Publish, PublishId, Target};
+use crate::message::{CloseReason, ConnId, PublishId, Target};
+use crate::publish::Publish;
 
 /// Publishes that are kept for connections that are expected. Tests reach the bound with few.
 const KEPT_MAX: usize = if cfg!(test) { 40 } else { ARRIVALS_PUBLISHES_MAX };

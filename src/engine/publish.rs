@@ -3,14 +3,15 @@
 use bytes::Bytes;
 
 use super::driver::{Bell, Driver};
-use super::lanes::ShardMsg;
 use super::publish_queue::{Delivery, Job, Recipients};
+use super::shard_msg::ShardMsg;
 use super::table::Key;
 use super::visit::Visit;
 use super::{Base, Engine};
 use crate::config::SlowConsumer;
 use crate::handler::PublishError;
-use crate::message::{CloseReason, DropReason, Kind, Publish, PublishId, Target};
+use crate::message::{CloseReason, DropReason, Kind, PublishId, Target};
+use crate::publish::Publish;
 use crate::receipt::{ReceiptSender, ShardReceipt};
 
 impl<D: Driver> Base<D> {

@@ -8,7 +8,8 @@ use crate::engine::interest::{Audience, Interest};
 use crate::engine::moves::Seen;
 use crate::engine::outbox::Meter;
 use crate::engine::table::{Key, Table};
-use crate::message::{CloseReason, Publish};
+use crate::message::CloseReason;
+use crate::publish::Publish;
 
 /// What waits to be done for this shard's connections, in order.
 pub(crate) enum Job {

@@ -4,8 +4,8 @@ use crate::config::{RECLAIM_CLOSES, RECLAIM_EVERY_MS, RECLAIM_SHARE, RECLAIM_SLO
 use crate::engine::Engine;
 use crate::engine::connection::Connection;
 use crate::engine::driver::Driver;
-use crate::engine::lanes::ShardMsg;
 use crate::engine::memory::Verdict;
+use crate::engine::shard_msg::ShardMsg;
 use crate::engine::table::Key;
 use crate::engine::visit::Visit;
 use crate::engine::wheel::Tick;

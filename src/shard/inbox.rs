@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::engine::commands::{Close, Command};
 use crate::engine::query;
-use crate::message::Publish;
+use crate::publish::Publish;
 use crate::shard::Shard;
 use crate::shard::lane::{Entrance, Exit, Item, lane};
 use crate::shard::yielding::Slice;

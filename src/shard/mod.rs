@@ -30,9 +30,9 @@ use crate::config::{
 use crate::engine::drain::Drain;
 use crate::engine::driver::{Bell, Report};
 use crate::engine::fanout::Fanout;
-use crate::engine::lanes::ShardMsg;
 use crate::engine::panics::panic_text;
 use crate::engine::registry::Registry;
+use crate::engine::shard_msg::ShardMsg;
 use crate::engine::wheel::{NEVER, Tick};
 use crate::engine::{Base, Behaviour, Engine};
 use crate::handler::Handlers;

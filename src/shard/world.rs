@@ -11,7 +11,7 @@ use glommio::{GlommioError, ResourceType};
 use super::buffers::{Buffer, Pool};
 use super::poller::Poller;
 use crate::engine::driver::{Bell, Driver, Watched};
-use crate::engine::lanes::ShardMsg;
+use crate::engine::shard_msg::ShardMsg;
 use crate::transport::Plain;
 
 /// What shards say to each other.

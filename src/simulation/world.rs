@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::engine::driver::{Bell, Driver, Watched};
-use crate::engine::lanes::ShardMsg;
+use crate::engine::shard_msg::ShardMsg;
 use crate::transport::{Broken, Handshake, Outstanding, Received, Transport};
 
 /// What lies between a client and its server.

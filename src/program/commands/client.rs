@@ -13,6 +13,7 @@ use ureq::http::Uri;
 use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 
 use super::error::CommandError;
+use super::problem::{DETAIL_CHARS_MAX, Problem};
 use crate::{output, printable};
 
 /// The port of the control address where none is given.
@@ -27,10 +28,6 @@ const ANSWER_BYTES_MAX: u64 = 32 << 20;
 
 /// Idle connections are given up soon, before the server does and a call meets a closed one.
 const IDLE: Duration = Duration::from_secs(2);
-
-/// Characters of a server's text that are shown at the most, and of one of its words.
-const DETAIL_CHARS_MAX: usize = 400;
-pub(super) const WORD_CHARS_MAX: usize = 64;
 
 /// Remedies where something else answers.
 pub(super) const CONTROL_ADDRESS: &str =
@@ -110,35 +107,6 @@ pub(crate) fn count_connections(control: &ControlUrl) -> Result<u64, CommandErro
     }
     let client = Client::new(&ControlArgs { control: control.clone(), token_file: None })?;
     client.get("/v1/stats").map(|stats: Stats| stats.connections)
-}
-
-/// What the server says when it does not do what was asked (RFC 9457).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct Problem {
-    /// A stable word.
-    pub(super) code: String,
-    /// What happened.
-    #[serde(default)]
-    detail: String,
-}
-
-impl Problem {
-    /// A queue is full, and a later try may fare better. Nothing was done.
-    pub(super) fn is_busy(&self) -> bool {
-        self.code == "busy"
-    }
-
-    /// The token is missing or wrong.
-    pub(super) fn is_unauthorized(&self) -> bool {
-        self.code == "unauthorized"
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (detail, code) = (&self.detail, &self.code);
-        write!(f, "{} ({})", printable::line(detail, DETAIL_CHARS_MAX), printable::line(code, WORD_CHARS_MAX))
-    }
 }
 
 /// An answer that means success.

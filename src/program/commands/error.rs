@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::client::Problem;
+use super::problem::Problem;
 use corecast::control::TokenError;
 
 /// Why a command failed.

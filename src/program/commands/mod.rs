@@ -3,9 +3,10 @@
 mod client;
 pub(crate) mod doctor;
 mod error;
+mod problem;
 pub(crate) mod push;
 pub(crate) mod stats;
-mod text;
+pub(crate) mod text;
 
 #[cfg(feature = "load")]
 pub(crate) use client::{ControlUrl, count_connections};

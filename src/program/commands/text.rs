@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 /// A number with its digits in groups of three: `1,048,576`.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {

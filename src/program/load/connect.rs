@@ -29,9 +29,6 @@ const RETRIES: u8 = 3;
 /// Pause before the first retry; it doubles with each one.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Time for a connect and the server's first answer, if nothing else is asked for.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// SO_RCVBUF of a connection that is to stall, in bytes.
 const SMALL_BUFFER_BYTES: usize = 4_096;
 

@@ -19,9 +19,11 @@ use crate::{log, output};
 use corecast::{bytes_from_text, duration_from_text};
 
 mod alarm;
+mod checks;
 mod churn;
 mod clock;
 mod connect;
+mod coordinator;
 mod crew;
 mod deliveries;
 mod diagnosis;
@@ -34,6 +36,7 @@ mod idle;
 mod latency;
 mod link;
 mod machine;
+mod part;
 mod payload;
 mod plan;
 mod process;
@@ -49,6 +52,7 @@ mod subscriber;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod text;
 mod time_range;
 mod timeline;
 mod turns;
@@ -57,7 +61,7 @@ mod worker;
 
 pub(crate) use dialect::Framing as LoadFraming;
 pub(crate) use error::LoadError;
-pub(crate) use process::Part as ProcessPart;
+pub(crate) use part::Part as ProcessPart;
 pub(crate) use ramp::RampArgs;
 pub(crate) use sources::SourceIps;
 pub(crate) use time_range::TimeRange;

@@ -6,12 +6,12 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::checks::{check_message_size, in_range, positive};
 use super::churn::ChurnPlan;
-use super::connect::CONNECT_TIMEOUT;
 use super::dialect::Dialect;
-use super::payload::{STAMP_BYTES, STAMP_IDS, STAMP_NS_MAX};
-use super::process::Part;
-use super::ramp::RampPlan;
+use super::part::Part;
+use super::payload::{STAMP_IDS, STAMP_NS_MAX};
+use super::ramp::plan::RampPlan;
 use super::turns::PERIOD;
 use super::usage::ServerProcess;
 use super::{LoadArgs, LoadCommand, LoadError, SourceIps};
@@ -23,13 +23,14 @@ const FDS_RESERVED: u64 = 64;
 /// File descriptors that a thread needs for its poll loop.
 const FDS_PER_THREAD: u64 = 4;
 
+/// Time for a connect and the server's first answer, if nothing else is asked for.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const THREADS_MAX: usize = 256;
 
 const PROCESSES_MAX: usize = 256;
-
-const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const BURST_MAX: u32 = 100_000;
 
@@ -390,10 +391,6 @@ fn count_messages(rate: f64, burst: u32, duration: Duration) -> Result<u32, Load
     Ok(messages as u32)
 }
 
-pub(super) fn check_message_size(bytes: usize) -> Result<usize, LoadError> {
-    in_range("--message-size", bytes, STAMP_BYTES, MESSAGE_BYTES_MAX)
-}
-
 /// The server's own rule for topics, so that a bad one is refused before anything is sent.
 fn check_topic(topic: String) -> Result<String, LoadError> {
     match Topic::new(topic.as_bytes()) {
@@ -402,28 +399,6 @@ fn check_topic(topic: String) -> Result<String, LoadError> {
             Err(LoadError::Argument { option: "--topic", value: format!("{topic:?}"), allowed: error.to_string() })
         }
     }
-}
-
-pub(super) fn in_range<T: PartialOrd + std::fmt::Display>(
-    option: &'static str,
-    value: T,
-    min: T,
-    max: T,
-) -> Result<T, LoadError> {
-    if value < min || value > max {
-        let allowed = format!("it must be from {min} to {max}");
-        return Err(LoadError::Argument { option, value: value.to_string(), allowed });
-    }
-    Ok(value)
-}
-
-/// `in_range` for a number that may also be NaN.
-pub(super) fn positive(option: &'static str, value: f64, min_text: &str, min: f64, max: f64) -> Result<f64, LoadError> {
-    if value >= min && value <= max {
-        return Ok(value);
-    }
-    let allowed = format!("it must be from {min_text} to {max}");
-    Err(LoadError::Argument { option, value: value.to_string(), allowed })
 }
 
 #[cfg(test)]

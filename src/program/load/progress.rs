@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::plan::{Load, Plan};
-use super::report::time_text;
 use super::shared::Totals;
+use super::text::time_text;
 use crate::log;
 
 /// How often a line tells how many are connected, where there is no bar.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::commands::client::{Problem, WORD_CHARS_MAX};
+use crate::commands::problem::{Problem, WORD_CHARS_MAX};
 use crate::commands::text::{grouped, micros};
 use crate::printable;
 

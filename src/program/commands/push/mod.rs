@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use self::answer::Said;
 use self::lines::{Line, Lines};
-use super::client::{Client, ControlArgs, Pauses, Problem, WORD_CHARS_MAX};
+use super::client::{Client, ControlArgs, Pauses};
 use super::error::CommandError;
+use super::problem::{Problem, WORD_CHARS_MAX};
 use super::text::grouped;
 use crate::output;
 use crate::printable;

@@ -9,8 +9,9 @@ use ratatui::crossterm::terminal;
 use self::sample::{Rates, Sample, Topics};
 use self::screen::View;
 use self::watch::Watch;
-use super::client::{Client, ControlArgs, WORD_CHARS_MAX};
+use super::client::{Client, ControlArgs};
 use super::error::CommandError;
+use super::problem::WORD_CHARS_MAX;
 use super::text::{micros, size};
 use crate::printable;
 

@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::sample::{Rates, Reasons, Stats, Topics};
-use crate::commands::client::WORD_CHARS_MAX;
+use crate::commands::problem::WORD_CHARS_MAX;
 use crate::commands::text::{grouped, micros, size, uptime};
 use crate::printable;
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Order, Part, Word};
+use super::{Order, Word};
 use crate::load::LoadError;
 use crate::load::clock::Clock;
+use crate::load::coordinator::cpu_ns;
 use crate::load::crew::{join, start_threads, wake};
+use crate::load::part::Part;
 use crate::load::plan::Plan;
-use crate::load::run::cpu_ns;
 use crate::load::shared::{Phase, Shared, Totals};
 use crate::load::worker::{Post, WorkerResult};
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::{Order, Part, Word};
+use super::{Order, Word};
 use crate::load::LoadError;
+use crate::load::part::Part;
 use crate::load::plan::Plan;
 use crate::load::shared::{Phase, Shared};
 use crate::load::worker::WorkerResult;

@@ -1,34 +1,32 @@
 //! A ramp: more and more connections, and at each step what they cost and whether messages reach all of them, or only
 //! those that asked. In the end all are closed, and the server must be as it was before.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use self::crowd::{Board, Crowd, quiet_until};
+use self::plan::RampPlan;
 use self::voice::Voice;
 use super::LoadError;
 use super::clock::ns;
-use super::dialect::Dialect;
+use super::coordinator::{Coordinator, Run, cpu_ns, steady};
 use super::payload::{STAMP_IDS, Stamp, Template};
-use super::plan::{Load, Plan, check_message_size, in_range, positive};
-use super::run::{Coordinator, Run, cpu_ns, steady};
+use super::plan::{Load, Plan};
 use super::scenario::Scenario;
 use super::usage::{MemoryOfAll, ServerProcess};
 
 mod args;
 mod crowd;
+mod line;
+pub(super) mod plan;
 pub(super) mod plot;
 mod stage;
 mod voice;
 
 pub(crate) use args::RampArgs;
-pub(super) use stage::{Again, Climb, Closed, Delivery, Limits, Stage, percent};
-
-/// Messages to all at each step at the most.
-const MESSAGES_MAX: u32 = 100;
+pub(super) use stage::{Again, Climb, Closed, Delivery, Stage, percent};
 
 /// How often the crowd is looked at while a message is under way.
 const LOOK_STEP: Duration = Duration::from_millis(5);
@@ -41,73 +39,6 @@ const CLOSE_STEP: Duration = Duration::from_millis(500);
 
 /// How long a server that has closed all connections may take to hand their memory back.
 const HAND_BACK: Duration = Duration::from_secs(5);
-
-/// The plan of a ramp.
-#[derive(Clone, Debug)]
-pub(super) struct RampPlan {
-    /// Numbers of connections, rising.
-    pub(super) steps: Vec<usize>,
-    pub(super) topic: String,
-    /// The topic of one connection in a hundred.
-    pub(super) few_topic: String,
-    /// What they say to be subscribed to it too.
-    pub(super) few_hello: Vec<u8>,
-    pub(super) message_bytes: usize,
-    /// Messages to all at each step.
-    pub(super) messages: u32,
-    pub(super) control: Option<crate::commands::ControlUrl>,
-    pub(super) settle: Duration,
-    pub(super) patience: Duration,
-    pub(super) ping_every: Option<Duration>,
-    pub(super) limits: Limits,
-    pub(super) svg: Option<PathBuf>,
-}
-
-impl RampPlan {
-    /// Checks what only a ramp has.
-    pub(super) fn new(args: &RampArgs, topic: String) -> Result<RampPlan, LoadError> {
-        let few_topic = format!("{topic}-few");
-        let Some(few_hello) = (Dialect { framing: args.framing }).subscribe_also(&few_topic) else {
-            return Err(LoadError::Argument {
-                option: "--framing",
-                value: args.framing.name().into(),
-                allowed: "a ramp adds a second topic to open connections; use line, length or ws".into(),
-            });
-        };
-        if args.patience.is_zero() {
-            return Err(LoadError::Argument {
-                option: "--patience",
-                value: "0".into(),
-                allowed: "it must be above 0".into(),
-            });
-        }
-        let kept_max = args.kept_max.map(|percent| positive("--kept-max", percent, "0", 0.0, 100.0)).transpose()?;
-        let spread_max =
-            args.spread_max.map(|percent| positive("--spread-max", percent, "0", 0.0, 100.0)).transpose()?;
-        Ok(RampPlan {
-            steps: args.steps.all().to_vec(),
-            topic,
-            few_topic,
-            few_hello,
-            message_bytes: check_message_size(args.message_size)?,
-            messages: in_range("--messages", args.messages, 1, MESSAGES_MAX)?,
-            control: args.control.clone(),
-            settle: args.settle,
-            patience: args.patience,
-            ping_every: Some(args.ping_every).filter(|period| !period.is_zero()),
-            limits: Limits { bytes_max: args.bytes_max, spread_max, kept_max },
-            svg: args.svg.clone(),
-        })
-    }
-
-    /// Connections that the server itself counts, if its control address was given.
-    fn counted(&self) -> Result<Option<u64>, LoadError> {
-        if let Some(control) = &self.control {
-            return crate::commands::count_connections(control).map(Some).map_err(LoadError::Control);
-        }
-        Ok(None)
-    }
-}
 
 /// Carries out a ramp. `interrupted` ends it early.
 pub(super) fn climb(
@@ -212,7 +143,7 @@ impl<'a> Climber<'a> {
             }
             stage.to_few = self.deliver(true, coordinator, interrupted)?;
             stage.after = self.memory()?;
-            coordinator.progress.note(&super::report::ramp::line(&stage, &self.climb.before));
+            coordinator.progress.note(&line::line(&stage, &self.climb.before));
             self.climb.stages.push(stage);
             if coordinator.is_over(interrupted) {
                 return Ok(false);

@@ -4,8 +4,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::{Climb, Stage};
+use crate::commands::text::grouped;
 use crate::load::LoadError;
-use crate::load::report::grouped;
 
 /// The picture's size in pixels.
 const SIZE: (u32, u32) = (1_120, 500);

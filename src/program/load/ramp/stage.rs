@@ -1,6 +1,7 @@
 //! What a ramp measured, and what follows from it. Pure figures.
 
 use super::crowd::Wrongs;
+use super::plan::Limits;
 use crate::load::usage::{Memory, MemoryOfAll};
 
 /// A server that keeps more than this share of what its connections took has to show that it can use it again.
@@ -241,14 +242,6 @@ impl Climb {
         }
         broken
     }
-}
-
-/// What a ramp must keep to.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::load) struct Limits {
-    pub(in crate::load) bytes_max: Option<usize>,
-    pub(in crate::load) spread_max: Option<f64>,
-    pub(in crate::load) kept_max: Option<f64>,
 }
 
 /// What share of `whole` `part` is, in percent.

@@ -2,8 +2,8 @@
 
 use super::{Report, SHORT, Section, Value, settings_section};
 use crate::load::churn::{ChurnPlan, ChurnResult};
+use crate::load::coordinator::Run;
 use crate::load::plan::Plan;
-use crate::load::run::Run;
 use crate::load::tally::Verdict;
 
 /// Sums the threads' results up and judges every visit.

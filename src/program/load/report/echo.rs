@@ -1,9 +1,9 @@
 //! The figures of `load echo`.
 
 use super::{FULL, Report, Section, Value, settings_section};
+use crate::load::coordinator::Run;
 use crate::load::echo::EchoResult;
 use crate::load::plan::Plan;
-use crate::load::run::Run;
 
 /// Sums the threads' results up.
 pub(in crate::load) fn report(plan: &Plan, message_bytes: usize, run: Run<EchoResult>) -> Report {

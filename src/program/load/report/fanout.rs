@@ -1,10 +1,10 @@
 //! The figures of `load fanout`.
 
 use super::{Report, SHORT, Section, Value, settings_section};
+use crate::load::coordinator::Run;
 use crate::load::fanout::FanoutResult;
 use crate::load::latency::Latency;
 use crate::load::plan::{FanoutPlan, Plan};
-use crate::load::run::Run;
 use crate::load::tally::Verdict;
 
 /// Sums the threads' results up and judges every subscriber.

@@ -1,10 +1,10 @@
 //! The figures of `load idle`.
 
 use super::{Report, SHORT, Section, Value, settings_section};
+use crate::load::coordinator::Run;
 use crate::load::idle::IdleResult;
 use crate::load::latency::Latency;
 use crate::load::plan::Plan;
-use crate::load::run::Run;
 
 /// Sums the threads' results up.
 pub(in crate::load) fn report(plan: &Plan, run: Run<IdleResult>) -> Report {

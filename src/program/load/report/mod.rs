@@ -26,12 +26,14 @@ use serde_json::{Map, Value as Json, json};
 
 use super::LoadError;
 use super::connect::Reasons;
+use super::coordinator::Run;
 use super::latency::Latency;
 use super::plan::{Load, Plan};
 use super::ramp::Climb;
-use super::run::Run;
+use super::text::time_text;
 use super::timeline::{Arrivals, Timeline};
 use super::usage::ServerUse;
+use crate::commands::text::grouped;
 
 pub(super) mod churn;
 mod deliveries;
@@ -329,30 +331,6 @@ fn table(rows: &[Row], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
     }
     Ok(())
-}
-
-/// A time span of nanoseconds in the unit in which it reads best.
-pub(super) fn time_text(ns: f64) -> String {
-    match ns {
-        ..1e4 => format!("{:.2} µs", ns / 1e3),
-        ..1e6 => format!("{:.0} µs", ns / 1e3),
-        ..1e7 => format!("{:.2} ms", ns / 1e6),
-        ..1e9 => format!("{:.0} ms", ns / 1e6),
-        _ => format!("{:.2} s", ns / 1e9),
-    }
-}
-
-/// A number with its thousands apart.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 impl fmt::Display for Report {

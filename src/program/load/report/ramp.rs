@@ -1,9 +1,10 @@
 //! The figures of `load ramp`.
 
-use super::{Report, Section, Value, grouped, settings_section, time_text};
+use super::{Report, Section, Value, settings_section};
+use crate::load::coordinator::Run;
 use crate::load::plan::Plan;
-use crate::load::ramp::{Climb, RampPlan, Stage, percent};
-use crate::load::run::Run;
+use crate::load::ramp::plan::RampPlan;
+use crate::load::ramp::{Climb, Stage, percent};
 use crate::load::usage::MemoryOfAll;
 
 /// Brings the steps into a table, and judges.
@@ -79,25 +80,4 @@ fn row(stage: &Stage, before: &MemoryOfAll) -> Vec<(&'static str, &'static str, 
     add("few_us", "in", Some(Value::Nanos(stage.to_few.took_ns as f64)));
     add("few_cpu_us_per_message", "CPU each", stage.to_few.cost_ns().map(Value::Nanos));
     row
-}
-
-/// A step in one line, for progress.
-pub(in crate::load) fn line(stage: &Stage, before: &MemoryOfAll) -> String {
-    let mut line = format!("{} connections:", grouped(stage.connections));
-    if let Some(each) = stage.private_each(before) {
-        line += &format!(" {} B of the server each,", grouped(each.round() as u64));
-    }
-    if let Some(each) = stage.machine_each(before) {
-        line += &format!(" {} B of the machine each,", grouped(each.round() as u64));
-    }
-    let fewest = stage.to_all.iter().map(|sent| sent.received).min().unwrap_or(0);
-    line += &format!(" {} got one to all", grouped(fewest));
-    if let Some(took_ns) = stage.took_ns() {
-        line += &format!(" in {}", time_text(took_ns));
-    }
-    if let Some(cost_ns) = stage.cost_ns() {
-        line += &format!(", {} of CPU each", time_text(cost_ns));
-    }
-    let few = &stage.to_few;
-    line + &format!("; {} of {} got one to the few", grouped(few.received), grouped(few.expected))
 }

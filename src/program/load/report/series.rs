@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::load::run::Run;
+use crate::load::coordinator::Run;
 use crate::load::timeline::{Arrivals, Sample, Spans, Timeline};
 
 /// What was measured by time, brought to slots of one width.
