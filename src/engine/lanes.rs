@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::driver::{Bell, Driver};
-use super::moves::Notice;
 use super::parcel::Parcel;
 use super::registry::Place;
+use super::shard_msg::Notice;
 use super::shard_msg::ShardMsg;
 use super::{Base, Engine};
 use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX};

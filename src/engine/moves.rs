@@ -38,60 +38,16 @@ use super::driver::{Bell, Driver};
 use super::parcel::Parcel;
 use super::publish_queue::Job;
 use super::registry::Place;
-use super::shard_msg::ShardMsg;
+use super::seen::Seen;
+use super::shard_msg::{Notice, ShardMsg};
 use super::table::Key;
 use super::{Base, Engine};
 use crate::config::{ARRIVALS_PUBLISHES_MAX, MOVES_MAX, PUBLISH_QUEUE_BYTES_MAX};
-use crate::message::{CloseReason, ConnId, PublishId, Target};
+use crate::message::{CloseReason, ConnId, Target};
 use crate::publish::Publish;
 
 /// Publishes that are kept for connections that are expected. Tests reach the bound with few.
 const KEPT_MAX: usize = if cfg!(test) { 40 } else { ARRIVALS_PUBLISHES_MAX };
-
-/// How far a shard is in what goes to all shards: by publisher, the number of the last publish that it took in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen(Box<[u64]>);
-
-impl Seen {
-    /// Nothing was published yet by so many shards, and from outside.
-    pub(crate) fn new(shards: usize) -> Self {
-        Seen(vec![0; shards + 1].into())
-    }
-
-    fn publisher(&self, id: PublishId) -> usize {
-        // What comes from outside has a lane behind those of all shards that there may be.
-        id.lane().min(self.0.len() - 1)
-    }
-
-    fn note(&mut self, id: PublishId) {
-        self.0[self.publisher(id)] = id.sequence();
-    }
-
-    /// Whether it goes as far as a publish.
-    fn includes(&self, id: PublishId) -> bool {
-        self.0[self.publisher(id)] >= id.sequence()
-    }
-
-    /// Whether it goes at least as far as another, with each publisher.
-    fn reaches(&self, other: &Seen) -> bool {
-        self.0.iter().zip(&other.0).all(|(own, other)| own >= other)
-    }
-}
-
-/// What two shards say to each other about a connection that moves from the one to the other.
-#[derive(Debug)]
-pub(crate) enum Notice {
-    /// Shard `from` wants to hand over a connection.
-    Expect { from: usize, id: ConnId },
-    /// Shard `by` is ready for it, keeps what is published from now on, and is so far.
-    Expected { by: usize, id: ConnId, seen: Seen },
-    /// It won't come: it stays where it is, or has closed there.
-    CalledOff,
-    /// The sender has sent it off to shard `to`. Behind this nothing comes in the lane that it has published before.
-    SentOff { to: usize, id: ConnId },
-    /// The sender has got that, and all that was before it.
-    Behind { id: ConnId },
-}
 
 /// What is kept for connections that are expected.
 struct Arrivals {

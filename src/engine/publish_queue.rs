@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
 use crate::engine::interest::{Audience, Interest};
-use crate::engine::moves::Seen;
 use crate::engine::outbox::Meter;
+use crate::engine::seen::Seen;
 use crate::engine::table::{Key, Table};
 use crate::message::CloseReason;
 use crate::publish::Publish;

@@ -1,9 +1,25 @@
 //! What shards say to each other.
 
-use super::moves::Notice;
 use super::parcel::Parcel;
 use super::registry::Place;
+use super::seen::Seen;
+use crate::message::ConnId;
 use crate::publish::Publish;
+
+/// What two shards say to each other about a connection that moves from the one to the other.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// Shard `from` wants to hand over a connection.
+    Expect { from: usize, id: ConnId },
+    /// Shard `by` is ready for it, keeps what is published from now on, and is so far.
+    Expected { by: usize, id: ConnId, seen: Seen },
+    /// It won't come: it stays where it is, or has closed there.
+    CalledOff,
+    /// The sender has sent it off to shard `to`. Behind this nothing comes in the lane that it has published before.
+    SentOff { to: usize, id: ConnId },
+    /// The sender has got that, and all that was before it.
+    Behind { id: ConnId },
+}
 
 /// What one shard says to another.
 #[derive(Debug)]

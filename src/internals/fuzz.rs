@@ -1,8 +1,10 @@
 //! What the fuzz targets of `tests/fuzz` do with the bytes that a fuzzer makes up. Each panics where a promise is broken.
 
+mod commands;
 mod http;
 mod json;
 mod language;
+mod objects;
 mod plain;
 mod stream;
 mod websocket;

@@ -1,6 +1,7 @@
 //! The rooms of the design: imports point down, so there is no circle of rooms, and each outside power is held by the rooms
 //! that may use it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,8 @@ struct Room {
 
 /// The room of a module, by its path below `src/` without `.rs` and `/mod`.
 fn room(module: &str) -> Option<Room> {
-    const GROUND: [&str; 11] =
-        ["config", "message", "guide", "heap", "json", "metrics", "rate", "receipt", "routes", "sys", HOST];
+    const GROUND: [&str; 12] =
+        ["config", "message", "guide", "heap", "json", "metrics", "publish", "rate", "receipt", "routes", "sys", HOST];
     const FOLDERS: [(&str, u8); 12] = [
         ("event", 1),
         ("protocol", 1),
@@ -209,6 +210,82 @@ fn imports_point_down_and_each_power_has_its_place() {
         }
     }
     assert!(report.is_empty(), "the layering of the design is broken:\n{report}");
+}
+
+/// The modules that each module uses, but for those that it is in, and that are in it: those are one thing.
+fn uses(sources: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut uses = BTreeMap::new();
+    for (module, text) in sources {
+        let used: &mut BTreeSet<&str> = uses.entry(&module[..]).or_default();
+        for line in text.lines().take_while(|line| !line.trim_start().starts_with("mod tests {")) {
+            let code = line.split("//").next().unwrap_or_default();
+            let top = if within(module, PROGRAM) { PROGRAM } else { "" };
+            let absolute = paths(code, "crate::").into_iter().map(|path| joined(top, &path));
+            let relative = paths(code, "super::").into_iter().filter_map(|path| {
+                let above = path.matches("super::").count() + 1;
+                let parts: Vec<&str> = module.split('/').collect();
+                Some(joined(&parts[..parts.len().checked_sub(above)?].join("/"), &path.replace("super::", "")))
+            });
+            for path in absolute.chain(relative) {
+                let parts: Vec<&str> = path.split('/').collect();
+                let named = (1..=parts.len()).rev().find_map(|len| sources.get_key_value(&parts[..len].join("/")));
+                if let Some((named, _)) = named
+                    && !within(module, named)
+                    && !within(named, module)
+                {
+                    used.insert(named);
+                }
+            }
+        }
+    }
+    uses
+}
+
+/// A path of Rust below a folder, as one of files.
+fn joined(folder: &str, path: &str) -> String {
+    let path = path.replace("::", "/");
+    if folder.is_empty() { path } else { format!("{folder}/{path}") }
+}
+
+/// Modules that can't be put in an order in which each uses only what comes before it.
+fn circles<'a>(mut uses: BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    loop {
+        let before = uses.len();
+        // Those that use nothing that is left, and those that nothing that is left uses.
+        let left: BTreeSet<&str> = uses.keys().copied().collect();
+        uses.values_mut().for_each(|used| used.retain(|module| left.contains(module)));
+        let used: BTreeSet<&str> = uses.values().flatten().copied().collect();
+        uses.retain(|module, uses| !uses.is_empty() && used.contains(module));
+        if uses.len() == before {
+            return uses;
+        }
+    }
+}
+
+#[test]
+fn no_file_needs_one_that_needs_it() {
+    let sources: BTreeMap<String, String> =
+        sources().into_iter().map(|(module, path)| (module, fs::read_to_string(path).unwrap())).collect();
+    let uses = uses(&sources);
+    assert!(uses.values().map(BTreeSet::len).sum::<usize>() > 500, "the uses were found");
+    let circles = circles(uses);
+    assert!(circles.is_empty(), "these files are in circles, or between two of them: {circles:#?}");
+}
+
+#[test]
+fn a_circle_of_files_is_found() {
+    let sources: BTreeMap<String, String> = [
+        ("a", "use crate::b::B;"),
+        ("b", "use crate::c::{C, d};"),
+        ("c", "fn f() -> super::a::A {}"),
+        ("c/d", "use super::C;\nuse super::super::e::E;"),
+        ("e", "mod tests {\n    use crate::a::A;"),
+        ("f", "use crate::a::A; // crate::b"),
+    ]
+    .map(|(module, text)| (module.to_owned(), text.to_owned()))
+    .into();
+    let found = circles(uses(&sources));
+    assert_eq!(found.into_keys().collect::<Vec<_>>(), ["a", "b", "c"]);
 }
 
 #[test]
