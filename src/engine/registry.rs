@@ -12,14 +12,21 @@ use std::time::{Duration, Instant};
 
 use sharded_slab::{Config as SlabConfig, DefaultConfig, Slab};
 
-use crate::config::{Config, REFUSALS_MAX, UNEVEN_CONNECTIONS, UNEVEN_SHARE};
+use crate::config::{Config, REFUSALS_MAX, SHARDS_MAX, UNEVEN_CONNECTIONS, UNEVEN_SHARE};
 use crate::engine::table::Key;
 use crate::message::ConnId;
 use crate::rate::{Rate, SharedBucket};
 
-/// Sizes of the slab. An id is packed from a thread number, an address and a generation; what the first two
-/// don't need is left to the generation, so that an id returns only after 2^26 connections through one slot.
+/// Sizes of the slab. A key is packed from an address, a thread number and, above them, a generation, which grows with each
+/// row that goes through a slot. After 2^26 of them it would begin anew, and with it the ids: a slot that comes so far is
+/// given up.
 struct Rows;
+
+/// Where the generation begins in a key.
+const GENERATION_SHIFT: u32 = 38;
+
+/// The last generation of a slot: the slab's own count goes no further. Tests get less far.
+const GENERATION_LAST: usize = if cfg!(test) { 62 } else { (1 << (usize::BITS - GENERATION_SHIFT)) - 2 };
 
 impl SlabConfig for Rows {
     const MAX_THREADS: usize = DefaultConfig::MAX_THREADS;
@@ -60,6 +67,11 @@ impl Row {
     }
 }
 
+/// The shard of a record whose connection is gone.
+const RETIRED: u16 = u16::MAX;
+
+const _: () = assert!(SHARDS_MAX <= RETIRED as usize, "no shard has the number of none");
+
 /// A row as the slab keeps it: where the connection is may change.
 pub(crate) struct Record {
     slot: AtomicU32,
@@ -81,6 +93,15 @@ impl Record {
         let (slot, generation) = (self.slot.load(Ordering::Acquire), self.generation.load(Ordering::Acquire));
         let shard = self.shard.load(Ordering::Acquire);
         Row { key: Key::new(slot, generation), ip: self.ip, port: self.port, shard }
+    }
+
+    /// Notes that its connection is gone, though the record stays.
+    fn retire(&self) {
+        self.shard.store(RETIRED, Ordering::Release);
+    }
+
+    fn is_retired(&self) -> bool {
+        self.shard.load(Ordering::Acquire) == RETIRED
     }
 
     fn relocate(&self, shard: u16, key: Key) {
@@ -322,13 +343,17 @@ impl Registry {
 
     /// The row of an open connection.
     pub(crate) fn get(&self, id: ConnId) -> Option<Row> {
-        self.slab.get(slab_key(id)?).map(|record| record.row())
+        self.slab.get(slab_key(id)?).filter(|record| !record.is_retired()).map(|record| record.row())
     }
 
     /// Removes a connection. Its id finds nothing from now on.
     pub(crate) fn remove(&self, id: ConnId) {
-        if let Some(key) = slab_key(id) {
+        let Some(key) = slab_key(id) else { return };
+        if key >> GENERATION_SHIFT < GENERATION_LAST {
             self.slab.remove(key);
+        } else if let Some(record) = self.slab.get(key) {
+            // It keeps its slot for good, so that none of the slot's ids is given out again.
+            record.retire();
         }
     }
 }
@@ -486,5 +511,22 @@ mod tests {
     fn it_holds_as_many_rows_as_may_be_configured_from_one_thread() {
         let most: usize = (0..Rows::MAX_PAGES).map(|page| Rows::INITIAL_PAGE_SIZE << page).sum();
         assert!(most >= 16_000_000, "{most}");
+    }
+
+    #[test]
+    fn no_id_is_given_out_twice_however_often_a_slot_is_used() {
+        let registry = Registry::new(1, 10, &Config::default());
+        let mut ids = std::collections::HashSet::new();
+        for n in 0..1_000 {
+            let id = registry.insert(row(n)).unwrap();
+            assert!(ids.insert(id), "{id} came back after {n} connections");
+            assert_eq!(registry.get(id).map(|row| row.key()), Some(Key::new(n, 1)));
+            registry.remove(id);
+            assert!(ids.iter().all(|id| registry.get(*id).is_none()));
+        }
+        let slots: std::collections::HashSet<_> =
+            ids.iter().map(|id| (id.as_u64() - 1) & ((1 << GENERATION_SHIFT) - 1)).collect();
+        let each = GENERATION_LAST + 1;
+        assert_eq!(slots.len(), ids.len().div_ceil(each), "each slot is used as often as it may be");
     }
 }
