@@ -18,6 +18,7 @@ pub(crate) mod driver;
 pub(crate) mod fanout;
 pub(crate) mod interest;
 pub(crate) mod lanes;
+pub(crate) mod latest;
 pub(crate) mod liveness;
 pub(crate) mod memory;
 pub(crate) mod moves;
