@@ -155,6 +155,7 @@ mod simulation;
 #[cfg(feature = "web")]
 mod site;
 mod sys;
+pub mod testing;
 mod transport;
 
 pub use config::{

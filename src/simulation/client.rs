@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::world::Wire;
 use crate::config::Framing;
+use crate::testing::world::Wire;
 
 /// One client.
 pub(super) struct Client {

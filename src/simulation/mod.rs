@@ -8,7 +8,6 @@
 //! `CORECAST_SIM_SECONDS=3600` goes on with new seeds for an hour.
 
 mod client;
-mod world;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -33,8 +32,8 @@ use crate::message::{CloseReason, Dialect, DropReason, Kind, PublishId, Target};
 use crate::metrics::{Counter, ShardMetrics};
 use crate::publish::Publish;
 use crate::session::Session;
+use crate::testing::world::{Net, Socket, Wire, World};
 use client::Client;
-use world::{Net, Socket, Wire, World};
 
 /// Runs of a test, and steps of a run.
 const RUNS: u64 = 60;

@@ -25,7 +25,7 @@ struct Room {
 fn room(module: &str) -> Option<Room> {
     const GROUND: [&str; 12] =
         ["config", "message", "guide", "heap", "json", "metrics", "publish", "rate", "receipt", "routes", "sys", HOST];
-    const FOLDERS: [(&str, u8); 12] = [
+    const FOLDERS: [(&str, u8); 13] = [
         ("event", 1),
         ("protocol", 1),
         ("transport", 1),
@@ -37,6 +37,7 @@ fn room(module: &str) -> Option<Room> {
         ("shard", 5),
         ("server", 6),
         ("control", 7),
+        ("testing", 5),
         // Its tests alone.
         ("simulation", 8),
     ];

@@ -12,29 +12,29 @@ use crate::transport::{Broken, Handshake, Outstanding, Received, Transport};
 
 /// What lies between a client and its server.
 #[derive(Default)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     /// What the client has sent and the server has not read.
-    pub(super) to_server: VecDeque<u8>,
+    pub(crate) to_server: VecDeque<u8>,
     /// What the server has sent and the client has not read.
-    pub(super) to_client: VecDeque<u8>,
+    pub(crate) to_client: VecDeque<u8>,
     /// Bytes that the server may send before it is blocked.
-    pub(super) room: usize,
+    pub(crate) room: usize,
     /// At most so many bytes are read and taken at once.
-    pub(super) piece: usize,
+    pub(crate) piece: usize,
     /// The client sends no more.
-    pub(super) client_ended: bool,
+    pub(crate) client_ended: bool,
     /// The connection is broken.
-    pub(super) reset: bool,
+    pub(crate) reset: bool,
     /// The server sends no more.
-    pub(super) server_ended: bool,
+    pub(crate) server_ended: bool,
     /// The server has let go of its end.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
     /// Rounds of the handshake that are left; each takes a byte of the client's. `None`: there is no handshake.
-    pub(super) rounds: Option<usize>,
+    pub(crate) rounds: Option<usize>,
 }
 
 /// The server's end of a wire.
-pub(super) struct Socket(pub(super) Rc<RefCell<Wire>>);
+pub(crate) struct Socket(pub(crate) Rc<RefCell<Wire>>);
 
 impl Drop for Socket {
     fn drop(&mut self) {
@@ -44,7 +44,7 @@ impl Drop for Socket {
 
 impl Socket {
     /// Whether what is watched for would be reported.
-    pub(super) fn is_ready(&self, watched: Watched) -> bool {
+    pub(crate) fn is_ready(&self, watched: Watched) -> bool {
         let wire = self.0.borrow();
         match watched {
             Watched::Read(_) => !wire.to_server.is_empty() || wire.client_ended || wire.reset,
@@ -125,26 +125,26 @@ impl Transport for Socket {
 }
 
 /// What shards of a simulation say to each other.
-pub(super) type Message = ShardMsg<Socket>;
+pub(crate) type Message = ShardMsg<Socket>;
 
 /// The lanes between the shards, by sender and receiver.
-pub(super) struct Net {
-    pub(super) lanes: Vec<Vec<VecDeque<Message>>>,
-    pub(super) capacity: usize,
+pub(crate) struct Net {
+    pub(crate) lanes: Vec<Vec<VecDeque<Message>>>,
+    pub(crate) capacity: usize,
 }
 
 /// The driver of one shard.
-pub(super) struct World {
-    pub(super) index: usize,
-    pub(super) start: Instant,
-    pub(super) clock: Rc<Cell<Duration>>,
-    pub(super) net: Rc<RefCell<Net>>,
+pub(crate) struct World {
+    pub(crate) index: usize,
+    pub(crate) start: Instant,
+    pub(crate) clock: Rc<Cell<Duration>>,
+    pub(crate) net: Rc<RefCell<Net>>,
     /// What is watched for.
-    pub(super) watched: Vec<Watched>,
+    pub(crate) watched: Vec<Watched>,
     /// Bells that have been rung and not been answered.
-    pub(super) rung: [bool; Bell::COUNT],
+    pub(crate) rung: [bool; Bell::COUNT],
     /// Buffers that are lent.
-    pub(super) lent: usize,
+    pub(crate) lent: usize,
 }
 
 impl Driver for World {
