@@ -2,8 +2,8 @@
 //!
 //! A client that came to the wrong port is told so in words of its own, and nothing of what it sends is carried out. That
 //! matters most for browsers: any page can have one send a request whose body is a line of a language that is read line
-//! by line. Only the beginning of a connection is looked at. What is taken for another protocol there must be so long
-//! and so particular that no message of a language begins with it by chance.
+//! by line. Only the beginning of a connection is looked at. A pattern must be long and distinctive enough that no
+//! message of a language begins with it by chance.
 
 use std::ops::RangeInclusive;
 

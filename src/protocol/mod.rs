@@ -21,7 +21,7 @@ use crate::config::Framing;
 use crate::message::{CloseReason, Dialect, DropReason, Kind, PublishId};
 use websocket::Assembly;
 
-/// What a protocol is. What it has no word for is left out.
+/// A protocol: how bytes are decoded into messages and encoded from them. All else has a default that does nothing.
 trait Protocol {
     /// A sign of life that is written to a connection on which nothing moves.
     const KEEP_ALIVE: Option<&'static [u8]> = None;
@@ -230,7 +230,7 @@ pub(crate) enum Item {
     Pong,
     /// The client closes, with a code or without one.
     Close { code: Option<u16> },
-    /// The client has nothing to say in this protocol, and says it.
+    /// The client has sent something in a protocol in which only the server sends.
     Stray,
 }
 

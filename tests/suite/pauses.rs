@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use corecast::routes::{Events, Routes, WebSocket};
 use corecast::{CloseReason, Config, Context, Framing, Handler};
 use rustix::process::Signal;
 
@@ -83,6 +84,10 @@ struct Staller {
 }
 
 impl Handler for Staller {
+    fn routes(&self) -> Routes {
+        Routes::new().websocket("/ws", WebSocket::new()).events("/sse", Events::new())
+    }
+
     fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
         if message == b"stall" {
             self.stalled.send(()).unwrap();
@@ -159,8 +164,11 @@ fn what_came_while_a_shard_was_busy_is_read_before_its_clients_are_judged() {
     assert!(head.recv_head().starts_with("HTTP/1.1 200 OK\r\n"));
     assert!(large.recv_bytes() == message, "the large message came back");
     sending.into_inner().unwrap().expect("it was begun").join().unwrap();
-    // A handler without words of its own says no farewell.
-    silent.iter_mut().for_each(Client::expect_end);
+    for client in &mut silent {
+        client.expect("BYE read-timeout");
+        client.expect_end();
+    }
+    assert_eq!(silent_websocket.recv(), "BYE read-timeout");
     assert_eq!(silent_websocket.recv_frame().0, CLOSE);
 }
 
