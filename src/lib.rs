@@ -92,6 +92,10 @@
 //! On an address of the framing `http`, WebSockets open at `/ws`. What else is there is the handler's to declare, in
 //! `Handler::routes`: other paths, subprotocols, server-sent events, pages. It needs the feature `web`.
 //!
+//! # Testing a handler
+//!
+//! [`testing::Shard`] runs a handler in memory: without sockets and threads, and with a time that passes when a test says so.
+//!
 //! # From outside the shards
 //!
 //! A [`ServerHandle`] may be cloned and used on any thread: [`publish`](ServerHandle::publish),
