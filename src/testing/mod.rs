@@ -124,7 +124,11 @@ impl Shard {
     /// # Panics
     /// The framing is [`Framing::Http`], whose clients begin with a request.
     pub fn connect(&mut self, framing: Framing) -> Client {
-        let encoding = Encoding::of(framing).expect("clients here speak line or length");
+        let encoding = Encoding::of(framing).expect("clients of HTTP begin with a request, as in connect_websocket");
+        self.enter(framing, encoding)
+    }
+
+    fn enter(&mut self, framing: Framing, encoding: Encoding) -> Client {
         let wire = Rc::new(RefCell::new(Wire { room: ROOM, piece: usize::MAX, ..Wire::default() }));
         let peer = ([192, 0, 2, 1], 1_024 + self.peers.len() as u16).into();
         let parcel = Parcel::fresh(Socket(Rc::clone(&wire)), peer, framing, 0);
@@ -132,6 +136,32 @@ impl Shard {
         self.peers.push(Peer { encoding, wire, read: Vec::new(), closed: None });
         self.settle();
         Client(self.peers.len() - 1)
+    }
+
+    /// Has a client open a WebSocket by a request for `target`, with header fields besides those of the handshake.
+    ///
+    /// # Errors
+    /// The answer, if it is another than the handshake's: head and body, as they came.
+    #[cfg(feature = "web")]
+    pub fn connect_websocket(&mut self, target: &str, fields: &[(&str, &str)]) -> Result<Client, String> {
+        let mut request = format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        );
+        for (name, value) in fields {
+            request += &format!("{name}: {value}\r\n");
+        }
+        let client = self.enter(Framing::Http, Encoding::WebSocket);
+        self.send(client, request + "\r\n");
+        let peer = &mut self.peers[client.0];
+        peer.read.extend(peer.wire.borrow_mut().to_client.drain(..));
+        let end = memchr::memmem::find(&peer.read, b"\r\n\r\n").map(|end| end + 4);
+        let head = end.map(|end| String::from_utf8_lossy(&peer.read[..end]).into_owned()).unwrap_or_default();
+        if head.starts_with("HTTP/1.1 101 ") {
+            peer.read.drain(..head.len());
+            return Ok(client);
+        }
+        Err(String::from_utf8_lossy(&peer.read).into_owned())
     }
 
     /// Has a client send a whole message.
@@ -142,6 +172,9 @@ impl Shard {
         let mut bytes = Vec::new();
         let encoded = protocol::encode(self.peers[client.0].encoding, Label::default(), message.as_ref(), &mut bytes);
         encoded.expect("the framing carries the message");
+        if self.peers[client.0].encoding.is_websocket() {
+            mask(&mut bytes);
+        }
         self.send(client, bytes);
     }
 
@@ -165,6 +198,13 @@ impl Shard {
         let Peer { encoding, wire, read, .. } = &mut self.peers[client.0];
         read.extend(wire.borrow_mut().to_client.drain(..));
         let mut messages = Vec::new();
+        if encoding.is_websocket() {
+            while let Some(ServerFrame { is_message, start, end }) = ServerFrame::first(read) {
+                messages.extend(is_message.then(|| read[start..end].to_vec()));
+                read.drain(..end);
+            }
+            return messages;
+        }
         loop {
             let step = protocol::next(*encoding, read, 0, &mut None, usize::MAX >> 1);
             let step = step.expect("a server sends what its clients can read");
@@ -306,6 +346,38 @@ impl Shard {
     }
 }
 
+/// Makes a server's frame one of a client: masked, though with a mask of zeros, which changes nothing (RFC 6455, section
+/// 5.3).
+fn mask(frame: &mut Vec<u8>) {
+    const MASKED: u8 = 0x80;
+    let header = ServerFrame::first(frame).expect("it was made whole").start;
+    frame[1] |= MASKED;
+    frame.splice(header..header, [0; 4]);
+}
+
+/// A frame as servers send it: whole, and without a mask.
+struct ServerFrame {
+    /// It carries a message; else it is a ping or the like.
+    is_message: bool,
+    /// Where its payload begins and ends.
+    start: usize,
+    end: usize,
+}
+
+impl ServerFrame {
+    /// The frame at the beginning of bytes; `None`: it has not come whole.
+    fn first(bytes: &[u8]) -> Option<Self> {
+        const CONTROL: u8 = 0x08;
+        let (start, len) = match *bytes.get(1)? {
+            126 => (4, usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
+            127 => (10, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize),
+            len => (2, usize::from(len)),
+        };
+        let frame = ServerFrame { is_message: bytes[0] & CONTROL == 0, start, end: start + len };
+        (frame.end <= bytes.len()).then_some(frame)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,5 +444,50 @@ mod tests {
         let reasons: Vec<_> = clients.iter().map(|client| shard.closed(*client)).collect();
         assert_eq!(reasons, [None, None, Some(CloseReason::Rejected)]);
         assert_eq!(shard.metrics().connections.get(), 2);
+    }
+
+    /// Takes whoever shows the word for it.
+    #[cfg(feature = "web")]
+    struct Door;
+
+    #[cfg(feature = "web")]
+    impl Handler for Door {
+        fn on_open(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Result<Session, Reject> {
+            match request.bearer() {
+                Some("sesame") => Ok(Session::of(request.path())),
+                _ => Err(Reject::unauthorized("what is the word?")),
+            }
+        }
+
+        fn on_connect(&mut self, cx: &mut Context<'_>) {
+            let user = cx.user().unwrap().to_owned();
+            cx.send(user.as_bytes()).unwrap();
+        }
+
+        fn on_message(&mut self, cx: &mut Context<'_>, message: &[u8]) {
+            cx.send(message).unwrap();
+            if message == b"bye" {
+                cx.close_with(4_000, "so long");
+            }
+        }
+    }
+
+    #[cfg(feature = "web")]
+    #[test]
+    fn a_websocket_opens_by_its_request_or_is_refused_with_an_answer() {
+        let mut shard = Shard::new(Door);
+        let refused = shard.connect_websocket("/ws", &[]).unwrap_err();
+        assert!(refused.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{refused}");
+        assert!(refused.ends_with("\r\n\r\nwhat is the word?\n"), "{refused}");
+        assert!(shard.connect_websocket("/elsewhere", &[]).unwrap_err().starts_with("HTTP/1.1 404 "));
+        let client = shard.connect_websocket("/ws", &[("Authorization", "Bearer sesame")]).unwrap();
+        assert_eq!(shard.heard(client), ["/ws"]);
+        for len in [0, 125, 126, 60_000] {
+            shard.say(client, vec![b'x'; len]);
+            assert_eq!(shard.heard_bytes(client), [vec![b'x'; len]]);
+        }
+        shard.say(client, "bye");
+        assert_eq!(shard.heard(client), ["bye", "BYE handler so long"]);
+        assert_eq!(shard.closed(client), Some(CloseReason::Handler));
     }
 }
