@@ -172,7 +172,7 @@ impl Shard {
         let mut bytes = Vec::new();
         let encoded = protocol::encode(self.peers[client.0].encoding, Label::default(), message.as_ref(), &mut bytes);
         encoded.expect("the framing carries the message");
-        if self.peers[client.0].encoding.is_websocket() {
+        if self.peers[client.0].encoding.framing() == Framing::Http {
             mask(&mut bytes);
         }
         self.send(client, bytes);
@@ -198,7 +198,7 @@ impl Shard {
         let Peer { encoding, wire, read, .. } = &mut self.peers[client.0];
         read.extend(wire.borrow_mut().to_client.drain(..));
         let mut messages = Vec::new();
-        if encoding.is_websocket() {
+        if encoding.framing() == Framing::Http {
             while let Some(ServerFrame { is_message, start, end }) = ServerFrame::first(read) {
                 messages.extend(is_message.then(|| read[start..end].to_vec()));
                 read.drain(..end);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use corecast::control;
+#[cfg(feature = "load")]
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Uri;
