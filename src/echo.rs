@@ -1,8 +1,8 @@
 //! The simplest server: every message goes back to where it came from.
 
+use crate::event::Event;
 use crate::handler::{Context, Handler, SendError};
-#[cfg(feature = "web")]
-use crate::message::Dialect;
+use crate::message::{Dialect, Kind};
 #[cfg(feature = "web")]
 use crate::routes::{Routes, Topics, WebSocket};
 
@@ -25,5 +25,12 @@ impl Handler for Echo {
         if let Err(SendError::CarriageReturn) = cx.send(message) {
             cx.close();
         }
+    }
+
+    /// Says nothing of its own: whoever tries a protocol here gets back what was sent, and nothing else.
+    fn render(event: Event<'_>, _: Dialect, out: &mut Vec<u8>) -> Option<Kind> {
+        let (payload, kind) = event.payload()?;
+        out.extend_from_slice(payload);
+        Some(kind)
     }
 }
