@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::handler::{Actions, Handlers};
 use crate::message::{CloseReason, Kind};
 #[cfg(feature = "web")]
-use crate::protocol::answer;
+use crate::protocol::http::Refusal;
 use crate::request::{Reject, Request};
 #[cfg(feature = "web")]
 use crate::site::Opening;
@@ -77,9 +77,10 @@ impl<D: Driver> Visit<'_, D> {
                 Some(reject) => (CloseReason::Rejected, reject),
                 None => (CloseReason::HandlerPanic, Reject::new(500, "handler-panic", "the server failed over this")),
             };
-            let fields: Vec<_> = reject.fields().collect();
-            let (status, text) = (reject.status(), reject.text());
-            self.push_reply(answer::rejected(status, &fields, text, &cors, head.is_bodiless()));
+            let refusal = Refusal::new(reject.status(), reject.text());
+            let refusal =
+                reject.fields().fold(refusal, |refusal, (name, value)| refusal.with_field(name, value.to_owned()));
+            self.push_reply(refusal.in_answer_to(head.method).answer(&cors));
             self.close(reason);
             return false;
         }

@@ -31,12 +31,6 @@ pub(crate) fn unavailable(reason: CloseReason, head: &[u8], seed: u64) -> Vec<u8
     answer(503, TEXT, [], &field, body.as_bytes(), head.starts_with(b"HEAD "))
 }
 
-/// The answer to a client whose request the handler refuses, with its own `fields`.
-#[cfg(feature = "web")]
-pub(crate) fn rejected(status: u16, fields: &[(&str, &str)], text: &str, cors: &str, bodiless: bool) -> Vec<u8> {
-    answer(status, TEXT, fields.iter().copied(), cors, format!("{text}\n").as_bytes(), bodiless)
-}
-
 fn plain(status: u16, text: &str) -> Vec<u8> {
     answer(status, TEXT, [], "", format!("{text}\n").as_bytes(), false)
 }

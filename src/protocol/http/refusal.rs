@@ -1,5 +1,7 @@
 //! Requests that are refused, in words for whoever sent them.
 
+use std::borrow::Cow;
+
 use crate::protocol::answer::{TEXT, answer};
 
 /// Why a request is not carried out: a status, and words for whoever sent it.
@@ -7,20 +9,21 @@ use crate::protocol::answer::{TEXT, answer};
 pub(crate) struct Refusal {
     status: u16,
     text: String,
-    /// A header that says what would be right.
-    field: Option<(&'static str, &'static str)>,
+    /// Headers that say what would be right.
+    fields: Vec<(&'static str, Cow<'static, str>)>,
     /// Whether the words are left out, as the method asks.
     bodiless: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(status: u16, text: impl Into<String>) -> Self {
-        Refusal { status, text: text.into(), field: None, bodiless: false }
+        Refusal { status, text: text.into(), fields: Vec::new(), bodiless: false }
     }
 
     /// Adds a header that says what would be right.
-    pub(crate) fn with_field(self, name: &'static str, value: &'static str) -> Self {
-        Refusal { field: Some((name, value)), ..self }
+    pub(crate) fn with_field(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.fields.push((name, value.into()));
+        self
     }
 
     /// Makes it the answer to a request of this method.
@@ -30,7 +33,8 @@ impl Refusal {
 
     /// The answer as it goes over the wire, with these header lines besides.
     pub(crate) fn answer(&self, lines: &str) -> Vec<u8> {
-        answer(self.status, TEXT, self.field, lines, format!("{}\n", self.text).as_bytes(), self.bodiless)
+        let fields = self.fields.iter().map(|(name, value)| (*name, &**value));
+        answer(self.status, TEXT, fields, lines, format!("{}\n", self.text).as_bytes(), self.bodiless)
     }
 }
 
