@@ -60,6 +60,7 @@ impl<D: Driver> Engine<D> {
             base.refuse(client, CloseReason::Drain);
             return Err("the server is draining".into());
         }
+        let peer = client.peer;
         let mut visit = match self.add(client) {
             Ok(visit) => visit,
             Err(why) => {
@@ -70,7 +71,7 @@ impl<D: Driver> Engine<D> {
         };
         // Of one with a handshake, or a request, before it the handler hears later.
         if visit.row.encoding.is_some() {
-            visit.open_plain(handlers);
+            visit.open_plain(handlers, peer);
         }
         self.flush_dirty();
         Ok(())

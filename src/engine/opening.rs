@@ -2,6 +2,7 @@
 
 #[cfg(feature = "web")]
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use super::connection::Marks;
 use super::driver::Driver;
@@ -30,7 +31,7 @@ impl<D: Driver> Visit<'_, D> {
             }
             Some(Ok(session)) => {
                 if !session.is_empty() {
-                    self.base.sessions.insert(self.key, session);
+                    self.set_session(session);
                 }
                 self.row.marks.set(Marks::KNOWN);
                 Ok(())
@@ -41,8 +42,8 @@ impl<D: Driver> Visit<'_, D> {
     }
 
     /// Opens a connection whose client asks for nothing but that.
-    pub(crate) fn open_plain(&mut self, handlers: &mut Handlers) {
-        let request = Request::new(self.row.framing()).with_peer(self.peer());
+    pub(crate) fn open_plain(&mut self, handlers: &mut Handlers, peer: SocketAddr) {
+        let request = Request::new(self.row.framing()).with_peer(peer);
         match self.ask(handlers, &request) {
             Ok(()) => {
                 self.call(handlers, Kind::Text, |handler, cx| handler.on_connect(cx));

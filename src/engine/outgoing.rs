@@ -256,11 +256,11 @@ impl<D: Driver> Base<D> {
     pub(crate) fn put_into_words(&mut self, wording: Wording, event: Event<'_>, out: &mut Vec<u8>) -> bool {
         let mut message = std::mem::take(&mut self.scratch);
         message.clear();
-        let rendered = self.render(wording, event, &mut message);
-        let is_framed = rendered.is_ok_and(|kind| {
-            let label = Label { event: event.name(), id: None, kind: kind.unwrap_or_default() };
-            kind.is_some() && protocol::encode(wording.encoding, label, &message, out).is_ok()
-        });
+        let mut is_framed = false;
+        if let Ok(Some(kind)) = self.render(wording, event, &mut message) {
+            let label = Label { event: event.name(), id: None, kind };
+            is_framed = protocol::encode(wording.encoding, label, &message, out).is_ok();
+        }
         self.scratch = message;
         is_framed
     }

@@ -31,7 +31,7 @@ impl Panics {
         }
         if let Some(count) = self.lines.another(now) {
             let text = panic_text(&*panic);
-            tracing::error!(count, "the handler panicked ({text}); its connection is closed as handler-panic");
+            tracing::error!(count, "the handler panicked ({text}); what it was called for ends as handler-panic");
         }
     }
 }

@@ -13,7 +13,7 @@ use super::visit::Visit;
 use super::wheel::NEVER;
 use crate::config::{LINGER_BYTES_MAX, MESSAGES_PER_TURN, READS_PER_TURN};
 use crate::event::Event;
-use crate::handler::Handlers;
+use crate::handler::{Actions, Handlers};
 use crate::message::{CloseReason, Kind};
 use crate::protocol::foreign::{self, Foreign};
 #[cfg(feature = "web")]
@@ -130,7 +130,8 @@ impl<D: Driver> Turn<'_, '_, D> {
                 row.last_message = self.visit.base.wheel.now();
                 self.visit.schedule();
                 if encoding.is_some() {
-                    self.visit.open_plain(self.handlers);
+                    let peer = self.visit.peer();
+                    self.visit.open_plain(self.handlers, peer);
                 }
                 Step::Go
             }
