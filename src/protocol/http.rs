@@ -174,4 +174,4 @@ fn split_target(target: &str) -> (Option<(&'static str, &str)>, &str) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

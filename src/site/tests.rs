@@ -1,6 +1,5 @@
-use std::fmt::Write as _;
-
 use super::*;
+use crate::protocol::http::tests::upgrade;
 use proptest::prelude::*;
 
 const HELP: &str = "what there is\n";
@@ -19,28 +18,6 @@ fn site(allow_origin: &[&str]) -> Site {
     let allow_origin = allow_origin.iter().map(|text| text.parse().unwrap()).collect();
     let host = vec!["push.example".parse().unwrap()];
     Site::new(&Config { allow_origin, host, topics_per_connection_max: 3, ..Config::default() }, routes())
-}
-
-/// The head of a WebSocket's request, with `changes` for what it says by default; an empty value leaves a field out.
-fn upgrade(target: &str, changes: &[(&str, &str)]) -> String {
-    let mut fields = vec![
-        ("Host", "push.example:8080"),
-        ("Upgrade", "websocket"),
-        ("Connection", "keep-alive, Upgrade"),
-        ("Sec-WebSocket-Version", "13"),
-        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ];
-    for change in changes {
-        match fields.iter_mut().find(|field| field.0 == change.0) {
-            Some(field) => field.1 = change.1,
-            None => fields.push(*change),
-        }
-    }
-    let mut head = format!("GET {target} HTTP/1.1\r\n");
-    for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
-        let _ = write!(head, "{name}: {value}\r\n");
-    }
-    head + "\r\n"
 }
 
 /// An outcome that can be kept.

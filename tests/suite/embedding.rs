@@ -12,7 +12,7 @@ use futures_lite::future::block_on;
 
 #[cfg(feature = "web")]
 use crate::support::http::{HttpClient, upgrade};
-use crate::support::{Client, Fixture, PLAIN, config, wait_until};
+use crate::support::{Client, Fixture, PLAIN, config, tight, wait_until};
 
 /// Takes clients by their number, refuses every second one, and tells what it keeps of them.
 #[derive(Default)]
@@ -258,15 +258,7 @@ impl Handler for Firehose {
 fn a_handler_that_found_the_queue_full_hears_when_there_is_room_again() {
     const MESSAGES: u32 = 2_000;
     let pauses = Arc::new(Mutex::new(Vec::new()));
-    let config = settings! {
-        shards: Some(1),
-        max_message: 2_048,
-        queue_messages_max: 4,
-        queue_bytes_max: 8_192,
-        so_sndbuf: Some(4_096),
-        ..config()
-    };
-    let server = Fixture::start(config, {
+    let server = Fixture::start(tight(), {
         let pauses = Arc::clone(&pauses);
         move |_| Firehose { left: MESSAGES, pauses: Arc::clone(&pauses) }
     });

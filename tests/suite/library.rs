@@ -13,7 +13,7 @@ use corecast::{
 
 #[cfg(feature = "web")]
 use crate::support::http::HttpClient;
-use crate::support::{Client, DEADLINE, Fixture, PLAIN, config, everywhere, wait_until};
+use crate::support::{Client, DEADLINE, Fixture, PLAIN, config, everywhere, tight, wait_until};
 
 /// What handlers on all shards have noted, in order.
 type Journal<T> = Arc<Mutex<Vec<T>>>;
@@ -189,16 +189,8 @@ impl Handler for Flooder {
 
 #[test]
 fn a_send_to_a_stalled_client_fails_at_once_and_the_shard_goes_on() {
-    let config = settings! {
-        shards: Some(1),
-        max_message: 2_048,
-        queue_messages_max: 4,
-        queue_bytes_max: 8_192,
-        so_sndbuf: Some(4_096),
-        ..config()
-    };
     let journal = Journal::default();
-    let server = Fixture::start(config, {
+    let server = Fixture::start(tight(), {
         let journal = Arc::clone(&journal);
         move |_| Flooder(Arc::clone(&journal))
     });

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 const BYTES_MAX: usize = 32 * 1024;
 
 /// The head of a WebSocket's request, with `changes` for what it says by default; an empty value leaves a field out.
-fn upgrade(changes: &[(&str, &str)]) -> String {
+pub(crate) fn upgrade(target: &str, changes: &[(&str, &str)]) -> String {
     let mut fields = vec![
         ("Host", "push.example:8080"),
         ("Upgrade", "websocket"),
@@ -21,7 +21,7 @@ fn upgrade(changes: &[(&str, &str)]) -> String {
             None => fields.push(*change),
         }
     }
-    let mut head = String::from("GET /ws HTTP/1.1\r\n");
+    let mut head = format!("GET {target} HTTP/1.1\r\n");
     for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
         let _ = write!(head, "{name}: {value}\r\n");
     }
@@ -146,7 +146,7 @@ fn heads_are_bounded_in_bytes_and_fields() {
 
 #[test]
 fn what_follows_a_head_is_left() {
-    let (request, plain) = (upgrade(&[]), "GET / HTTP/1.0\r\n\r\n");
+    let (request, plain) = (upgrade("/ws", &[]), "GET / HTTP/1.0\r\n\r\n");
     assert!(sound(&format!("{request}\u{81}junk")).ends_with(&format!(" {}", request.len())));
     // Empty lines before a request are passed over (RFC 9112, section 2.2).
     assert!(sound(&format!("\r\n\r\n{plain}{plain}")).ends_with(&format!(" {}", plain.len() + 4)));
@@ -167,11 +167,11 @@ fn a_request_with_a_body_is_told_apart() {
 #[test]
 fn a_websocket_opens_with_the_accept_of_the_rfc() {
     assert_eq!(
-        opened(&upgrade(&[])).unwrap().0,
+        opened(&upgrade("/ws", &[])).unwrap().0,
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
     );
-    let (response, offered) = opened(&upgrade(&[("Sec-WebSocket-Protocol", "b , a")])).unwrap();
+    let (response, offered) = opened(&upgrade("/ws", &[("Sec-WebSocket-Protocol", "b , a")])).unwrap();
     assert_eq!(offered, ["b", "a"]);
     assert!(response.ends_with("\r\nSec-WebSocket-Protocol: b\r\n\r\n"), "{response}");
 }
@@ -189,14 +189,15 @@ fn handshakes_open_as_they_come() {
         &[("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")],
         &[("Connection", "keep-alive\r\nConnection: Upgrade")],
     ] {
-        let (response, _) = opened(&upgrade(changes)).unwrap();
+        let (response, _) = opened(&upgrade("/ws", changes)).unwrap();
         assert!(response.starts_with("HTTP/1.1 101 ") && !response.contains("Extensions"), "{changes:?}: {response}");
     }
-    opened(&upgrade(&[]).replace("Sec-WebSocket", "SEC-WEBSOCKET").replace("Host", "hOST")).unwrap();
-    let lower =
-        upgrade(&[]).replace("Sec-WebSocket", "sec-websocket").replace("Upgrade: websocket", "upgrade: WebSocket");
+    opened(&upgrade("/ws", &[]).replace("Sec-WebSocket", "SEC-WEBSOCKET").replace("Host", "hOST")).unwrap();
+    let lower = upgrade("/ws", &[])
+        .replace("Sec-WebSocket", "sec-websocket")
+        .replace("Upgrade: websocket", "upgrade: WebSocket");
     opened(&lower).unwrap();
-    let answer = opened(&upgrade(&[]).replace("HTTP/1.1", "HTTP/1.0")).unwrap_err();
+    let answer = opened(&upgrade("/ws", &[]).replace("HTTP/1.1", "HTTP/1.0")).unwrap_err();
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("proxy_http_version 1.1"), "{answer}");
 }
 
@@ -216,7 +217,7 @@ fn what_is_no_upgrade_is_told_what_would_be() {
         (&[("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25j!!==")], 400, "16 bytes in base64"),
         (&[("Sec-WebSocket-Key", "a\r\nSec-WebSocket-Key: b")], 400, "appears twice"),
     ] {
-        let answer = opened(&upgrade(changes)).unwrap_err();
+        let answer = opened(&upgrade("/ws", changes)).unwrap_err();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(text), "{changes:?}: {answer}");
     }
 }
@@ -234,7 +235,7 @@ fn keys_are_taken_as_other_servers_take_them() {
         ("_-hlIHNhbXBsZSBub25jZQ==", "B0Hf7sVAcrVIcZDfoBXIKYMc/Lc="),
         ("  dGhlIHNhbXBsZSBub25jZQ==\t ", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
     ] {
-        let (response, _) = opened(&upgrade(&[("Sec-WebSocket-Key", key)])).unwrap();
+        let (response, _) = opened(&upgrade("/ws", &[("Sec-WebSocket-Key", key)])).unwrap();
         assert!(response.contains(&format!("Sec-WebSocket-Accept: {accept}\r\n")), "{key}: {response}");
     }
 }
@@ -260,7 +261,7 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
     ) {
         // A sound request, with noise somewhere in it half of the time.
-        let mut request = upgrade(&[]);
+        let mut request = upgrade("/ws", &[]);
         if noise.len().is_multiple_of(2) {
             request.insert_str(at.index(request.len()), &noise);
         }

@@ -24,7 +24,7 @@ pub(crate) use client::Client;
 #[cfg(feature = "program")]
 pub(crate) use program::{Log, Program};
 pub(crate) use random::Random;
-pub(crate) use server::{Fixture, config, everywhere};
+pub(crate) use server::{Fixture, config, everywhere, tight};
 #[cfg(feature = "program")]
 pub(crate) use tools::{can_browse, node_has, runs};
 

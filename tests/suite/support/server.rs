@@ -24,6 +24,18 @@ pub(crate) fn config() -> Config {
     }
 }
 
+/// Settings for a shard on which a client that does not read is noticed after a few messages of up to 2 KiB.
+pub(crate) fn tight() -> Config {
+    settings! {
+        shards: Some(1),
+        max_message: 2_048,
+        queue_messages_max: 4,
+        queue_bytes_max: 8_192,
+        so_sndbuf: Some(4_096),
+        ..config()
+    }
+}
+
 /// A running server. It is shut down when it is dropped.
 pub(crate) struct Fixture {
     server: Option<Server>,
