@@ -155,6 +155,35 @@ pub(crate) const PAGE_BYTES_MAX: usize = 1024 * KIB;
 #[cfg(feature = "web")]
 pub(crate) const SSE_RETRY_MS: (u64, u64) = (2_000, 4_000);
 
+/// Bytes that a message must have to be compressed. A smaller one loses some dozen bytes, fewer than its packet has besides.
+#[cfg(feature = "web")]
+pub(crate) const DEFLATE_BYTES_MIN: usize = 256;
+
+/// Bytes that a message to one connection alone must have. Compressing it takes longer than sending it, at 5 to 10 µs for a
+/// kilobyte, and saves half of that kilobyte.
+#[cfg(feature = "web")]
+pub(crate) const DEFLATE_SINGLE_BYTES_MIN: usize = KIB;
+
+/// Recipients from which on a message is compressed by [`DEFLATE_LEVEL_MANY`]: three times as long for a quarter less.
+#[cfg(feature = "web")]
+pub(crate) const DEFLATE_MANY: usize = 16;
+
+/// How hard messages to few and to many are compressed, from 1 to 9.
+#[cfg(feature = "web")]
+pub(crate) const DEFLATE_LEVEL_FEW: i32 = 1;
+
+/// See [`DEFLATE_LEVEL_FEW`].
+#[cfg(feature = "web")]
+pub(crate) const DEFLATE_LEVEL_MANY: i32 = 3;
+
+/// Bytes of a buffer for compressed or inflated messages that are kept for the next one.
+#[cfg(feature = "web")]
+pub(crate) const DEFLATE_KEPT_BYTES_MAX: usize = 64 * KIB;
+
+/// Bytes that messages of one connection may be inflated to before the next connection gets its turn: as much as is read
+/// in a turn, so that those who send compressed messages get no more of it than others.
+pub(crate) const INFLATED_BYTES_PER_TURN: usize = READS_PER_TURN * READ_BUFFER_BYTES;
+
 /// Topics one client may have unreported gaps in; further ones are reported together under `*`.
 pub(crate) const GAP_TOPICS_MAX: usize = 16;
 
@@ -375,6 +404,8 @@ const _: () = {
     assert!(control::CONTROL_HEAD_BYTES_MAX >= 8 * KIB, "the least buffer that the HTTP parser takes");
     assert!(control::BATCH_BYTES_MAX <= control::CONTROL_BODIES_BYTES_MAX, "one batch fits");
     assert!(MESSAGE_BYTES_MAX <= control::CONTROL_BODIES_BYTES_MAX, "one message fits");
+    #[cfg(feature = "web")]
+    assert!(DEFLATE_BYTES_MIN <= DEFLATE_SINGLE_BYTES_MIN && DEFLATE_MANY > 1, "what goes to many is worth more");
     assert!(FANOUT_SLICE > 0 && PUBLISH_BATCH > 0 && READS_PER_TURN > 0 && MESSAGES_PER_TURN > 0);
     assert!(MESSAGE_BYTES_MAX / (READS_PER_TURN * READ_BUFFER_BYTES) < u8::MAX as usize, "the turns can be counted");
 };
@@ -455,6 +486,9 @@ pub struct Config {
     #[cfg_attr(feature = "serde", serde(with = "text_list"))]
     #[cfg(feature = "web")]
     pub host: Vec<HostName>,
+    /// Whether WebSocket messages are compressed (permessage-deflate, RFC 7692) for clients that offer it.
+    #[cfg(feature = "web")]
+    pub deflate: bool,
     /// Whether a [`Hub`](crate::Hub) serves the demo page.
     #[cfg(feature = "web")]
     pub demo: bool,
@@ -527,6 +561,8 @@ impl Default for Config {
             allow_origin: Vec::new(),
             #[cfg(feature = "web")]
             host: Vec::new(),
+            #[cfg(feature = "web")]
+            deflate: true,
             #[cfg(feature = "web")]
             demo: false,
             keepalive: Duration::from_secs(30),

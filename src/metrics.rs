@@ -127,6 +127,14 @@ pub struct ShardMetrics {
     pub dropped: [Counter; REASONS_MAX],
     /// Frames encoded (once per publish and encoding, not per connection).
     pub encoded: Counter,
+    /// Frames whose message was compressed.
+    pub deflated: Counter,
+    /// Bytes of these messages before they were compressed.
+    pub deflated_from: Counter,
+    /// Bytes of these messages once they were compressed.
+    pub deflated_to: Counter,
+    /// Compressed messages received whole.
+    pub inflated: Counter,
     /// `send` calls.
     pub sends: Counter,
     /// `send` calls that the kernel took only in part or not at all.

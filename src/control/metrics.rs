@@ -163,6 +163,18 @@ metrics! {
     "corecast_encodes_total"
         "Frames encoded: one for each publish and framing."
         Source::Counter(|shard| shard.encoded.get()),
+    "corecast_deflates_total"
+        "Frames whose message was compressed: for a publish, one for each framing that carries it."
+        Source::Counter(|shard| shard.deflated.get()),
+    "corecast_deflate_in_bytes_total"
+        "Bytes of these messages before they were compressed."
+        Source::Counter(|shard| shard.deflated_from.get()),
+    "corecast_deflate_out_bytes_total"
+        "Bytes of these messages once they were compressed."
+        Source::Counter(|shard| shard.deflated_to.get()),
+    "corecast_inflates_total"
+        "Compressed messages received from clients."
+        Source::Counter(|shard| shard.inflated.get()),
     "corecast_sends_total"
         "Calls to send."
         Source::Counter(|shard| shard.sends.get()),

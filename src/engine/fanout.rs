@@ -20,7 +20,7 @@ use super::{Base, Engine};
 use crate::config::{FANOUT_SLICE, PUBLISH_BATCH, SlowConsumer};
 use crate::event::Event;
 use crate::message::{DropReason, Target, Topic};
-use crate::protocol::{self, Label};
+use crate::protocol::Label;
 use crate::publish::Publish;
 use crate::receipt::ShardReceipt;
 
@@ -43,6 +43,8 @@ struct Run {
 struct Message {
     publish: Publish,
     policy: SlowConsumer,
+    /// How many it is for, about.
+    recipients: usize,
     frames: ByWording<Option<Rendered>>,
     matched: u64,
     tally: Rc<Tally>,
@@ -127,7 +129,7 @@ impl Fanout {
             while self.jobs.front().is_some_and(|next| run.takes(next))
                 && let Some(Job::Deliver(next)) = self.jobs.pop_front()
             {
-                run.messages.push(Message::new(next.publish, next.policy));
+                run.messages.push(Message::new(next.publish, next.policy, next.recipients.slots()));
             }
             // A small run is written with what follows it, each socket once for all. A large one is not kept waiting.
             let direct = self.jobs.is_empty() || run.recipients.slots() >= FANOUT_SLICE;
@@ -184,7 +186,7 @@ impl Fanout {
 impl Run {
     fn new(first: Delivery) -> Self {
         let Delivery { publish, policy, recipients } = first;
-        let messages = vec![Message::new(publish, policy)];
+        let messages = vec![Message::new(publish, policy, recipients.slots())];
         Run {
             recipients,
             messages,
@@ -281,8 +283,8 @@ fn join<D: Driver>(messages: &mut [Message], base: &mut Base<D>, wording: Wordin
 }
 
 impl Message {
-    fn new(publish: Publish, policy: SlowConsumer) -> Self {
-        Message { publish, policy, frames: ByWording::default(), matched: 0, tally: Rc::default() }
+    fn new(publish: Publish, policy: SlowConsumer, recipients: usize) -> Self {
+        Message { publish, policy, recipients, frames: ByWording::default(), matched: 0, tally: Rc::default() }
     }
 
     /// Queues it for a connection of a wording.
@@ -322,7 +324,7 @@ impl Message {
             Ok(Some(kind)) => {
                 base.metrics.encoded.add(1);
                 let label = Label { event: event.name(), id: Some(self.publish.id), kind };
-                match protocol::encode(wording.encoding, label, &message, &mut bytes) {
+                match base.encode(wording.encoding, label, &message, self.recipients, &mut bytes) {
                     Ok(()) if bytes.len() > base.limits.bytes() => Rendered::Unfit(DropReason::FrameTooLarge),
                     Ok(()) => {
                         let meter = base.holdings.frames();
@@ -347,7 +349,7 @@ impl<D: Driver> Visit<'_, D> {
             Target::Conn(_) => false,
         };
         if let Some(wording) = self.row.wording().filter(|_| is_meant) {
-            let mut message = Message::new(publish.clone(), self.base.policy(publish));
+            let mut message = Message::new(publish.clone(), self.base.policy(publish), 1);
             message.queue_for(self, wording);
             self.base.metrics.matched.add(message.matched);
         }

@@ -62,6 +62,8 @@ use crate::handler::{Handlers, OnPanic};
 use crate::heap;
 use crate::message::{CloseReason, Dialect, Kind};
 use crate::metrics::ShardMetrics;
+#[cfg(feature = "web")]
+use crate::protocol::deflate::{Deflater, Inflater};
 use crate::rate::Micros;
 #[cfg(feature = "web")]
 use crate::routes::Routes;
@@ -166,6 +168,10 @@ pub(crate) struct Base<D: Driver> {
     pub(crate) spare: Vec<Box<Outbox>>,
     /// Where messages are rendered before they are framed.
     pub(crate) scratch: Vec<u8>,
+    #[cfg(feature = "web")]
+    pub(crate) deflater: Deflater,
+    #[cfg(feature = "web")]
+    pub(crate) inflater: Inflater,
     pub(crate) publish_sequence: u64,
     /// Log lines about pages that may not connect.
     #[cfg(feature = "web")]
@@ -221,6 +227,10 @@ impl<D: Driver> Engine<D> {
             congested: Vec::new(),
             spare: Vec::new(),
             scratch: Vec::new(),
+            #[cfg(feature = "web")]
+            deflater: Deflater::default(),
+            #[cfg(feature = "web")]
+            inflater: Inflater::default(),
             publish_sequence: 0,
             #[cfg(feature = "web")]
             foreign_pages: Limited::default(),

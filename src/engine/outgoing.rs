@@ -10,11 +10,15 @@ use super::memory::Holdings;
 use super::outbox::{Frame, Gap, Load, Offer, Outbox, Unsent, Written};
 use super::visit::Visit;
 use super::wording::Wording;
+#[cfg(feature = "web")]
+use crate::config::DEFLATE_MANY;
 use crate::config::{FANOUT_SLICE, SlowConsumer};
 use crate::event::Event;
 use crate::handler::SendError;
 use crate::message::{CloseReason, DropReason, Kind, Topic};
 use crate::metrics::ShardMetrics;
+#[cfg(feature = "web")]
+use crate::protocol::deflate::Effort;
 use crate::protocol::{self, EncodeError, Encoding, Label};
 use crate::transport::{Broken, Transport};
 
@@ -76,7 +80,8 @@ impl<D: Driver> Visit<'_, D> {
         }
         let mut bytes = Vec::new();
         let label = Label { kind, ..Label::default() };
-        protocol::encode(encoding, label, message, &mut bytes).map_err(|error| match error {
+        let encoded = self.base.encode(encoding, label, message, 1, &mut bytes);
+        encoded.map_err(|error| match error {
             EncodeError::LineFeed => SendError::LineFeed,
             EncodeError::CarriageReturn => SendError::CarriageReturn,
             EncodeError::NotUtf8 => SendError::NotUtf8,
@@ -263,6 +268,42 @@ impl<D: Driver> Base<D> {
         }
         self.scratch = message;
         is_framed
+    }
+
+    /// Appends a message as connections of an encoding read it: compressed, where they read that and it is worth it for so
+    /// many of them.
+    #[cfg_attr(not(feature = "web"), expect(unused_variables, reason = "nothing is compressed"))]
+    pub(crate) fn encode(
+        &mut self,
+        encoding: Encoding,
+        label: Label,
+        message: &[u8],
+        recipients: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        #[cfg(feature = "web")]
+        if let Some(window) = encoding.window()
+            && let Some(effort) = self.effort(message.len(), recipients)
+            && let Some(deflated) = self.deflater.deflate(window, effort, message)
+        {
+            self.metrics.deflated.add(1);
+            self.metrics.deflated_from.add(message.len() as u64);
+            self.metrics.deflated_to.add(deflated.len() as u64);
+            protocol::encode_deflated(label, message, deflated, out);
+            return Ok(());
+        }
+        protocol::encode(encoding, label, message, out)
+    }
+
+    /// How hard a message of so many bytes is compressed for so many; `None`: it is left alone.
+    #[cfg(feature = "web")]
+    fn effort(&self, bytes: usize, recipients: usize) -> Option<Effort> {
+        let (least, effort) = match recipients {
+            0..=1 => (self.settings.deflate_single_bytes_min, Effort::Few),
+            2..DEFLATE_MANY => (self.settings.deflate_bytes_min, Effort::Few),
+            DEFLATE_MANY.. => (self.settings.deflate_bytes_min, Effort::Many),
+        };
+        (bytes >= least).then_some(effort)
     }
 
     /// What a handler says of an event; `None`: nothing. An error: it panicked.

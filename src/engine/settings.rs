@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::wheel::{NEVER, Tick};
 use crate::config::{Config, FRAME_OVERHEAD_BYTES_MAX, LANGUAGE_OVERHEAD_BYTES_MAX, LINGER_MS, SlowConsumer, TICK_MS};
+#[cfg(feature = "web")]
+use crate::config::{DEFLATE_BYTES_MIN, DEFLATE_SINGLE_BYTES_MIN};
 use crate::rate::Rate;
 
 /// Limits and times of one shard.
@@ -20,6 +22,11 @@ pub(crate) struct Settings {
     pub(crate) head_timeout: Tick,
     pub(crate) ping_every: Option<Tick>,
     pub(crate) linger: Tick,
+    /// Bytes of a message that is compressed for several connections, and for one.
+    #[cfg(feature = "web")]
+    pub(crate) deflate_bytes_min: usize,
+    #[cfg(feature = "web")]
+    pub(crate) deflate_single_bytes_min: usize,
 }
 
 /// Ticks that a time span takes, rounded up; a shard's clock may be up to one tick behind.
@@ -46,6 +53,10 @@ impl Settings {
             head_timeout: ticks(config.head_timeout),
             ping_every: ping_every.map(ticks),
             linger: ticks(Duration::from_millis(LINGER_MS)),
+            #[cfg(feature = "web")]
+            deflate_bytes_min: DEFLATE_BYTES_MIN,
+            #[cfg(feature = "web")]
+            deflate_single_bytes_min: DEFLATE_SINGLE_BYTES_MIN,
         }
     }
 

@@ -11,7 +11,7 @@ use super::driver::Driver;
 use super::table::Key;
 use super::visit::Visit;
 use super::wheel::NEVER;
-use crate::config::{LINGER_BYTES_MAX, MESSAGES_PER_TURN, READS_PER_TURN};
+use crate::config::{INFLATED_BYTES_PER_TURN, LINGER_BYTES_MAX, MESSAGES_PER_TURN, READS_PER_TURN};
 use crate::event::Event;
 use crate::handler::{Actions, Handlers};
 use crate::message::{CloseReason, Kind};
@@ -231,7 +231,7 @@ impl<D: Driver> Turn<'_, '_, D> {
         let before = held.as_ref().map_or(0, |held| held.memory());
         let began = held.as_ref().map(|held| held.since);
         let mut assembly = held.as_mut().and_then(|held| held.assembly.take());
-        let Used { bytes: used, scanned, frame_bytes, unfinished } = match &mut held {
+        let Used { bytes: used, scanned, frame_bytes, inflated: _, unfinished } = match &mut held {
             Some(held) if !held.bytes.is_empty() => {
                 held.bytes.extend_from_slice(fresh);
                 self.take_messages(&mut held.bytes, held.scanned, &mut assembly)
@@ -273,12 +273,12 @@ impl<D: Driver> Turn<'_, '_, D> {
 
     /// Hands the whole messages in `bytes` to the handler, of which `scanned` are known to hold no end of one.
     fn take_messages(&mut self, bytes: &mut [u8], scanned: usize, assembly: &mut Option<Box<Assembly>>) -> Used {
-        let mut used = Used { bytes: 0, scanned, frame_bytes: None, unfinished: false };
+        let mut used = Used { bytes: 0, scanned, frame_bytes: None, inflated: 0, unfinished: false };
         for count in 0.. {
             if used.bytes == bytes.len() {
                 break;
             }
-            if count == MESSAGES_PER_TURN {
+            if count == MESSAGES_PER_TURN || used.inflated >= INFLATED_BYTES_PER_TURN {
                 used.unfinished = true;
                 break;
             }
@@ -367,8 +367,12 @@ impl<D: Driver> Turn<'_, '_, D> {
             Item::Message { kind, range } => self.handle(kind, &rest[range]),
             Item::Assembled => {
                 let whole = assembly.take().expect("it is there when it is complete");
+                if whole.is_compressed() {
+                    return self.inflate(whole.kind(), whole.message(), used);
+                }
                 self.handle(whole.kind(), whole.message());
             }
+            Item::Compressed { kind, range } => return self.inflate(kind, &rest[range], used),
             Item::Ping { range } => {
                 self.note_life(assembly.is_some());
                 self.visit.push_reply(encoding.pong(&rest[range]));
@@ -464,6 +468,27 @@ impl<D: Driver> Turn<'_, '_, D> {
         }
     }
 
+    /// Hands a message that came compressed to the handler; `false`: it breaks the protocol.
+    #[cfg(feature = "web")]
+    fn inflate(&mut self, kind: Kind, payload: &[u8], used: &mut Used) -> bool {
+        let mut inflater = std::mem::take(&mut self.visit.base.inflater);
+        match inflater.inflate(kind, payload, self.visit.base.settings.message_max) {
+            Ok(message) => {
+                used.inflated += message.len();
+                self.visit.base.metrics.inflated.add(1);
+                self.handle(kind, message);
+            }
+            Err(violation) => self.complain(violation.close_reason(), &violation),
+        }
+        self.visit.base.inflater = inflater;
+        self.visit.row.closing.is_none()
+    }
+
+    #[cfg(not(feature = "web"))]
+    fn inflate(&mut self, _: Kind, _: &[u8], _: &mut Used) -> bool {
+        unreachable!("compression is agreed upon over HTTP alone")
+    }
+
     /// Hands a message to the handler.
     fn handle(&mut self, kind: Kind, message: &[u8]) {
         self.visit.row.last_message = self.visit.base.wheel.now();
@@ -525,6 +550,8 @@ struct Used {
     scanned: usize,
     /// Bytes that the message at the rest's beginning will take, if that is known.
     frame_bytes: Option<usize>,
+    /// Bytes that compressed messages were inflated to.
+    inflated: usize,
     /// The turn ends before the rest has been looked at.
     unfinished: bool,
 }

@@ -174,6 +174,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "texts")]
     host: Vec<HostName>,
+    /// Compress WebSocket messages for clients that offer it (permessage-deflate); =false: don't
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deflate: Option<bool>,
     /// Serve a demo page at /demo
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[serde(skip_serializing_if = "Option::is_none")]

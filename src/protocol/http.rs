@@ -1,5 +1,6 @@
 //! The head of an HTTP/1 request: bytes in, what they say out. It knows no address of the server and no setting.
 
+mod extensions;
 mod fields;
 mod refusal;
 mod upgrade;

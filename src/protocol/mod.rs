@@ -4,6 +4,8 @@
 //! have come in so far and says what comes first in them, and [`encode`] puts a message into the bytes that a client reads.
 
 pub(crate) mod answer;
+#[cfg(feature = "web")]
+pub(crate) mod deflate;
 pub(crate) mod foreign;
 #[cfg(feature = "web")]
 pub(crate) mod http;
@@ -20,6 +22,8 @@ use thiserror::Error;
 use crate::config::Framing;
 use crate::message::{CloseReason, Dialect, DropReason, Kind, PublishId};
 use websocket::Assembly;
+#[cfg(feature = "web")]
+pub(crate) use websocket::encode_deflated;
 
 /// A protocol: how bytes are decoded into messages and encoded from them. All else has a default that does nothing.
 trait Protocol {
@@ -144,9 +148,17 @@ encodings! {
     /// Messages with their length before them.
     Length: length::Length, Length, Text;
     /// WebSocket messages in the text dialect.
-    WebSocket: websocket::WebSocket, Http, Text;
+    WebSocket: websocket::WebSocket<false>, Http, Text;
     /// WebSocket messages in the JSON dialect.
-    WebSocketJson: websocket::WebSocket, Http, Json;
+    WebSocketJson: websocket::WebSocket<false>, Http, Json;
+    /// WebSocket messages in the text dialect, of which some are compressed.
+    WebSocketWide: websocket::WebSocket<true>, Http, Text;
+    /// The same in the JSON dialect.
+    WebSocketWideJson: websocket::WebSocket<true>, Http, Json;
+    /// WebSocket messages in the text dialect, of which some are compressed for a client with a small window.
+    WebSocketNarrow: websocket::WebSocket<true>, Http, Text;
+    /// The same in the JSON dialect.
+    WebSocketNarrowJson: websocket::WebSocket<true>, Http, Json;
     /// Server-sent events, one way.
     Sse: sse::Sse, Http, Sse;
 }
@@ -160,17 +172,49 @@ impl Encoding {
         }
     }
 
-    /// What is spoken inside a WebSocket, by the form of its messages. That form is one that a WebSocket may have, which is
-    /// seen to where routes are declared.
+    /// What is spoken inside a WebSocket, by the form of its messages, and the window that they are compressed in, if they
+    /// are. That form is one that a WebSocket may have, which is seen to where routes are declared.
     #[cfg(feature = "web")]
-    pub(crate) fn websocket(dialect: Dialect) -> Self {
-        let mut all = Encoding::ALL.into_iter();
-        all.find(|encoding| encoding.is_websocket() && encoding.dialect() == dialect).expect("it is declared")
+    pub(crate) fn websocket(dialect: Dialect, window: Option<Window>) -> Self {
+        let mut all = Encoding::ALL.into_iter().filter(|encoding| encoding.is_websocket());
+        all.find(|encoding| (encoding.dialect(), encoding.window()) == (dialect, window)).expect("it is declared")
     }
 
     #[cfg(feature = "web")]
     pub(crate) fn is_websocket(self) -> bool {
-        matches!(self, Encoding::WebSocket | Encoding::WebSocketJson)
+        self.framing() == Framing::Http && self != Encoding::Sse
+    }
+
+    /// The window in which messages are compressed; `None`: none are.
+    #[cfg(feature = "web")]
+    pub(crate) fn window(self) -> Option<Window> {
+        match self {
+            Encoding::WebSocketWide | Encoding::WebSocketWideJson => Some(Window::Wide),
+            Encoding::WebSocketNarrow | Encoding::WebSocketNarrowJson => Some(Window::Narrow),
+            Encoding::Line | Encoding::Length | Encoding::WebSocket | Encoding::WebSocketJson | Encoding::Sse => None,
+        }
+    }
+}
+
+/// How far back a compressed message may point within itself. There are two, so that few forms of a message are made.
+#[cfg(feature = "web")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Window {
+    /// As far as the format goes.
+    Wide,
+    /// Not even 256 bytes: for clients that ask for a window of their own size, down to the smallest.
+    Narrow,
+}
+
+#[cfg(feature = "web")]
+impl Window {
+    /// The logarithm of its bytes, as a compressor is told. One for 512 bytes keeps away from the end of its window so far
+    /// that it stays within 256.
+    pub(crate) fn bits(self) -> u8 {
+        match self {
+            Window::Wide => 15,
+            Window::Narrow => 9,
+        }
     }
 }
 
@@ -222,7 +266,9 @@ impl From<EncodeError> for DropReason {
 pub(crate) enum Item {
     /// A message, where it lies in the bytes.
     Message { kind: Kind, range: Range<usize> },
-    /// A message is complete that the assembly holds; the caller takes it out.
+    /// A message that must be inflated, where it lies in the bytes.
+    Compressed { kind: Kind, range: Range<usize> },
+    /// A message is complete that the assembly holds, compressed or not; the caller takes it out.
     Assembled,
     /// A sign of life that is to be answered by [`Encoding::pong`] with these bytes.
     Ping { range: Range<usize> },

@@ -3,6 +3,9 @@
 //! A message that lies whole in the bytes at hand is unmasked where it lies and costs no memory. What comes in
 //! pieces (a long frame, a fragmented message) is moved into an [`Assembly`] as it arrives, unmasked and checked
 //! once, so a connection without a message under way needs no state at all.
+//!
+//! Where compression is agreed upon (RFC 7692), a message may come compressed. It is handed on as it came, to be inflated by
+//! the caller.
 
 mod mask;
 
@@ -13,6 +16,7 @@ use mask::{Mask, unmask};
 /// Bits of a frame's first byte: the last frame of a message; bits that only an extension may set; the opcode.
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+const COMPRESSED: u8 = 0x40;
 const OPCODE: u8 = 0x0f;
 
 /// Bits of a frame's second byte: whether the payload is masked; its length, or how long the length is.
@@ -34,10 +38,10 @@ pub(crate) const CONTROL_BYTES_MAX: usize = 125;
 /// A ping without a payload.
 const PING_FRAME: [u8; 2] = [FIN | PING, 0];
 
-/// A WebSocket, once it is open.
-pub(super) struct WebSocket;
+/// A WebSocket, once it is open. `DEFLATE`: its messages may be compressed.
+pub(super) struct WebSocket<const DEFLATE: bool>;
 
-impl Protocol for WebSocket {
+impl<const DEFLATE: bool> Protocol for WebSocket<DEFLATE> {
     const KEEP_ALIVE: Option<&'static [u8]> = Some(&PING_FRAME);
 
     fn next(
@@ -46,13 +50,12 @@ impl Protocol for WebSocket {
         assembly: &mut Option<Box<Assembly>>,
         message_max: usize,
     ) -> Result<Step, Violation> {
-        decode(bytes, assembly, message_max)
+        decode::<DEFLATE>(bytes, assembly, message_max)
     }
 
     /// One frame with the whole message: of its kind, but a text that is not UTF-8 goes as binary.
     fn encode(label: Label, message: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let is_text = label.kind == Kind::Text && utf8::from_utf8(message).is_ok();
-        frame(if is_text { TEXT } else { BINARY }, message, out);
+        frame(opcode(label, message), message, out);
         Ok(())
     }
 
@@ -77,12 +80,32 @@ impl Protocol for WebSocket {
     }
 }
 
+/// What a message is sent as.
+fn opcode(label: Label, message: &[u8]) -> u8 {
+    let is_text = label.kind == Kind::Text && utf8::from_utf8(message).is_ok();
+    if is_text { TEXT } else { BINARY }
+}
+
+/// Appends the frame of a message that has been compressed to `deflated`.
+#[cfg(feature = "web")]
+pub(crate) fn encode_deflated(label: Label, message: &[u8], deflated: &[u8], out: &mut Vec<u8>) {
+    frame(COMPRESSED | opcode(label, message), deflated, out);
+}
+
+/// Bytes that a message of at most `message_max` may have as it is sent. What does not get smaller is compressed into blocks
+/// that hold it as it is, each with 5 bytes besides; the smallest ones of usual compressors have some hundred bytes.
+pub(crate) fn sent_max(message_max: usize, is_compressed: bool) -> usize {
+    if is_compressed { message_max + message_max / 16 + 64 } else { message_max }
+}
+
 /// A message that comes in pieces.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     /// What has come in, unmasked.
     message: Vec<u8>,
-    /// How much of a text message is known to be UTF-8; `None`: it is a binary one.
+    /// Whether it must be inflated once it is complete.
+    is_compressed: bool,
+    /// How much of a text message is known to be UTF-8, unless it is compressed; `None`: it is a binary one.
     checked: Option<usize>,
     /// The frame whose payload is coming in; `None`: between two frames.
     frame: Option<Frame>,
@@ -102,6 +125,11 @@ impl Assembly {
     /// The message, once it is complete.
     pub(crate) fn message(&self) -> &[u8] {
         &self.message
+    }
+
+    /// Whether that must be inflated.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.is_compressed
     }
 
     /// Bytes of memory that it takes.
@@ -131,7 +159,9 @@ impl Assembly {
             self.frame = None;
         }
         self.message.extend_from_slice(bytes);
-        if let Some(checked) = &mut self.checked {
+        if let Some(checked) = &mut self.checked
+            && !self.is_compressed
+        {
             match utf8::from_utf8_up_to(&self.message[*checked..]) {
                 Ok(_) => *checked = self.message.len(),
                 // A character may be cut by the end of what has come in, but not by the end of the message.
@@ -147,18 +177,25 @@ impl Assembly {
 struct Header {
     opcode: u8,
     last: bool,
+    is_compressed: bool,
     mask: Mask,
     /// Bytes of the header and of the payload.
     bytes: usize,
     payload: usize,
 }
 
-/// Reads a header; `Ok(None)`: it is not complete. `room` bytes more may come of the message under way.
-fn header(bytes: &[u8], room: usize, message_max: usize) -> Result<Option<Header>, Violation> {
+/// Reads a header, which may be that of a compressed message if `DEFLATE`; `Ok(None)`: it is not complete.
+fn header<const DEFLATE: bool>(
+    bytes: &[u8],
+    under_way: Option<&Assembly>,
+    message_max: usize,
+) -> Result<Option<Header>, Violation> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     let (opcode, last) = (first & OPCODE, first & FIN != 0);
-    if first & RESERVED != 0 {
-        return Err(Violation::Protocol("a frame has a reserved bit set, and no extension is in use"));
+    // It stands at the beginning of a message alone (RFC 7692, section 6).
+    let is_compressed = DEFLATE && first & RESERVED == COMPRESSED && matches!(opcode, TEXT | BINARY);
+    if first & RESERVED != 0 && !is_compressed {
+        return Err(Violation::Protocol("a frame has a reserved bit set, and no extension in use gives it a meaning"));
     }
     if !matches!(opcode, CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG) {
         return Err(Violation::Protocol("a frame has a reserved opcode"));
@@ -194,19 +231,24 @@ fn header(bytes: &[u8], room: usize, message_max: usize) -> Result<Option<Header
         return Err(Violation::Protocol("a frame's length is not in its shortest form, or has its highest bit set"));
     }
     let payload = usize::try_from(payload).unwrap_or(usize::MAX);
-    if !is_control && payload > room {
+    let (so_far, goes_on_compressed) = under_way.map_or((0, is_compressed), |it| (it.message.len(), it.is_compressed));
+    if !is_control && payload > sent_max(message_max, goes_on_compressed).saturating_sub(so_far) {
         return Err(Violation::TooLarge { max: message_max });
     }
     let Some((mask, payload_on)) = rest.split_first_chunk() else { return Ok(None) };
-    Ok(Some(Header { opcode, last, mask: *mask, bytes: bytes.len() - payload_on.len(), payload }))
+    Ok(Some(Header { opcode, last, is_compressed, mask: *mask, bytes: bytes.len() - payload_on.len(), payload }))
 }
 
 /// Finds what comes first in `bytes`, and unmasks it there. `assembly` holds the message under way, if there is one;
-/// after [`Item::Assembled`] the caller takes it out.
+/// after [`Item::Assembled`] the caller takes it out. Messages may be compressed if `DEFLATE`.
 ///
 /// # Errors
 /// The client breaks the protocol, or its message is larger than `message_max` bytes.
-fn decode(bytes: &mut [u8], assembly: &mut Option<Box<Assembly>>, message_max: usize) -> Result<Step, Violation> {
+fn decode<const DEFLATE: bool>(
+    bytes: &mut [u8],
+    assembly: &mut Option<Box<Assembly>>,
+    message_max: usize,
+) -> Result<Step, Violation> {
     if let Some(under_way) = assembly
         && let Some(frame) = &under_way.frame
     {
@@ -214,8 +256,7 @@ fn decode(bytes: &mut [u8], assembly: &mut Option<Box<Assembly>>, message_max: u
         let complete = under_way.take(&mut bytes[..consumed])?;
         return Ok(if complete { Step::of(Item::Assembled, consumed) } else { Step::more(consumed) });
     }
-    let room = message_max.saturating_sub(assembly.as_ref().map_or(0, |under_way| under_way.message.len()));
-    let Some(header) = header(bytes, room, message_max)? else { return Ok(Step::more(0)) };
+    let Some(header) = header::<DEFLATE>(bytes, assembly.as_deref(), message_max)? else { return Ok(Step::more(0)) };
     if matches!(header.opcode, CLOSE | PING | PONG) {
         return control(&header, bytes);
     }
@@ -229,16 +270,20 @@ fn decode(bytes: &mut [u8], assembly: &mut Option<Box<Assembly>>, message_max: u
     if header.last && assembly.is_none() && payload.len() >= header.payload {
         let message = &mut payload[..header.payload];
         unmask(message, header.mask);
-        if header.opcode == TEXT && utf8::from_utf8(message).is_err() {
-            return Err(Violation::NotUtf8);
-        }
         let consumed = header.bytes + header.payload;
         let kind = if header.opcode == TEXT { Kind::Text } else { Kind::Binary };
+        if header.is_compressed {
+            return Ok(Step::of(Item::Compressed { kind, range: header.bytes..consumed }, consumed));
+        }
+        if kind == Kind::Text && utf8::from_utf8(message).is_err() {
+            return Err(Violation::NotUtf8);
+        }
         return Ok(Step::of(Item::Message { kind, range: header.bytes..consumed }, consumed));
     }
     let under_way = assembly.get_or_insert_with(|| {
         let checked = (header.opcode == TEXT).then_some(0);
-        Box::new(Assembly { message: Vec::new(), checked, frame: None })
+        let is_compressed = header.is_compressed;
+        Box::new(Assembly { message: Vec::new(), is_compressed, checked, frame: None })
     });
     under_way.frame = Some(Frame { left: header.payload, mask: header.mask, last: header.last });
     let here = header.payload.min(payload.len());

@@ -17,6 +17,8 @@ pub(super) struct Client {
     held: Vec<u8>,
     /// For HTTP: the answer's head has come.
     upgraded: bool,
+    /// For HTTP: it offers to have messages compressed, and compresses its own.
+    deflates: bool,
     /// Messages that came by a publish.
     pub(super) delivered: u64,
     /// Messages that it was told it missed.
@@ -32,13 +34,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(framing: Framing, wire: Rc<RefCell<Wire>>) -> Self {
+    pub(super) fn new(framing: Framing, wire: Rc<RefCell<Wire>>, deflates: bool) -> Self {
         let mut client = Client {
             framing,
             wire,
             unsent: VecDeque::new(),
             held: Vec::new(),
             upgraded: framing != Framing::Http,
+            deflates: deflates && framing == Framing::Http,
             delivered: 0,
             missed: 0,
             pings: 0,
@@ -51,8 +54,12 @@ impl Client {
         if framing == Framing::Http {
             client.unsent.extend(
                 b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
             );
+            if client.deflates {
+                client.unsent.extend(b"Sec-WebSocket-Extensions: permessage-deflate\r\n");
+            }
+            client.unsent.extend(b"\r\n");
         }
         client
     }
@@ -71,10 +78,20 @@ impl Client {
             }
             "http" => {
                 const KEY: [u8; 4] = [1, 2, 3, 4];
-                assert!(text.len() < 126);
-                self.unsent.extend([0x81, 0x80 | text.len() as u8]);
+                let (first, payload) = match deflated(text).filter(|_| self.deflates) {
+                    Some(deflated) => (0xc1, deflated),
+                    None => (0x81, text.as_bytes().to_vec()),
+                };
+                self.unsent.push_back(first);
+                match payload.len() {
+                    len @ 0..126 => self.unsent.push_back(0x80 | len as u8),
+                    len => {
+                        self.unsent.push_back(0x80 | 126);
+                        self.unsent.extend((len as u16).to_be_bytes());
+                    }
+                }
                 self.unsent.extend(KEY);
-                self.unsent.extend(text.bytes().enumerate().map(|(n, byte)| byte ^ KEY[n % 4]));
+                self.unsent.extend(payload.iter().enumerate().map(|(n, byte)| byte ^ KEY[n % 4]));
             }
             other => unreachable!("no client of the simulation speaks {other}"),
         }
@@ -122,8 +139,10 @@ impl Client {
             self.upgraded = true;
         }
         while let Some((from, to)) = self.frame() {
+            let is_compressed = self.framing == Framing::Http && self.held[0] & 0x40 != 0;
             let frame: Vec<u8> = self.held.drain(..to).skip(from).collect();
-            self.take(&String::from_utf8(frame).expect("all that is sent here is text"));
+            let message = if is_compressed { inflated(&frame) } else { frame };
+            self.take(&String::from_utf8(message).expect("all that is sent here is text"));
         }
     }
 
@@ -141,7 +160,8 @@ impl Client {
                 if first == 0x88 {
                     return (self.held.len() >= 2 + len as usize).then_some((2 + len as usize, 2 + len as usize));
                 }
-                assert!(first == 0x81 || first == 0x89, "a frame begins with {first:#x}");
+                let is_known = first == 0x81 || first == 0x89 || first == 0xc1 && self.deflates;
+                assert!(is_known, "a frame begins with {first:#x}");
                 match len {
                     126 => (4, 4 + u16::from_be_bytes(*self.held[2..].first_chunk()?) as usize),
                     len => (2, 2 + len as usize),
@@ -188,4 +208,30 @@ impl Client {
         *newest = number;
         self.delivered += 1;
     }
+}
+
+/// A text as a client sends it compressed; `None`: it would not be smaller.
+#[cfg(feature = "web")]
+fn deflated(text: &str) -> Option<Vec<u8>> {
+    use crate::protocol::Window;
+    use crate::protocol::deflate::{Deflater, Effort};
+    Deflater::default().deflate(Window::Wide, Effort::Few, text.as_bytes()).map(<[u8]>::to_vec)
+}
+
+#[cfg(not(feature = "web"))]
+fn deflated(_: &str) -> Option<Vec<u8>> {
+    None
+}
+
+#[cfg(feature = "web")]
+fn inflated(payload: &[u8]) -> Vec<u8> {
+    use crate::message::Kind;
+    use crate::protocol::deflate::Inflater;
+    let mut inflater = Inflater::default();
+    inflater.inflate(Kind::Text, payload, 1 << 20).expect("it was compressed as the standard says").to_vec()
+}
+
+#[cfg(not(feature = "web"))]
+fn inflated(_: &[u8]) -> Vec<u8> {
+    unreachable!("nothing is compressed")
 }

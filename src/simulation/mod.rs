@@ -208,15 +208,15 @@ impl Simulation {
             let handlers = Handlers::new(vec![Box::new(handler)]);
             let behaviour = Behaviour::new(&handlers, vec![Counted::render], OnPanic::EndServer);
             let (registry, counted) = (Arc::clone(&registry), Arc::clone(&metrics));
-            Shard {
-                engine: Engine::new(index, &config, behaviour, registry, counted, world),
-                handlers,
-                account,
-                fanout: Fanout::default(),
-                drain: None,
-                metrics,
-                ticks: 0,
+            #[cfg_attr(not(feature = "web"), expect(unused_mut, reason = "nothing is compressed"))]
+            let mut engine = Engine::new(index, &config, behaviour, registry, counted, world);
+            // Messages are small here.
+            #[cfg(feature = "web")]
+            {
+                engine.base.settings.deflate_bytes_min = 40;
+                engine.base.settings.deflate_single_bytes_min = 60;
             }
+            Shard { engine, handlers, account, fanout: Fanout::default(), drain: None, metrics, ticks: 0 }
         };
         let shards = (0..shards).map(make).collect();
         let moves = dice.once_in(2);
@@ -275,7 +275,8 @@ impl Simulation {
         let Shard { engine, handlers, .. } = &mut self.shards[shard];
         // A refused one is told, which its account does not expect.
         if engine.admit(handlers, client).is_ok() {
-            self.clients.push(Client::new(framing, wire));
+            let deflates = self.dice.once_in(2);
+            self.clients.push(Client::new(framing, wire, deflates));
             self.published.push(0);
         }
     }
@@ -286,7 +287,9 @@ impl Simulation {
         }
         let number = self.dice.below(self.clients.len());
         let topic = self.dice.one_of(&TOPICS);
-        let (kind, filling) = (self.dice.below(8), self.dice.below(60));
+        // Some are long enough to be compressed.
+        let longest = if self.dice.once_in(4) { 130 } else { 60 };
+        let (kind, filling) = (self.dice.below(8), self.dice.below(longest));
         let mut payload = || {
             self.published[number] += 1;
             format!("c{number} {} {}", self.published[number], "x".repeat(filling))

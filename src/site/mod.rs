@@ -26,6 +26,7 @@ pub(crate) struct Site {
     head_bytes_max: usize,
     topics_max: usize,
     topic_bytes_max: usize,
+    deflate: bool,
 }
 
 /// What a request leads to.
@@ -79,6 +80,7 @@ impl Site {
             head_bytes_max: config.head_bytes_max,
             topics_max: config.topics_per_connection_max,
             topic_bytes_max: config.topic_bytes_max,
+            deflate: config.deflate,
         }
     }
 
@@ -215,8 +217,10 @@ impl<'a> Exchange<'a> {
         let upgrade = Upgrade::read(&self.head)?;
         let (subprotocol, dialect) = agree(route, &upgrade)?;
         let topics = self.topics(route.topics, "a WebSocket here")?;
-        let response = upgrade.response(subprotocol);
-        Ok(Done::Open { encoding: Encoding::websocket(dialect), subprotocol, topics, response })
+        let compression = upgrade.compression().filter(|_| self.site.deflate);
+        let response = upgrade.response(subprotocol, compression);
+        let encoding = Encoding::websocket(dialect, compression.map(|compression| compression.window));
+        Ok(Done::Open { encoding, subprotocol, topics, response })
     }
 
     fn open_events(&self, route: &Events, seed: u64) -> Result<Done<'a>, Denial> {

@@ -118,6 +118,36 @@ fn the_first_subprotocol_that_is_known_is_taken() {
 }
 
 #[test]
+fn compression_is_agreed_upon_where_it_is_offered_and_switched_on() {
+    let open = |offer: &str, protocol: &str, deflate: bool| {
+        let site = Site::new(&Config { deflate, ..Config::default() }, routes());
+        let fields = [("Sec-WebSocket-Protocol", protocol), ("Sec-WebSocket-Extensions", offer)];
+        let (encoding, _, response) = opened(&upgrade("/ws", &fields), &site);
+        let said = response.split_once("\r\nSec-WebSocket-Extensions: ").map(|(_, rest)| rest);
+        (encoding, said.and_then(|rest| rest.lines().next()).map(str::to_owned))
+    };
+    let said = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    for (offer, words, objects, more) in [
+        ("permessage-deflate", Encoding::WebSocketWide, Encoding::WebSocketWideJson, ""),
+        (
+            "permessage-deflate; server_max_window_bits=10, permessage-deflate",
+            Encoding::WebSocketNarrow,
+            Encoding::WebSocketNarrowJson,
+            "; server_max_window_bits=9",
+        ),
+    ] {
+        let said = Some(format!("{said}{more}"));
+        assert_eq!(open(offer, "corecast.v1", true), (words, said.clone()), "{offer}");
+        assert_eq!(open(offer, "corecast.v1.json", true), (objects, said), "{offer}");
+        assert_eq!(open(offer, "corecast.v1", false), (Encoding::WebSocket, None), "{offer}");
+        assert_eq!(open(offer, "corecast.v1.json", false), (Encoding::WebSocketJson, None), "{offer}");
+    }
+    assert_eq!(open("permessage-deflate; server_max_window_bits=7", "corecast.v1", true), (Encoding::WebSocket, None));
+    let answer = answer_to(&upgrade("/ws", &[("Sec-WebSocket-Extensions", "permessage-deflate; =")]));
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("Sec-WebSocket-Extensions"), "{answer}");
+}
+
+#[test]
 fn topics_come_out_of_the_query_decoded_and_once() {
     let topics = |target: &str| opened(&upgrade(target, &[]), &site(&[])).1;
     assert_eq!(topics("/ws?topic=a&topic=b%2Fc&topic=a&other=x&topic"[..].trim_end_matches("&topic")), ["a", "b/c"]);

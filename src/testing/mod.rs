@@ -199,9 +199,9 @@ impl Shard {
         read.extend(wire.borrow_mut().to_client.drain(..));
         let mut messages = Vec::new();
         if encoding.framing() == Framing::Http {
-            while let Some(ServerFrame { is_message, start, end }) = ServerFrame::first(read) {
-                messages.extend(is_message.then(|| read[start..end].to_vec()));
-                read.drain(..end);
+            while let Some(frame) = ServerFrame::first(read) {
+                messages.extend(frame.is_message.then(|| frame.message(read)));
+                read.drain(..frame.end);
             }
             return messages;
         }
@@ -375,6 +375,19 @@ impl ServerFrame {
         };
         let frame = ServerFrame { is_message: bytes[0] & CONTROL == 0, start, end: start + len };
         (frame.end <= bytes.len()).then_some(frame)
+    }
+
+    /// The message in the bytes that it was found in.
+    fn message(&self, bytes: &[u8]) -> Vec<u8> {
+        let payload = &bytes[self.start..self.end];
+        #[cfg(feature = "web")]
+        if bytes[0] & 0x40 != 0 {
+            // It is compressed.
+            let mut inflater = crate::protocol::deflate::Inflater::default();
+            let message = inflater.inflate(Kind::Binary, payload, usize::MAX >> 1);
+            return message.expect("a server sends what its clients can read").to_vec();
+        }
+        payload.to_vec()
     }
 }
 

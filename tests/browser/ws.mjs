@@ -9,8 +9,8 @@ const url = `ws://${process.argv[2]}/ws`;
 setTimeout(() => assert.fail('it takes too long'), 60000).unref();
 
 /** A socket whose messages are kept until they are asked for. */
-async function open(target, protocols) {
-  const socket = new WebSocket(target, protocols);
+async function open(target, protocols, options) {
+  const socket = new WebSocket(target, protocols, options);
   const kept = [];
   const waiting = [];
   socket.on('message', (data, isBinary) => {
@@ -24,7 +24,7 @@ async function open(target, protocols) {
 }
 
 const text = await open(`${url}?topic=a`);
-assert.equal(text.extensions, '', 'no compression');
+assert.equal(text.extensions, 'permessage-deflate', 'compression, as the package offers it');
 assert.equal(await text.next(), 'OK SUB a');
 text.send('PI', { fin: false });
 text.ping('between');
@@ -42,6 +42,37 @@ assert.deepEqual(await text.next(), Buffer.from('MSG a \xff', 'latin1'));
 json.send(JSON.stringify({ type: 'pub', topic: 'a', payload_base64: '' }));
 assert.equal(JSON.parse(await json.next()).verb, 'PUB');
 assert.deepEqual(await text.next(), Buffer.from('MSG a '));
+
+// Long messages are compressed both ways, by each side as it likes.
+const long = JSON.stringify(Array.from({ length: 500 }, (_, n) => ({ symbol: `S${n % 7}`, price: n * 1.5, side: 'buy' })));
+text.send(`PING ${long}`);
+assert.equal(await text.next(), `PONG ${long}`);
+json.send(JSON.stringify({ type: 'pub', topic: 'a', payload: long }), { compress: false });
+assert.equal(JSON.parse(await json.next()).verb, 'PUB');
+assert.equal(await text.next(), `MSG a ${long}`);
+text.send('PI', { fin: false });
+text.ping('between');
+assert.equal((await once(text, 'pong'))[0].toString(), 'between');
+text.send(`NG ${long}`, { fin: true });
+assert.equal(await text.next(), `PONG ${long}`);
+
+// Without it, and with a small window.
+for (const [perMessageDeflate, extensions] of [
+  [false, ''],
+  [{ serverMaxWindowBits: 8, threshold: 0 }, 'permessage-deflate'],
+  [{ serverMaxWindowBits: 12, clientMaxWindowBits: 9, serverNoContextTakeover: true, threshold: 0 }, 'permessage-deflate'],
+]) {
+  const other = await open(`${url}?topic=b`, [], { perMessageDeflate });
+  assert.equal(other.extensions, extensions);
+  assert.equal(await other.next(), 'OK SUB b');
+  json.send(JSON.stringify({ type: 'pub', topic: 'b', payload: long }));
+  assert.equal(JSON.parse(await json.next()).verb, 'PUB');
+  assert.equal(await other.next(), `MSG b ${long}`);
+  other.send(`PING ${long}`);
+  assert.equal(await other.next(), `PONG ${long}`);
+  other.close(1000);
+  await once(other, 'close');
+}
 
 text.close(1000, 'done');
 const [code, reason] = await once(text, 'close');

@@ -11,6 +11,7 @@ async def websocket(session, address):
     async with session.ws_connect(f"ws://{address}/ws", protocols=["corecast.v1.json"], autoping=False) as socket:
         assert socket.protocol == "corecast.v1.json"
         assert not socket.compress
+        await compressed(session, address)
         await socket.send_json({"type": "ping", "text": "hello"})
         assert await socket.receive_json() == {"type": "pong", "text": "hello"}
         await socket.ping(b"payload")
@@ -18,6 +19,17 @@ async def websocket(session, address):
         assert (pong.type, pong.data) == (aiohttp.WSMsgType.PONG, b"payload"), pong
         await socket.close(code=4000, message=b"done")
         assert socket.close_code == 4000, socket.close_code
+
+
+async def compressed(session, address):
+    """Messages that are compressed both ways, in windows of several sizes."""
+    long = json.dumps([{"symbol": f"S{number % 7}", "price": number * 1.5, "side": "buy"} for number in range(500)])
+    for window_bits in [9, 12, 15]:
+        async with session.ws_connect(f"ws://{address}/ws", compress=window_bits) as socket:
+            assert socket.compress, "it is offered"
+            for message in ["a", long, "b" * 5000]:
+                await socket.send_str(f"PING {message}")
+                assert await socket.receive_str() == f"PONG {message}"
 
 
 async def events(session, address):

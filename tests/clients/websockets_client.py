@@ -6,6 +6,7 @@ import sys
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 
 async def text(url):
@@ -27,6 +28,30 @@ async def text(url):
         await asyncio.wait_for(await socket.ping(b"are you there"), 10)
     # The library has waited for the answer to its close.
     assert (socket.close_code, socket.close_reason) == (1000, ""), socket.close_code
+
+
+async def compressed(url):
+    """Messages that are compressed both ways, in windows of several sizes."""
+    long = json.dumps([{"symbol": f"S{number % 7}", "price": number * 1.5, "side": "buy"} for number in range(500)])
+    for parameters in [
+        {},
+        {"server_max_window_bits": 8, "client_max_window_bits": 9},
+        {"server_max_window_bits": 12, "client_max_window_bits": 12, "server_no_context_takeover": True},
+        {"client_max_window_bits": None},
+    ]:
+        extensions = [ClientPerMessageDeflateFactory(**parameters)]
+        async with connect(url + "?topic=long", compression=None, extensions=extensions) as socket:
+            assert [extension.name for extension in socket.protocol.extensions] == ["permessage-deflate"]
+            assert await socket.recv() == "OK SUB long"
+            await socket.send(["PING ", long[:1000], long[1000:]])
+            assert await socket.recv() == f"PONG {long}"
+            await socket.send(f"PUB long {long}")
+            answers = [await socket.recv(), await socket.recv()]
+            assert f"MSG long {long}" in answers, answers
+    async with connect(url, compression=None) as socket:
+        assert not socket.protocol.extensions
+        await socket.send(f"PING {long}")
+        assert await socket.recv() == f"PONG {long}"
 
 
 async def objects(url):
@@ -78,6 +103,7 @@ async def main(address):
     url = f"ws://{address}/ws"
     await text(url)
     await objects(url)
+    await compressed(url)
     await refusals(url)
     await many(url)
 

@@ -45,6 +45,7 @@ fn each_feature_brings_what_it_needs_and_not_what_is_of_the_next_one() {
         ("serde", "humantime", "serde_json"),
         ("web", "httparse", "humantime"),
         ("web", "serde_json", "axum"),
+        ("web", "zlib-rs", "clap"),
         ("control", "axum", "clap"),
         ("program", "clap", "mio"),
         ("load", "mio", "criterion"),

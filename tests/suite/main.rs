@@ -16,6 +16,8 @@ mod commands;
 mod control;
 #[cfg(feature = "program")]
 mod dashboard;
+#[cfg(feature = "web")]
+mod deflate;
 mod delivery;
 #[cfg(feature = "program")]
 mod deploy;

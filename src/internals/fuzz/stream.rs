@@ -2,7 +2,8 @@
 
 use crate::config::FRAME_OVERHEAD_BYTES_MAX;
 use crate::message::Kind;
-use crate::protocol::websocket::Assembly;
+use crate::protocol::deflate::Inflater;
+use crate::protocol::websocket::{Assembly, sent_max};
 use crate::protocol::{self, Encoding, Item, Step, Violation};
 
 /// What a client has sent, whichever way it came.
@@ -18,6 +19,7 @@ pub(super) enum Sent {
 pub(super) fn read(encoding: Encoding, pieces: &[&[u8]], message_max: usize) -> (Vec<Sent>, Option<Violation>) {
     let (mut sent, mut assembly) = (Vec::new(), None::<Box<Assembly>>);
     let (mut held, mut scanned) = (Vec::new(), 0);
+    let mut inflater = Inflater::default();
     for piece in pieces {
         held.extend_from_slice(piece);
         let mut used = 0;
@@ -36,6 +38,7 @@ pub(super) fn read(encoding: Encoding, pieces: &[&[u8]], message_max: usize) -> 
             }
             if let Some(assembly) = &assembly {
                 let (held, memory) = (assembly.message().len(), assembly.memory());
+                let message_max = sent_max(message_max, assembly.is_compressed());
                 assert!(held <= message_max, "{held} bytes are held of a message of {message_max}");
                 // A vector grows to twice what it holds at the most, and has room for a few bytes from the first one on.
                 assert!(memory <= size_of::<Assembly>() + (2 * message_max).max(8), "{memory} bytes for {held}");
@@ -49,8 +52,22 @@ pub(super) fn read(encoding: Encoding, pieces: &[&[u8]], message_max: usize) -> 
                 }
                 Some(Item::Assembled) => {
                     let whole = assembly.take().expect("what is assembled is there");
-                    sent.push(Sent::Message(whole.kind(), whole.message().to_vec()));
+                    let message = match whole.is_compressed() {
+                        true => inflater.inflate(whole.kind(), whole.message(), message_max),
+                        false => Ok(whole.message()),
+                    };
+                    match message {
+                        Ok(message) => sent.push(Sent::Message(whole.kind(), message.to_vec())),
+                        Err(violation) => return (sent, Some(violation)),
+                    }
                 }
+                Some(Item::Compressed { kind, range }) => match inflater.inflate(kind, &rest[range], message_max) {
+                    Ok(message) => {
+                        assert!(message.len() <= message_max, "{} of {message_max} bytes", message.len());
+                        sent.push(Sent::Message(kind, message.to_vec()));
+                    }
+                    Err(violation) => return (sent, Some(violation)),
+                },
                 Some(Item::Ping { range }) => sent.push(Sent::Ping(rest[range].to_vec())),
                 Some(Item::Pong) => sent.push(Sent::Pong),
                 Some(Item::Close { code }) => {

@@ -3,25 +3,51 @@
 use super::Arrival;
 use super::stream::{Sent, read};
 use crate::message::{CloseReason, Kind};
-use crate::protocol::{Encoding, Label, encode};
+use crate::protocol::deflate::{Deflater, Effort, Inflater};
+use crate::protocol::websocket::sent_max;
+use crate::protocol::{Encoding, Label, Window, encode, encode_deflated};
 
 /// Bytes that a message may have: on both sides of where a frame's length takes another form.
 const MESSAGE_MAX: [usize; 8] = [0, 1, 5, 125, 126, 1000, 65_535, 1 << 20];
 
+/// The bit of the settings that says whether messages may be compressed.
+const DEFLATE: u8 = 8;
+
 /// Frames of a client: any split of them gives the same messages and the same error, which are those of a plain reading
-/// of RFC 6455; nothing larger than a message may be is held. What the server writes for a message reads back as it.
+/// of RFC 6455 and RFC 7692; nothing larger than a message may be is held. What the server writes for a message reads back
+/// as it, compressed or not.
 pub fn websocket(data: &[u8]) {
     let Some(arrival) = Arrival::of(data) else { return };
     let message_max = MESSAGE_MAX[usize::from(arrival.settings) % MESSAGE_MAX.len()];
     let [whole, other_splits @ ..] = arrival.splits();
-    let (sent, violation) = read(Encoding::WebSocket, &whole, message_max);
-    let expected = expected(arrival.bytes, message_max);
+    let deflates = arrival.settings & DEFLATE != 0;
+    let encoding = if deflates { Encoding::WebSocketWide } else { Encoding::WebSocket };
+    let (sent, violation) = read(encoding, &whole, message_max);
+    let expected = expected(arrival.bytes, deflates, message_max);
     assert_eq!((&sent, violation.map(|violation| violation.close_reason())), (&expected.0, expected.1));
     for pieces in other_splits {
-        assert_eq!(read(Encoding::WebSocket, &pieces, message_max), (sent.clone(), violation));
+        assert_eq!(read(encoding, &pieces, message_max), (sent.clone(), violation));
     }
     for sent in sent {
+        if let Sent::Message(kind, message) = &sent
+            && deflates
+        {
+            check_deflated(*kind, message);
+        }
         check_answer(sent);
+    }
+}
+
+/// What the server writes for a message that gets smaller when it is compressed, in either window.
+fn check_deflated(kind: Kind, message: &[u8]) {
+    let mut deflater = Deflater::default();
+    for (window, effort) in [(Window::Wide, Effort::Many), (Window::Narrow, Effort::Few), (Window::Wide, Effort::Few)] {
+        let Some(deflated) = deflater.deflate(window, effort, message) else { continue };
+        assert!(deflated.len() < message.len(), "{} of {} bytes", deflated.len(), message.len());
+        let mut frame = Vec::new();
+        encode_deflated(Label { kind, ..Label::default() }, message, deflated, &mut frame);
+        let expected = vec![Sent::Message(kind, message.to_vec())];
+        assert_eq!(read(Encoding::WebSocketWide, &[&mask(&frame)], message.len()), (expected, None), "{window:?}");
     }
 }
 
@@ -56,14 +82,16 @@ fn mask(frame: &[u8]) -> Vec<u8> {
     masked
 }
 
-/// Reads all frames at once, as RFC 6455 says it (section 5.2 to 5.6), with neither speed nor memory in mind.
-fn expected(stream: &[u8], message_max: usize) -> (Vec<Sent>, Option<CloseReason>) {
-    let (mut sent, mut under_way, mut rest) = (Vec::new(), None::<(Kind, Vec<u8>)>, stream);
+/// Reads all frames at once, as RFC 6455 (section 5.2 to 5.6) and RFC 7692 (section 6) say it, with neither speed nor memory
+/// in mind.
+fn expected(stream: &[u8], deflates: bool, message_max: usize) -> (Vec<Sent>, Option<CloseReason>) {
+    let (mut sent, mut under_way, mut rest) = (Vec::new(), None::<(Kind, bool, Vec<u8>)>, stream);
     let error = 'error: {
         while let [first, second, behind @ ..] = rest {
             let (opcode, is_last, short_length) = (first & 0xf, first & 0x80 != 0, second & 0x7f);
             let is_control = opcode >= 8;
-            if first & 0x70 != 0 || second & 0x80 == 0 || !matches!(opcode, 0..=2 | 8..=10) {
+            let begins_compressed = deflates && first & 0x70 == 0x40 && matches!(opcode, 1 | 2);
+            if first & 0x70 != 0 && !begins_compressed || second & 0x80 == 0 || !matches!(opcode, 0..=2 | 8..=10) {
                 break 'error CloseReason::ProtocolError;
             }
             if is_control && (!is_last || short_length > 125) {
@@ -84,8 +112,10 @@ fn expected(stream: &[u8], message_max: usize) -> (Vec<Sent>, Option<CloseReason
             if length < least || length >> 63 != 0 {
                 break 'error CloseReason::ProtocolError;
             }
-            let so_far = under_way.as_ref().map_or(0, |(_, message)| message.len());
-            if !is_control && length > (message_max - so_far) as u64 {
+            let (is_compressed, so_far) = under_way
+                .as_ref()
+                .map_or((begins_compressed, 0), |(_, is_compressed, sent)| (*is_compressed, sent.len()));
+            if !is_control && length > (sent_max(message_max, is_compressed) - so_far) as u64 {
                 break 'error CloseReason::MessageTooLarge;
             }
             let Some((mask, behind)) = behind.split_first_chunk::<4>() else { break };
@@ -124,7 +154,7 @@ fn expected(stream: &[u8], message_max: usize) -> (Vec<Sent>, Option<CloseReason
                 break 'error CloseReason::ProtocolError;
             }
             let kind = if opcode == 1 { Kind::Text } else { Kind::Binary };
-            let (kind, message) = under_way.get_or_insert_with(|| (kind, Vec::new()));
+            let (kind, _, message) = under_way.get_or_insert_with(|| (kind, is_compressed, Vec::new()));
             message.extend(payload);
             let is_complete = is_whole && is_last;
             let is_sound = match std::str::from_utf8(message) {
@@ -132,11 +162,18 @@ fn expected(stream: &[u8], message_max: usize) -> (Vec<Sent>, Option<CloseReason
                 // The end of what is there may cut a character, but not the end of the message.
                 Err(error) => error.error_len().is_none() && !is_complete,
             };
-            if *kind == Kind::Text && !is_sound {
+            if *kind == Kind::Text && !is_compressed && !is_sound {
                 break 'error CloseReason::NotUtf8;
             }
             if is_complete {
-                sent.extend(under_way.take().map(|(kind, message)| Sent::Message(kind, message)));
+                let Some((kind, is_compressed, mut message)) = under_way.take() else { break };
+                if is_compressed {
+                    match Inflater::default().inflate(kind, &message, message_max) {
+                        Ok(inflated) => message = inflated.to_vec(),
+                        Err(violation) => break 'error violation.close_reason(),
+                    }
+                }
+                sent.push(Sent::Message(kind, message));
             }
         }
         return (sent, None);

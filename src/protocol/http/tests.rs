@@ -58,7 +58,7 @@ fn opened(request: &str) -> Result<(String, Vec<String>), String> {
     let head = read(request.as_bytes(), 0, BYTES_MAX, &mut fields).unwrap().expect("it is whole");
     let upgrade = Upgrade::read(&head).map_err(|refusal| text(refusal.answer("")))?;
     let offered: Vec<_> = upgrade.offered().map(str::to_owned).collect();
-    Ok((text(upgrade.response(offered.first().map(String::as_str))), offered))
+    Ok((text(upgrade.response(offered.first().map(String::as_str), None)), offered))
 }
 
 #[test]

@@ -8,6 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
 use sha1::{Digest, Sha1};
 
+use super::extensions::{Compression, Malformed, compression};
 use super::{Head, Refusal};
 
 /// Appended to a client's key before it is hashed (RFC 6455, section 1.3).
@@ -24,6 +25,7 @@ const KEYS: [GeneralPurpose; 2] = [GeneralPurpose::new(&STANDARD, LENIENT), Gene
 pub(crate) struct Upgrade<'a> {
     head: &'a Head<'a>,
     key: &'a str,
+    compression: Option<Compression>,
 }
 
 impl<'a> Upgrade<'a> {
@@ -49,7 +51,10 @@ impl<'a> Upgrade<'a> {
         if !is_key(key) {
             return Err(Refusal::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"));
         }
-        Ok(Upgrade { head, key })
+        let compression = compression(head.values("Sec-WebSocket-Extensions")).map_err(|Malformed| {
+            Refusal::new(400, "the Sec-WebSocket-Extensions header is not a list of extensions with their parameters")
+        })?;
+        Ok(Upgrade { head, key, compression })
     }
 
     /// The subprotocols that the client offers, the one it likes best first.
@@ -57,8 +62,13 @@ impl<'a> Upgrade<'a> {
         self.head.tokens("Sec-WebSocket-Protocol")
     }
 
-    /// The answer that opens the WebSocket, with a subprotocol or without one.
-    pub(crate) fn response(&self, subprotocol: Option<&str>) -> Vec<u8> {
+    /// The first of the client's offers to compress messages that can be met.
+    pub(crate) fn compression(&self) -> Option<Compression> {
+        self.compression
+    }
+
+    /// The answer that opens the WebSocket, with a subprotocol and compression or without.
+    pub(crate) fn response(&self, subprotocol: Option<&str>, compression: Option<Compression>) -> Vec<u8> {
         let mut response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {}\r\n",
@@ -66,6 +76,9 @@ impl<'a> Upgrade<'a> {
         );
         if let Some(name) = subprotocol {
             let _ = write!(response, "Sec-WebSocket-Protocol: {name}\r\n");
+        }
+        if let Some(compression) = compression {
+            let _ = write!(response, "Sec-WebSocket-Extensions: {}\r\n", compression.answer());
         }
         response.push_str("\r\n");
         response.into_bytes()

@@ -11,13 +11,15 @@ const MASK: Mask = [0x37, 0xfa, 0x21, 0x3d];
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Message(Vec<u8>),
+    /// As it was sent.
+    Compressed(Kind, Vec<u8>),
     Ping(Vec<u8>),
     Pong,
     Close(Option<u16>),
     /// The end: the close code that the violation leads to.
     Failed(u16),
 }
-use Seen::{Close, Failed, Ping, Pong};
+use Seen::{Close, Compressed, Failed, Ping, Pong};
 
 fn message(bytes: impl AsRef<[u8]>) -> Seen {
     Seen::Message(bytes.as_ref().to_vec())
@@ -25,11 +27,16 @@ fn message(bytes: impl AsRef<[u8]>) -> Seen {
 
 /// Reads a stream that arrives in the given pieces, as a connection does.
 fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, message_max: usize) -> Vec<Seen> {
+    read_as::<false>(pieces, message_max)
+}
+
+/// Does so, of a connection for which compression is agreed upon if `DEFLATE`.
+fn read_as<'a, const DEFLATE: bool>(pieces: impl IntoIterator<Item = &'a [u8]>, message_max: usize) -> Vec<Seen> {
     let (mut held, mut assembly, mut seen) = (Vec::new(), None, Vec::new());
     for piece in pieces {
         held.extend_from_slice(piece);
         while !held.is_empty() {
-            let Step { item, consumed, .. } = match decode(&mut held, &mut assembly, message_max) {
+            let Step { item, consumed, .. } = match decode::<DEFLATE>(&mut held, &mut assembly, message_max) {
                 Ok(step) => step,
                 Err(violation) => {
                     let close = close(violation.close_reason(), None);
@@ -39,7 +46,16 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, message_max: usize) -> V
             };
             let what = match item {
                 Some(Item::Message { range, .. }) => Some(message(&held[range])),
-                Some(Item::Assembled) => Some(message(assembly.take().expect("a message is complete").message())),
+                Some(Item::Assembled) => {
+                    let whole = assembly.take().expect("a message is complete");
+                    let is_compressed = whole.is_compressed();
+                    Some(if is_compressed {
+                        Compressed(whole.kind(), whole.message().to_vec())
+                    } else {
+                        message(whole.message())
+                    })
+                }
+                Some(Item::Compressed { kind, range }) => Some(Compressed(kind, held[range].to_vec())),
                 Some(Item::Ping { range }) => Some(Ping(held[range].to_vec())),
                 Some(Item::Pong) => Some(Pong),
                 Some(Item::Close { code }) => {
@@ -359,12 +375,60 @@ fn what_is_sent_has_its_kind_and_the_shortest_header() {
         (Kind::Binary, &[b'x'; 65_536], &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
     ] {
         let mut out = Vec::new();
-        WebSocket::encode(Label { kind, ..Label::default() }, message, &mut out).unwrap();
+        WebSocket::<false>::encode(Label { kind, ..Label::default() }, message, &mut out).unwrap();
         assert_eq!(out, [header, message].concat());
     }
-    assert_eq!(WebSocket::pong(b"ab"), [0x8a, 2, b'a', b'b']);
-    assert_eq!(WebSocket::close_answer(Some(1000)), [0x88, 2, 0x03, 0xe8]);
-    assert_eq!(WebSocket::close_answer(None), [0x88, 0]);
+    assert_eq!(WebSocket::<false>::pong(b"ab"), [0x8a, 2, b'a', b'b']);
+    assert_eq!(WebSocket::<false>::close_answer(Some(1000)), [0x88, 2, 0x03, 0xe8]);
+    assert_eq!(WebSocket::<false>::close_answer(None), [0x88, 0]);
+}
+
+#[test]
+fn messages_may_come_compressed_where_that_is_agreed_upon() {
+    let check = |name: &str, stream: &[u8], expected: &[Seen]| {
+        assert_eq!(read_as::<true>([stream], MAX), expected, "{name}, whole");
+        assert_eq!(read_as::<true>(stream.chunks(1), MAX), expected, "{name}, byte by byte");
+        for cut in 1..stream.len() {
+            assert_eq!(read_as::<true>([&stream[..cut], &stream[cut..]], MAX), expected, "{name}, cut at {cut}");
+        }
+    };
+    let ping = frame(FIN | PING, "p");
+    let seen = |kind, payload: &[u8]| Compressed(kind, payload.to_vec());
+    check("whole", &frame(FIN | COMPRESSED | TEXT, b"\xff\xfe"), &[seen(Kind::Text, b"\xff\xfe")]);
+    check("empty", &frame(FIN | COMPRESSED | BINARY, ""), &[seen(Kind::Binary, b"")]);
+    check("one that is not", &text("as it is"), &[message("as it is")]);
+    check("a text that is not UTF-8", &text(b"\xff"), &[Failed(1007)]);
+    let pieces =
+        [frame(COMPRESSED | BINARY, b"ab"), ping.clone(), frame(CONTINUATION, b""), frame(FIN | CONTINUATION, b"c")];
+    check("in pieces, with a ping between", &pieces.concat(), &[Ping(b"p".to_vec()), seen(Kind::Binary, b"abc")]);
+    let both =
+        [frame(COMPRESSED | TEXT, b"\xff"), frame(FIN | CONTINUATION, b"\xff"), fragments(&[b"x", b"y"])].concat();
+    check("then one that is not", &both, &[seen(Kind::Text, b"\xff\xff"), message("xy")]);
+    // The bit stands at the beginning of a message alone.
+    let again = [frame(COMPRESSED | TEXT, "a"), frame(FIN | COMPRESSED | CONTINUATION, "b")].concat();
+    check("the bit on a continuation", &again, &[Failed(1002)]);
+    let late = [frame(TEXT, "a"), frame(FIN | COMPRESSED | CONTINUATION, "b")].concat();
+    check("the bit on a continuation alone", &late, &[Failed(1002)]);
+    for control in [PING, PONG, CLOSE] {
+        check("the bit on a control frame", &frame(FIN | COMPRESSED | control, ""), &[Failed(1002)]);
+    }
+    for bits in (1..8_u8).filter(|bits| *bits != COMPRESSED >> 4) {
+        check("other bits", &frame(FIN | TEXT | bits << 4, "x"), &[Failed(1002)]);
+    }
+}
+
+#[test]
+fn a_compressed_message_may_be_sent_with_little_more_than_it_may_have() {
+    let most = sent_max(1_000, true);
+    assert!(most < 1_200);
+    let of = |len: usize| frame(FIN | COMPRESSED | BINARY, vec![7; len]);
+    assert_eq!(read_as::<true>([&of(most)[..]], 1_000), [Compressed(Kind::Binary, vec![7; most])]);
+    assert_eq!(read_as::<true>([&of(most + 1)[..4]], 1_000), [Failed(1009)]);
+    let pieces =
+        |last: usize| [frame(COMPRESSED | BINARY, [7; 1_000]), frame(FIN | CONTINUATION, vec![7; last])].concat();
+    assert_eq!(read_as::<true>([&pieces(most - 1_000)[..]], 1_000), [Compressed(Kind::Binary, vec![7; most])]);
+    assert_eq!(read_as::<true>([&pieces(most - 999)[..]], 1_000), [Failed(1009)]);
+    assert_eq!(read_as::<true>([&binary(vec![7; 1_001])[..4]], 1_000), [Failed(1009)], "what is not compressed");
 }
 
 /// Frames of which most are sound: bytes alone would end at the first header.
@@ -384,6 +448,8 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
         2 => Just(FIN | PING),
         2 => Just(FIN | PONG),
         1 => Just(FIN | CLOSE),
+        1 => Just(FIN | COMPRESSED | TEXT),
+        1 => Just(COMPRESSED | BINARY),
         1 => any::<u8>(),
     ];
     let frames = prop::collection::vec((first, payload), 0..8);
@@ -410,6 +476,8 @@ proptest! {
         }
         prop_assert_eq!(&read(pieces, 400), &whole);
         prop_assert_eq!(&read(stream.chunks(1), 400), &whole);
+        let compressed = read_as::<true>([&stream[..]], 400);
+        prop_assert_eq!(read_as::<true>(stream.chunks(1), 400), compressed);
     }
 
     #[test]

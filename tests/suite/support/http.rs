@@ -143,6 +143,14 @@ impl HttpClient {
     /// The next frame: its opcode and payload.
     #[track_caller]
     pub(crate) fn recv_frame(&mut self) -> (u8, Vec<u8>) {
+        let (first, payload) = self.recv_whole_frame();
+        assert_eq!(first & 0xf0, FIN, "the server neither fragments nor extends");
+        (first & 0x0f, payload)
+    }
+
+    /// The next frame: its first byte and payload.
+    #[track_caller]
+    pub(crate) fn recv_whole_frame(&mut self) -> (u8, Vec<u8>) {
         let (header, len) = self.wait_for("a frame", |held| {
             let len = usize::from(*held.get(1)?);
             match len {
@@ -153,8 +161,7 @@ impl HttpClient {
             .filter(|(header, len)| held.len() >= header + len)
         });
         let bytes: Vec<u8> = self.held.drain(..header + len).collect();
-        assert_eq!(bytes[0] & 0xf0, FIN, "the server neither fragments nor extends");
-        (bytes[0] & 0x0f, bytes[header..].to_vec())
+        (bytes[0], bytes[header..].to_vec())
     }
 
     /// The next message, which must be text.
