@@ -68,7 +68,7 @@ impl Met {
         match framing {
             Framing::Line => self == Met::Line,
             Framing::Length => self == Met::Length,
-            Framing::Ws | Framing::Sse => self == Met::Http,
+            Framing::Ws | Framing::WsDeflate | Framing::Sse => self == Met::Http,
             Framing::Nats => self == Met::Nats,
             Framing::Redis => self == Met::Redis,
             Framing::Mqtt => self == Met::Mqtt,

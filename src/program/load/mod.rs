@@ -123,7 +123,7 @@ pub(crate) struct LoadArgs {
         long,
         value_name = "ADDR",
         default_value = "127.0.0.1:8888",
-        default_value_ifs = [("framing", "ws", "127.0.0.1:8080"), ("framing", "sse", "127.0.0.1:8080"), ("framing", "nats", "127.0.0.1:4222"), ("framing", "redis", "127.0.0.1:6379"), ("framing", "mqtt", "127.0.0.1:1883"), ("framing", "nchan", "127.0.0.1:80")]
+        default_value_ifs = [("framing", "ws", "127.0.0.1:8080"), ("framing", "ws-deflate", "127.0.0.1:8080"), ("framing", "sse", "127.0.0.1:8080"), ("framing", "nats", "127.0.0.1:4222"), ("framing", "redis", "127.0.0.1:6379"), ("framing", "mqtt", "127.0.0.1:1883"), ("framing", "nchan", "127.0.0.1:80")]
     )]
     pub(crate) target: String,
     /// Connections to make.

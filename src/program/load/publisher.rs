@@ -131,8 +131,9 @@ impl Publisher {
         let mut buffer = vec![0; READ_BUFFER_BYTES];
         loop {
             while let Some((range, used)) = self.dialect.decode(&self.tail).map_err(|_| self.foreign(&self.tail))? {
-                let message = &self.tail[range];
-                match self.dialect.reply(message) {
+                let message =
+                    self.dialect.message(&self.tail, range).map_err(|_| self.foreign(&self.tail))?.into_owned();
+                match self.dialect.reply(&message) {
                     reply if self.confirms(&reply) => {
                         self.tail.drain(..used);
                         return Ok(());
@@ -146,7 +147,7 @@ impl Publisher {
                     Reply::Ping => self.stream.write_all(self.dialect.pong())?,
                     Reply::Greeting | Reply::Message { .. } | Reply::Gap { .. } | Reply::Pong => {}
                     _ => {
-                        return Err(self.foreign(message));
+                        return Err(self.foreign(&message));
                     }
                 }
                 self.tail.drain(..used);
@@ -276,7 +277,10 @@ impl Publisher {
             Ok(found) => found,
             Err(_) => return Ok(Err("not a message in this framing".into())),
         } {
-            match self.dialect.reply(&self.tail[used..][range]) {
+            let Ok(message) = self.dialect.message(&self.tail[used..], range) else {
+                return Ok(Err("not a compressed message".into()));
+            };
+            match self.dialect.reply(&message) {
                 reply if self.confirms(&reply) => {
                     self.result.answered += 1;
                     self.accepted = self.result.answered;

@@ -84,7 +84,10 @@ pub(super) fn deliver(
             Ok(None) => break,
             Err(BadFrame) => return Ok(Some("not a message in this framing".into())),
         };
-        match message(link, &bytes[used..][range])? {
+        let Ok(whole) = dialect.message(&bytes[used..], range) else {
+            return Ok(Some("not a compressed message".into()));
+        };
+        match message(link, &whole)? {
             Step::Stay => {}
             Step::Ready => link.stage = Stage::Ready,
             Step::Close(reason) => return Ok(Some(reason)),

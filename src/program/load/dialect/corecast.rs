@@ -37,7 +37,7 @@ pub(super) fn frame(framing: Framing, head: &str, payload: &[u8]) -> Framed {
         Framing::Line => (Vec::new(), b"\n"),
         // No message of a plan is near 4 GiB: the plan's own limit is 16 MiB.
         Framing::Length => ((length as u32).to_be_bytes().to_vec(), b""),
-        Framing::Ws => (web::ws_header(length), b""),
+        Framing::Ws | Framing::WsDeflate => (web::ws_header(length), b""),
         // An event stream takes no messages, and others frame their own.
         _ => return Framed::new(b"", b"", b""),
     };

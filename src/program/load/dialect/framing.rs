@@ -13,6 +13,8 @@ pub(crate) enum Framing {
     Length,
     /// A WebSocket at /ws
     Ws,
+    /// The same, with an offer to have messages compressed (permessage-deflate)
+    WsDeflate,
     /// Server-sent events at /sse; what is published goes through a WebSocket
     Sse,
     /// NATS, to compare with nats-server
@@ -39,6 +41,7 @@ impl Framing {
             Framing::Line => "line",
             Framing::Length => "length",
             Framing::Ws => "ws",
+            Framing::WsDeflate => "ws-deflate",
             Framing::Sse => "sse",
             Framing::Nats => "nats",
             Framing::Redis => "redis",
@@ -50,7 +53,7 @@ impl Framing {
     /// Whether a server can send back what it gets.
     pub(in crate::load) fn can_echo(self) -> bool {
         match self {
-            Framing::Line | Framing::Length | Framing::Ws | Framing::Redis => true,
+            Framing::Line | Framing::Length | Framing::Ws | Framing::WsDeflate | Framing::Redis => true,
             Framing::Sse | Framing::Nats | Framing::Mqtt | Framing::Nchan | Framing::NchanPost => false,
         }
     }
@@ -60,7 +63,9 @@ impl Framing {
         let (ip, port) = (target.ip(), target.port());
         match self {
             Framing::Line | Framing::Length => format!("corecast serve --listen {}={target}{options}", self.name()),
-            Framing::Ws | Framing::Sse => format!("corecast serve --listen http={target}{options}"),
+            Framing::Ws | Framing::WsDeflate | Framing::Sse => {
+                format!("corecast serve --listen http={target}{options}")
+            }
             Framing::Nats => format!("nats-server -a {ip} -p {port}"),
             Framing::Redis => format!("redis-server --bind {ip} --port {port} --protected-mode no"),
             Framing::Mqtt => format!("mosquitto -p {port}"),

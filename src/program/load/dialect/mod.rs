@@ -3,6 +3,7 @@
 //! Scenarios speak in the terms of this file and never see a framing. The server's own framings come first; those of
 //! other push servers are there so that all of them can be measured by the same client.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memchr;
@@ -35,10 +36,10 @@ pub(super) fn decode(framing: Framing, buf: &[u8]) -> Result<Option<Decoded>, Ba
     match framing {
         Framing::Line => corecast::decode_line(buf),
         Framing::Length => corecast::decode_length(buf),
-        Framing::Ws | Framing::Sse => match web::decode_head(buf) {
+        Framing::Ws | Framing::WsDeflate | Framing::Sse => match web::decode_head(buf) {
             Some(head) => Ok(head),
-            None if framing == Framing::Ws => web::decode_ws(buf),
-            None => Ok(web::decode_sse(buf)),
+            None if framing == Framing::Sse => Ok(web::decode_sse(buf)),
+            None => web::decode_ws(buf, framing == Framing::WsDeflate),
         },
         Framing::Nats => nats::decode(buf),
         Framing::Redis => redis::decode(buf),
@@ -89,10 +90,20 @@ impl Dialect {
         decode(self.framing, buf)
     }
 
-    /// Takes a message apart that [`Dialect::decode`] has found.
+    /// The message that [`Dialect::decode`] has found in `buf`: inflated, if it is compressed.
+    pub(super) fn message(self, buf: &[u8], range: Range<usize>) -> Result<Cow<'_, [u8]>, BadFrame> {
+        match self.framing {
+            Framing::WsDeflate if web::is_compressed(buf, &range) => web::inflate(&buf[range]).map(Cow::Owned),
+            _ => Ok(Cow::Borrowed(&buf[range])),
+        }
+    }
+
+    /// Takes a message apart that [`Dialect::message`] gives.
     pub(super) fn reply(self, message: &[u8]) -> Reply<'_> {
         match self.framing {
-            Framing::Line | Framing::Length | Framing::Ws | Framing::Sse => corecast::reply(message),
+            Framing::Line | Framing::Length | Framing::Ws | Framing::WsDeflate | Framing::Sse => {
+                corecast::reply(message)
+            }
             Framing::Nats => nats::reply(message),
             Framing::Redis => redis::reply(message),
             Framing::Mqtt => mqtt::reply(message),
@@ -105,8 +116,9 @@ impl Dialect {
     pub(super) fn opening(self, topic: Option<&str>) -> Option<Vec<u8>> {
         let topic = topic.map(|topic| ("topic", topic));
         match self.framing {
-            Framing::Ws => Some(web::request("/ws", topic, true)),
-            Framing::Sse => Some(web::request("/sse", topic, false)),
+            Framing::Ws => Some(web::request("/ws", topic, web::UPGRADE)),
+            Framing::WsDeflate => Some(web::request("/ws", topic, web::UPGRADE_DEFLATE)),
+            Framing::Sse => Some(web::request("/sse", topic, "")),
             _ => None,
         }
     }
@@ -138,7 +150,7 @@ impl Dialect {
     /// [`Reply::Subscribed`]. `None` where that has not been needed yet, or can't be.
     pub(super) fn subscribe_also(self, topic: &str) -> Option<Vec<u8>> {
         match self.framing {
-            Framing::Line | Framing::Length | Framing::Ws => {
+            Framing::Line | Framing::Length | Framing::Ws | Framing::WsDeflate => {
                 Some(corecast::frame(self.framing, &format!("SUB {topic}"), b"").bytes)
             }
             _ => None,
@@ -149,7 +161,7 @@ impl Dialect {
     pub(super) fn subscribe_text(self, topic: &str) -> String {
         match self.framing {
             Framing::Line | Framing::Length | Framing::Nats => format!("SUB {topic}"),
-            Framing::Ws => format!("GET /ws?topic={topic}"),
+            Framing::Ws | Framing::WsDeflate => format!("GET /ws?topic={topic}"),
             Framing::Sse => format!("GET /sse?topic={topic}"),
             Framing::Redis | Framing::Mqtt => format!("SUBSCRIBE {topic}"),
             Framing::Nchan | Framing::NchanPost => format!("GET /sub?id={topic}"),
@@ -214,7 +226,7 @@ impl Dialect {
     /// The part of an error that is the same each time: the server's own begin with a code.
     pub(super) fn error_kind(self, error: &[u8]) -> &[u8] {
         match self.framing {
-            Framing::Line | Framing::Length | Framing::Ws | Framing::Sse => split_word(error).0,
+            Framing::Line | Framing::Length | Framing::Ws | Framing::WsDeflate | Framing::Sse => split_word(error).0,
             _ => error,
         }
     }

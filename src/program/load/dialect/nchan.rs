@@ -16,7 +16,7 @@ const TOPIC: &str = "id";
 pub(super) fn decode(buf: &[u8]) -> Result<Option<Decoded>, BadFrame> {
     match web::decode_head(buf) {
         Some(head) => Ok(head),
-        None => web::decode_ws(buf),
+        None => web::decode_ws(buf, false),
     }
 }
 
@@ -63,7 +63,7 @@ fn first_line(text: &[u8]) -> &[u8] {
 }
 
 pub(super) fn subscribe(topic: &str) -> Vec<u8> {
-    web::request("/sub", Some((TOPIC, topic)), true)
+    web::request("/sub", Some((TOPIC, topic)), web::UPGRADE)
 }
 
 pub(super) fn publish(topic: &str, payload: &[u8]) -> Framed {

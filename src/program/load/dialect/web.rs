@@ -1,8 +1,11 @@
 //! What browsers speak: WebSocket (RFC 6455) and server-sent events, both behind the head of an HTTP response.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use memchr::{memchr, memmem};
+use zlib_rs::{Inflate, InflateFlush};
 
 use super::{BadFrame, Decoded, MESSAGE_BYTES_MAX};
 
@@ -26,7 +29,8 @@ pub(super) fn decode_head(buf: &[u8]) -> Option<Option<Decoded>> {
 }
 
 /// The first data frame; pings and closes before it are passed over. A server of this project does not fragment.
-pub(super) fn decode_ws(buf: &[u8]) -> Result<Option<Decoded>, BadFrame> {
+/// `deflates`: it may be a compressed one.
+pub(super) fn decode_ws(buf: &[u8], deflates: bool) -> Result<Option<Decoded>, BadFrame> {
     let mut from = 0;
     loop {
         let [first, second, rest @ ..] = &buf[from..] else { return Ok(None) };
@@ -43,7 +47,8 @@ pub(super) fn decode_ws(buf: &[u8]) -> Result<Option<Decoded>, BadFrame> {
             // A server does not mask.
             WS_MASKED.. => return Err(BadFrame),
         };
-        if length > MESSAGE_BYTES_MAX as u64 || !matches!(first, 0x81 | 0x82 | 0x88..=0x8a) {
+        let is_known = matches!(first, 0x81 | 0x82 | 0x88..=0x8a) || deflates && matches!(first, 0xc1 | 0xc2);
+        if length > MESSAGE_BYTES_MAX as u64 || !is_known {
             return Err(BadFrame);
         }
         let start = from + header;
@@ -56,6 +61,46 @@ pub(super) fn decode_ws(buf: &[u8]) -> Result<Option<Decoded>, BadFrame> {
         }
         from = end;
     }
+}
+
+/// Whether the frame whose payload is at `range` is a compressed one. Its header has the shortest form.
+pub(super) fn is_compressed(buf: &[u8], range: &Range<usize>) -> bool {
+    let header = match range.len() {
+        0..126 => 2,
+        126..0x1_0000 => 4,
+        _ => 10,
+    };
+    // In the head of a response there is nothing before the payload.
+    range.start.checked_sub(header).is_some_and(|start| buf[start] & 0x40 != 0)
+}
+
+/// A message out of its compressed form (RFC 7692): each is one by itself, as this client asks.
+pub(super) fn inflate(payload: &[u8]) -> Result<Vec<u8>, BadFrame> {
+    const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+    thread_local! {
+        static INFLATE: RefCell<Inflate> = RefCell::new(Inflate::new(false, 15));
+    }
+    INFLATE.with_borrow_mut(|inflate| {
+        inflate.reset(false);
+        let mut message = vec![0; 4 * payload.len() + 64];
+        for bytes in [payload, &TAIL] {
+            let end = inflate.total_in() + bytes.len() as u64;
+            loop {
+                let (used, made) = (end - inflate.total_in(), inflate.total_out() as usize);
+                let rest = &bytes[bytes.len() - used as usize..];
+                inflate.decompress(rest, &mut message[made..], InflateFlush::SyncFlush).map_err(|_| BadFrame)?;
+                if (inflate.total_out() as usize) < message.len() {
+                    break;
+                }
+                if message.len() > MESSAGE_BYTES_MAX {
+                    return Err(BadFrame);
+                }
+                message.resize(2 * message.len(), 0);
+            }
+        }
+        message.truncate(inflate.total_out() as usize);
+        Ok(message)
+    })
 }
 
 /// The data of the first event that has any, on its first line: the hub writes one line.
@@ -94,21 +139,24 @@ pub(super) fn ws_header(message_bytes: usize) -> Vec<u8> {
     header
 }
 
-/// A request for a path and a query that may hold a parameter.
-pub(super) fn request(path: &str, parameter: Option<(&str, &str)>, upgrades: bool) -> Vec<u8> {
+/// The fields that open a WebSocket. Any 16 bytes are a key; what is made of it is not looked at.
+pub(super) const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                                  Sec-WebSocket-Key: Y29yZWNhc3QtbG9hZC0xMg==\r\n";
+
+/// The same with an offer to have messages compressed.
+pub(super) const UPGRADE_DEFLATE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                                          Sec-WebSocket-Key: Y29yZWNhc3QtbG9hZC0xMg==\r\n\
+                                          Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n";
+
+/// A request for a path and a query that may hold a parameter, with `fields` besides.
+pub(super) fn request(path: &str, parameter: Option<(&str, &str)>, fields: &str) -> Vec<u8> {
     let mut request = format!("GET {path}");
     if let Some((name, value)) = parameter {
         let _ = write!(request, "?{name}=");
         push_encoded(&mut request, value);
     }
     request.push_str(" HTTP/1.1\r\nHost: corecast\r\n");
-    if upgrades {
-        // Any 16 bytes are a key; what is made of it is not looked at.
-        request.push_str(
-            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: Y29yZWNhc3QtbG9hZC0xMg==\r\n",
-        );
-    }
+    request.push_str(fields);
     request.push_str("\r\n");
     request.into_bytes()
 }
@@ -144,6 +192,22 @@ mod tests {
             assert_eq!(decode(Framing::Ws, &stream[..cut]), Ok(None), "cut at {cut}");
         }
         assert_eq!(decode(Framing::Ws, b"\x81\x81masked"), Err(BadFrame));
+    }
+
+    #[test]
+    fn a_compressed_message_is_inflated_and_only_where_that_was_offered() {
+        // "Hello" in the form of RFC 7692, section 7.2.3.1.
+        let stream = b"\x89\x00\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00\x81\x02hi\xc1\x01\x06";
+        let dialect = Dialect { framing: Framing::WsDeflate };
+        let (range, used) = dialect.decode(stream).unwrap().unwrap();
+        assert_eq!(dialect.message(stream, range).unwrap(), &b"Hello"[..]);
+        let rest = &stream[used..];
+        let (range, used) = dialect.decode(rest).unwrap().unwrap();
+        assert_eq!(dialect.message(rest, range).unwrap(), &b"hi"[..]);
+        let broken = &rest[used..];
+        let (range, _) = dialect.decode(broken).unwrap().unwrap();
+        assert_eq!(dialect.message(broken, range), Err(BadFrame));
+        assert_eq!(decode(Framing::Ws, stream), Err(BadFrame));
     }
 
     #[test]

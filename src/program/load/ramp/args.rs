@@ -23,7 +23,7 @@ pub(crate) struct RampArgs {
         long,
         value_name = "ADDR",
         default_value = "127.0.0.1:8888",
-        default_value_if("framing", "ws", "127.0.0.1:8080")
+        default_value_ifs = [("framing", "ws", "127.0.0.1:8080"), ("framing", "ws-deflate", "127.0.0.1:8080")]
     )]
     pub(crate) target: String,
     /// Numbers of connections to stop at and to measure with, in rising order; k and M stand for thousands and millions.

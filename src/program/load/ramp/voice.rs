@@ -90,8 +90,9 @@ impl<'a> Voice<'a> {
             };
             match self.dialect.decode(&self.held) {
                 Ok(Some((range, used))) => {
-                    let message = &self.held[range];
-                    let judged = judge(self.dialect.reply(message)).unwrap_or_else(|| Err(wrong(message)));
+                    let message = self.dialect.message(&self.held, range).map_err(|_| wrong(&self.held))?;
+                    let judged = judge(self.dialect.reply(&message)).unwrap_or_else(|| Err(wrong(&message)));
+                    drop(message);
                     self.held.drain(..used);
                     return judged;
                 }
