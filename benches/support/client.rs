@@ -14,8 +14,9 @@ use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Socket, Type};
 
 use super::PATIENCE;
+use super::json;
 use super::process::{self, App};
-use super::wire::{TOPIC, Wire};
+use super::wire::{TOPIC, Wire, served_frame};
 
 /// The kernel looks long for a free port once one address has many.
 const CONNECTIONS_PER_ADDRESS: usize = 2_000;
@@ -94,6 +95,8 @@ impl Client {
                 Ok(Vec::new())
             }
             ("publish", [messages]) => self.publish(*messages).map(|nanos| vec![nanos]),
+            ("publisher", []) => self.open_publisher().map(|()| Vec::new()),
+            ("push", [bytes, is_chat]) => self.push(*bytes, *is_chat != 0).map(Vec::from),
             ("echo", [span]) => self.echo(millis(*span)).map(Vec::from),
             ("ping", [pings, span]) => self.ping(*pings, millis(*span)).map(|()| Vec::new()),
             _ => Err(format!("`{command}` is no command")),
@@ -245,6 +248,68 @@ impl Client {
         Ok(took.as_nanos() as u64)
     }
 
+    /// Opens the WebSocket that publishes.
+    fn open_publisher(&mut self) -> Result<(), String> {
+        let publisher = self.sockets.len();
+        self.open(publisher)?;
+        self.send(publisher, &self.wire.upgrade("/ws"))?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            for index in self.wait(PATIENCE)? {
+                let n = self.receive(index)?;
+                answer.extend_from_slice(&self.buffer[..n]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes JSON of about so many bytes, or over the line framing a line with which each subscriber gets just so many.
+    /// The nanoseconds until every subscriber has got it, and the publisher its answer, and what one got: bytes as they
+    /// came, and the message's.
+    fn push(&mut self, bytes: usize, is_chat: bool) -> Result<[u64; 3], String> {
+        self.round += 1;
+        let payload = match self.wire {
+            Wire::Line => "x".repeat(bytes.saturating_sub(format!("MSG {TOPIC} \n").len())),
+            _ if is_chat => json::chat(bytes, self.round as u64),
+            _ => json::market(bytes, self.round as u64),
+        };
+        let message = format!("MSG {TOPIC} {payload}");
+        let publisher = self.sockets.len() - 1;
+        let (mut expected, mut first) = (self.wire.served(message.as_bytes()), Vec::new());
+        let mut missing = publisher;
+        let mut answer = Vec::new();
+        let publish = self.wire.frame(format!("PUB {TOPIC} {payload}").as_bytes());
+        let started = Instant::now();
+        self.send(publisher, &publish)?;
+        while missing > 0 || answer.is_empty() {
+            for index in self.wait(PATIENCE)? {
+                if index == publisher {
+                    let n = self.receive(index)?;
+                    answer.extend_from_slice(&self.buffer[..n]);
+                    continue;
+                }
+                if let Some(expected) = &expected {
+                    self.take(index, expected)?;
+                } else if first.is_empty() || self.got[index] > 0 {
+                    // What the others get shows when one has got it all.
+                    let n = self.receive(index)?;
+                    self.got[index] += n;
+                    first.extend_from_slice(&self.buffer[..n]);
+                    expected = check_frame(&first, message.as_bytes())?.then(|| first.clone());
+                }
+                let is_whole = expected.as_ref().is_some_and(|expected| self.got[index] == expected.len());
+                missing -= usize::from(is_whole);
+            }
+        }
+        let took = started.elapsed();
+        if answer.windows(6).all(|word| word != b"OK PUB") {
+            return Err(format!("a publish was answered with {}", answer.escape_ascii()));
+        }
+        self.got.fill(0);
+        let bytes = expected.map_or(0, |expected| expected.len());
+        Ok([took.as_nanos() as u64, bytes as u64, message.len() as u64])
+    }
+
     /// Sends on every connection, and again on each as soon as its message is back, for so long.
     fn echo(&mut self, span: Duration) -> Result<[u64; 3], String> {
         let message = self.wire.frame("x".repeat(PAYLOAD_BYTES - 1).as_bytes());
@@ -300,6 +365,21 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Whether a server's frame has come whole; it must hold the message, compressed or not.
+fn check_frame(bytes: &[u8], message: &[u8]) -> Result<bool, String> {
+    let Some((is_compressed, payload)) = served_frame(bytes) else { return Ok(false) };
+    let mut inflated = vec![0; message.len()];
+    let mut inflate = zlib_rs::Inflate::new(false, 15);
+    if is_compressed {
+        // It ends with the flush of its compressor, which is left out.
+        let whole = [payload, &[0, 0, 0xff, 0xff]].concat();
+        let done = inflate.decompress(&whole, &mut inflated, zlib_rs::InflateFlush::SyncFlush);
+        done.map_err(|error| format!("a message is compressed wrongly: {error:?}"))?;
+    }
+    let got = if is_compressed { &inflated[..inflate.total_out() as usize] } else { payload };
+    if got == message { Ok(true) } else { Err(format!("a message came as {}", got.escape_ascii())) }
 }
 
 /// Sends all bytes without waiting; a socket that does not take them is an error.

@@ -18,6 +18,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod client;
+pub(crate) mod json;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod table;

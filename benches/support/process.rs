@@ -106,7 +106,17 @@ impl Served {
         let mut command = this_program(LEASH)?;
         command.arg(env!("CARGO_BIN_EXE_corecast")).args(["serve", "--app", app.name(), "--shards", "1"]);
         command.args(["--cpus", &cpu, "--listen", &format!("{framing}=127.0.0.1:0")]);
-        command.args(["--report-every", "0", "--control", "off", "--read-timeout", "1h", "--client-publish"]);
+        command.args([
+            "--report-every",
+            "0",
+            "--control",
+            "off",
+            "--read-timeout",
+            "1h",
+            "--ping-every",
+            "0",
+            "--client-publish",
+        ]);
         Self::start(command, &format!("{framing}="))
     }
 
@@ -205,6 +215,20 @@ impl Client {
     pub(crate) fn publish(&mut self, messages: usize) -> Result<Duration, String> {
         let answer = self.ask(&format!("publish {messages}"))?;
         answer.first().copied().map(Duration::from_nanos).ok_or_else(|| "the client gave no time".into())
+    }
+
+    /// Opens the WebSocket that publishes to the others.
+    pub(crate) fn open_publisher(&mut self) -> Result<(), String> {
+        self.ask("publisher").map(drop)
+    }
+
+    /// Publishes JSON of about so many bytes, or over the line framing a line that has just so many with its framing, and
+    /// waits until every connection has it. How many bytes one got, and how many the message has.
+    pub(crate) fn push(&mut self, bytes: usize, is_chat: bool) -> Result<(usize, usize), String> {
+        match self.ask(&format!("push {bytes} {}", u8::from(is_chat)))?[..] {
+            [_, wire, message] => Ok((wire as usize, message as usize)),
+            _ => Err("the client gave no counts".into()),
+        }
     }
 
     /// Has every connection send its message again as soon as it is back. How many came back within the time, how

@@ -18,12 +18,13 @@ const ROUNDS_TRIED: usize = 3;
 pub(crate) struct Side {
     pub(crate) client: Client,
     pub(crate) served: Served,
+    pub(crate) wire: Wire,
 }
 
 impl Side {
     /// A client with so many open connections; with none, it is yet to connect.
     pub(crate) fn new(served: Served, app: App, wire: Wire, connections: usize) -> Result<Self, String> {
-        let mut side = Side { client: Client::start(served.addr, app, wire)?, served };
+        let mut side = Side { client: Client::start(served.addr, app, wire)?, served, wire };
         if connections > 0 {
             side.client.connect(connections)?;
         }

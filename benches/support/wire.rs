@@ -11,17 +11,20 @@ pub(crate) enum Wire {
     Line,
     Length,
     WebSocket,
+    /// A WebSocket whose client offers to have messages compressed.
+    Deflate,
     Sse,
 }
 
 impl Wire {
-    pub(crate) const ALL: [Wire; 4] = [Wire::Line, Wire::Length, Wire::WebSocket, Wire::Sse];
+    pub(crate) const ALL: [Wire; 5] = [Wire::Line, Wire::Length, Wire::WebSocket, Wire::Deflate, Wire::Sse];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Wire::Line => "line",
             Wire::Length => "length",
             Wire::WebSocket => "ws",
+            Wire::Deflate => "ws-deflate",
             Wire::Sse => "sse",
         }
     }
@@ -31,7 +34,7 @@ impl Wire {
         match self {
             Wire::Line => "line",
             Wire::Length => "length",
-            Wire::WebSocket | Wire::Sse => "http",
+            Wire::WebSocket | Wire::Deflate | Wire::Sse => "http",
         }
     }
 
@@ -39,11 +42,7 @@ impl Wire {
     pub(crate) fn subscribe(self) -> Vec<u8> {
         match self {
             Wire::Line | Wire::Length => self.frame(format!("SUB {TOPIC}").as_bytes()),
-            Wire::WebSocket => format!(
-                "GET /ws?topic={TOPIC} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
-            .into_bytes(),
+            Wire::WebSocket | Wire::Deflate => self.upgrade(&format!("/ws?topic={TOPIC}")),
             Wire::Sse => format!("GET /sse?topic={TOPIC} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes(),
         }
     }
@@ -54,7 +53,9 @@ impl Wire {
         match self {
             Wire::Line => answer == [confirmed.as_bytes(), b"\n"].concat(),
             Wire::Length => answer == self.frame(confirmed.as_bytes()),
-            Wire::WebSocket => answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(confirmed.as_bytes()),
+            Wire::WebSocket | Wire::Deflate => {
+                answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(confirmed.as_bytes())
+            }
             // The stream begins with the time after which a client is to connect again.
             Wire::Sse => {
                 let body = answer.windows(4).position(|end| end == b"\r\n\r\n").map(|at| &answer[at + 4..]);
@@ -69,9 +70,48 @@ impl Wire {
         match self {
             Wire::Line => [message, b"\n"].concat(),
             Wire::Length => [&(message.len() as u32).to_be_bytes(), message].concat(),
-            Wire::WebSocket | Wire::Sse => unreachable!("only the plain framings are sent over"),
+            Wire::WebSocket | Wire::Deflate => [&header(message.len(), 0x80)[..], &[0; 4], message].concat(),
+            Wire::Sse => unreachable!("an event stream goes one way"),
         }
     }
+
+    /// A message as the server sends it; `None`: that depends on how it is compressed.
+    pub(crate) fn served(self, message: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Wire::Line | Wire::Length => Some(self.frame(message)),
+            Wire::WebSocket => Some([&header(message.len(), 0)[..], message].concat()),
+            Wire::Deflate | Wire::Sse => None,
+        }
+    }
+
+    /// What opens a WebSocket.
+    pub(crate) fn upgrade(self, target: &str) -> Vec<u8> {
+        let offer = if self == Wire::Deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
+        format!(
+            "GET {target} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offer}\r\n"
+        )
+        .into_bytes()
+    }
+}
+
+/// The header of a WebSocket's text message, with the bit that says it is masked, or 0.
+fn header(len: usize, masked: u8) -> Vec<u8> {
+    match len {
+        0..126 => vec![0x81, masked | len as u8],
+        126..0x1_0000 => [&[0x81, masked | 126][..], &(len as u16).to_be_bytes()].concat(),
+        _ => [&[0x81, masked | 127][..], &(len as u64).to_be_bytes()].concat(),
+    }
+}
+
+/// The payload of the WebSocket frame that begins bytes, once it is there whole, with whether it is compressed.
+pub(crate) fn served_frame(bytes: &[u8]) -> Option<(bool, &[u8])> {
+    let (start, len) = match *bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
+        127 => (10, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize),
+        len => (2, usize::from(len)),
+    };
+    Some((bytes[0] & 0x40 != 0, bytes.get(start..start + len)?))
 }
 
 impl FromStr for Wire {
