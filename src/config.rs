@@ -371,6 +371,12 @@ pub(crate) mod control {
     pub(crate) const BATCH_BYTES_MAX: usize = 8 * 1024 * super::KIB;
     pub(crate) const BATCH_LINES_MAX: usize = 10_000;
 
+    /// Messages that are published before the shards are woken for them, at the most: a part of what may wait there.
+    pub(crate) const QUIET_PUBLISHES_MAX: usize = 256;
+
+    /// Bytes of small responses that wait for each other on one connection.
+    pub(crate) const GATHER_BYTES_MAX: usize = 16 * super::KIB;
+
     /// Milliseconds that one batch waits, in all, for shards that are behind before its lines are refused.
     pub(crate) const BATCH_PATIENCE_MS: u64 = 2_000;
 

@@ -29,11 +29,14 @@ pub(crate) fn run(mut words: impl Iterator<Item = String>) -> Result<(), String>
     let app = words.next().unwrap_or_default().parse()?;
     process::raise_open_files()?;
     process::settle_on(process::cpus()?.0)?;
+    if app == App::Publish {
+        return super::hyper::run();
+    }
     let floor = Floor::listen().map_err(|error| format!("can't listen: {error}"))?;
     match app {
         App::Hub => floor.run(Hub::default()),
         App::Echo => floor.run(Echo),
-        App::Hold => floor.run(Hold),
+        App::Hold | App::Publish => floor.run(Hold),
     }
 }
 

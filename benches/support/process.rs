@@ -18,7 +18,12 @@ use super::wire::Wire;
 /// First words that make this program one of the processes of a measure.
 pub(crate) const BARE: &str = "--bare";
 pub(crate) const CLIENT: &str = "--client";
+pub(crate) const POSTER: &str = "--poster";
 pub(crate) const LEASH: &str = "--leash";
+
+/// Whether all threads of a process on a leash have one CPU, or those it takes for itself.
+const PINNED: &str = "pinned";
+const FREE: &str = "free";
 
 /// The CPU for server and floor, and the one for their clients.
 pub(crate) fn cpus() -> Result<(usize, usize), String> {
@@ -47,9 +52,12 @@ fn end_with_parent() -> Result<(), String> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| errno.to_string())
 }
 
-/// Becomes another program that ends when this one's parent does.
+/// Becomes another program that ends when this one's parent does, and has the server's CPU alone if the first word says so.
 pub(crate) fn run_on_leash(mut words: impl Iterator<Item = String>) -> Result<(), String> {
     end_with_parent()?;
+    if words.next().as_deref() == Some(PINNED) {
+        settle_on(cpus()?.0)?;
+    }
     let program = words.next().ok_or("no program named")?;
     let error = Command::new(&program).args(words).exec();
     Err(format!("starting {program}: {error}"))
@@ -70,6 +78,8 @@ pub(crate) enum App {
     Echo,
     /// Only a floor: it accepts connections, and has them.
     Hold,
+    /// A hub whose clients publish by HTTP.
+    Publish,
 }
 
 impl App {
@@ -78,6 +88,7 @@ impl App {
             App::Hub => "hub",
             App::Echo => "echo",
             App::Hold => "hold",
+            App::Publish => "publish",
         }
     }
 }
@@ -86,7 +97,7 @@ impl FromStr for App {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let all = [App::Hub, App::Echo, App::Hold];
+        let all = [App::Hub, App::Echo, App::Hold, App::Publish];
         all.into_iter().find(|app| app.name() == name).ok_or_else(|| format!("`{name}` is no app"))
     }
 }
@@ -95,6 +106,8 @@ impl FromStr for App {
 pub(crate) struct Served {
     child: Child,
     pub(crate) addr: SocketAddr,
+    /// Where the control plane of a server is, if it has one.
+    pub(crate) control: Option<SocketAddr>,
     pub(crate) proc: Proc,
 }
 
@@ -104,19 +117,13 @@ impl Served {
         let framing = wire.framing();
         let cpu = cpus()?.0.to_string();
         let mut command = this_program(LEASH)?;
-        command.arg(env!("CARGO_BIN_EXE_corecast")).args(["serve", "--app", app.name(), "--shards", "1"]);
+        // The control plane shares the shard's CPU.
+        let (name, control, place) =
+            if app == App::Publish { ("hub", "127.0.0.1:0", PINNED) } else { (app.name(), "off", FREE) };
+        command.args([place, env!("CARGO_BIN_EXE_corecast")]).args(["serve", "--app", name, "--shards", "1"]);
         command.args(["--cpus", &cpu, "--listen", &format!("{framing}=127.0.0.1:0")]);
-        command.args([
-            "--report-every",
-            "0",
-            "--control",
-            "off",
-            "--read-timeout",
-            "1h",
-            "--ping-every",
-            "0",
-            "--client-publish",
-        ]);
+        command.args(["--report-every", "0", "--control", control, "--read-timeout", "1h", "--ping-every", "0"]);
+        command.arg("--client-publish");
         Self::start(command, &format!("{framing}="))
     }
 
@@ -135,11 +142,12 @@ impl Served {
         for line in lines.by_ref() {
             let addr = line.split_once("ready: ").and_then(|_| line.split_once(before));
             if let Some((_, addr)) = addr {
-                let addr = addr.split([',', ' ']).next().unwrap_or_default();
-                let addr = addr.parse().map_err(|_| format!("no address in `{line}`"))?;
+                let parse = |text: &str| text.split([',', ' ']).next().unwrap_or_default().parse().ok();
+                let addr = parse(addr).ok_or_else(|| format!("no address in `{line}`"))?;
+                let control = line.split_once("http://").and_then(|(_, control)| parse(control));
                 // The rest is passed on, so that a full pipe stops nobody.
                 std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
-                return Ok(Served { proc: Proc::of(&child), child, addr });
+                return Ok(Served { proc: Proc::of(&child), child, addr, control });
             }
             said = said + "\n" + &line;
         }
@@ -190,10 +198,20 @@ pub(crate) struct Client {
 impl Client {
     /// Starts a client of an app, without connections yet.
     pub(crate) fn start(to: SocketAddr, app: App, wire: Wire) -> Result<Self, String> {
-        let mut command = this_program(CLIENT)?;
         // No bench has more than 256 clients at a time, so the number may begin anew.
         let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
-        command.args([&to.to_string(), app.name(), wire.name(), &number.to_string()]);
+        Self::run(CLIENT, &[&to.to_string(), app.name(), wire.name(), &number.to_string()])
+    }
+
+    /// Starts a client that publishes by HTTP, and subscribes where there is something to subscribe to.
+    pub(crate) fn poster(to: &Served) -> Result<Self, String> {
+        let listen = to.control.map_or("-".to_owned(), |_| to.addr.to_string());
+        Self::run(POSTER, &[&to.control.unwrap_or(to.addr).to_string(), &listen])
+    }
+
+    fn run(role: &str, words: &[&str]) -> Result<Self, String> {
+        let mut command = this_program(role)?;
+        command.args(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
         let (to, from) = (child.stdin.take().expect("it is piped"), child.stdout.take().expect("it is piped"));
@@ -234,7 +252,22 @@ impl Client {
     /// Has every connection send its message again as soon as it is back. How many came back within the time, how
     /// long that was, and how many came back in all.
     pub(crate) fn echo(&mut self, span: Duration) -> Result<(f64, Duration, f64), String> {
-        match self.ask(&format!("echo {}", span.as_millis()))?[..] {
+        self.work(&format!("echo {}", span.as_millis()))
+    }
+
+    /// Has every connection send so many requests that publish a message each, and again as soon as they are answered.
+    /// The figures are as those of [`Client::echo`].
+    pub(crate) fn post(&mut self, at_once: usize, span: Duration) -> Result<(f64, Duration, f64), String> {
+        self.work(&format!("post {at_once} {}", span.as_millis()))
+    }
+
+    /// As [`Client::post`], with one request for so many messages, which are what is counted.
+    pub(crate) fn batch(&mut self, lines: usize, span: Duration) -> Result<(f64, Duration, f64), String> {
+        self.work(&format!("batch {lines} {}", span.as_millis()))
+    }
+
+    fn work(&mut self, command: &str) -> Result<(f64, Duration, f64), String> {
+        match self.ask(command)?[..] {
             [within, nanos, all] => Ok((within as f64, Duration::from_nanos(nanos), all as f64)),
             _ => Err("the client gave no counts".into()),
         }

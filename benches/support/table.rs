@@ -15,6 +15,8 @@ pub(crate) enum Goal {
     RatioAtLeast(f64),
     /// The server's figure should be at most this.
     AtMost(f64),
+    /// The server's figure should be at least this.
+    AtLeast(f64),
     /// The server's figure should be at least the first, and at most the second.
     Between(f64, f64),
     /// The line is there to be read.
@@ -47,6 +49,7 @@ impl Row<'_> {
             Goal::RatioAtMost(most) => (format!("ratio ≤ {most}"), ratio <= most),
             Goal::RatioAtLeast(least) => (format!("ratio ≥ {least}"), ratio >= least),
             Goal::AtMost(most) => (format!("≤ {most} {}", self.unit).trim_end().to_owned(), self.server <= most),
+            Goal::AtLeast(least) => (format!("≥ {least} {}", self.unit).trim_end().to_owned(), self.server >= least),
             Goal::Between(least, most) => (format!("{least} to {most}"), (least..=most).contains(&self.server)),
             Goal::None => return None,
         })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::config::SlowConsumer;
 use crate::config::control::BODY_PERMITS;
 use crate::control::ControlLimits;
 use crate::control::auth::Access;
@@ -12,7 +13,10 @@ use crate::control::listeners::Listeners;
 use crate::control::problem::Problem;
 use crate::control::samples::Samples;
 use crate::control::token::Token;
-use crate::message::Topic;
+use crate::control::waking::Waking;
+use crate::handler::PublishError;
+use crate::message::{Payload, PublishId, Target, Topic};
+use crate::receipt::Published;
 use crate::server::handle::{QueryError, ServerHandle};
 
 /// What the handlers of requests share. Clones are cheap and all the same.
@@ -29,6 +33,7 @@ struct Shared {
     samples: Samples,
     /// Who may call, and from which pages.
     access: Access,
+    waking: Waking,
 }
 
 impl Api {
@@ -42,8 +47,8 @@ impl Api {
     ) -> Self {
         let bodies = Arc::new(Semaphore::new(BODY_PERMITS));
         let access = Access::new(handle.config(), token);
-        let (listeners, samples) = (Listeners::new(stop), Samples::default());
-        Api(Arc::new(Shared { handle, limits, start, bodies, listeners, samples, access }))
+        let (listeners, samples, waking) = (Listeners::new(stop), Samples::default(), Waking::default());
+        Api(Arc::new(Shared { handle, limits, start, bodies, listeners, samples, access, waking }))
     }
 
     pub(super) fn handle(&self) -> &ServerHandle {
@@ -84,6 +89,31 @@ impl Api {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Problem::late()),
         }
+    }
+
+    /// Publishes; the shards are woken for it a little later, with what else there is. Its id, and with it what the receipt
+    /// comes from, if one is wanted.
+    pub(super) fn publish(
+        &self,
+        target: Target,
+        payload: Payload,
+        policy: Option<SlowConsumer>,
+        receipt: bool,
+    ) -> Result<(PublishId, Option<Published>), PublishError> {
+        let (handle, waking) = (&self.0.handle, &self.0.waking);
+        let published = handle.publish_quietly(target, payload, policy, receipt);
+        match &published {
+            Ok(_) => waking.note(handle),
+            // What it has to do should not wait.
+            Err(PublishError::Busy) => waking.wake(handle),
+            Err(_) => {}
+        }
+        published
+    }
+
+    /// Wakes the shards for what is published; a task of its own.
+    pub(super) async fn keep_waking(&self) {
+        self.0.waking.run(&self.0.handle).await;
     }
 
     /// Takes a topic that clients of this server can subscribe to.

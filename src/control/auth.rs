@@ -40,12 +40,12 @@ pub(super) enum Caller {
 
 impl Caller {
     /// Takes a place for a caller that may call. Metrics are told without one, too: a server in need must be seen.
-    pub(super) fn settle(self, request: &Request) -> Result<(), Problem> {
-        let has_room = match (&self, request.extensions().get::<Arc<Visit>>()) {
+    pub(super) fn settle(self, visit: Option<&Arc<Visit>>, path: &str) -> Result<(), Problem> {
+        let has_room = match (&self, visit) {
             (Caller::Known, Some(visit)) => visit.claim(),
             _ => true,
         };
-        if has_room || request.uri().path() == "/metrics" {
+        if has_room || path == "/metrics" {
             return Ok(());
         }
         let detail = "the control plane has no room for more connections; try again later";

@@ -8,19 +8,20 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde::{Deserialize, Serialize};
+use bytes::Bytes;
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::config::control::{BATCH_BYTES_MAX, BATCH_LINES_MAX, BATCH_PATIENCE_MS};
 use crate::control::api::Api;
 use crate::control::body::{self, AnyBytes};
 use crate::control::extract::{PolicyName, connection_id};
-use crate::control::lines;
+use crate::control::lines::{self, Text};
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::publish::{Accepted, PublishParams, receipt_of};
 use crate::control::query::Params;
 use crate::handler::PublishError;
-use crate::message::{Payload, Target};
+use crate::message::{Payload, PublishId, Target, Topic};
 use crate::receipt::Published;
 
 /// The media type of lines of JSON.
@@ -37,14 +38,16 @@ const TYPES: &[&str] = &[
 ];
 
 /// Lines that are worked through before other requests get their turn.
-const LINES_PER_TURN: usize = 64;
+const LINES_PER_TURN: usize = 128;
 
 /// One publish of a batch. It has one target (`topic`, `broadcast: true` or `connection`) and one payload.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Line {
+pub(super) struct Line<'a> {
     /// Publish to this topic.
-    topic: Option<String>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>)]
+    topic: Option<Text<'a>>,
     /// Publish to everyone.
     #[serde(default)]
     broadcast: bool,
@@ -52,19 +55,31 @@ pub(super) struct Line {
     #[serde(default, deserialize_with = "lines::id")]
     connection: Option<String>,
     /// The message, as text.
-    payload: Option<String>,
+    #[schema(value_type = Option<String>)]
+    payload: Option<Text<'a>>,
     /// The message, in base64: binary.
-    payload_base64: Option<String>,
+    #[schema(value_type = Option<String>)]
+    payload_base64: Option<Text<'a>>,
     /// Policy for slow consumers of this message.
     slow_consumer: Option<PolicyName>,
 }
 
-/// What is answered to one line.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Answer {
-    Accepted(Accepted),
-    Problem(Problem),
+/// What became of one line: its id, and what its receipt comes from, if one is wanted.
+type Outcome = Result<(PublishId, Option<Published>), Problem>;
+
+/// The topic of the line before, which many have in common.
+#[derive(Default)]
+struct Topics(Option<Topic>);
+
+impl Topics {
+    fn take(&mut self, api: &Api, name: &str) -> Result<Topic, Problem> {
+        if let Some(topic) = self.0.as_ref().filter(|topic| topic.as_str() == name) {
+            return Ok(topic.clone());
+        }
+        let topic = api.topic(name)?;
+        self.0 = Some(topic.clone());
+        Ok(topic)
+    }
 }
 
 /// Publish many messages
@@ -97,13 +112,18 @@ pub(super) async fn batch(
         return Err(Problem::new(ProblemCode::MessageTooLarge, detail));
     }
     let mut published = Vec::with_capacity(lines.len());
+    let mut topics = Topics::default();
     let mut patience = Duration::from_millis(BATCH_PATIENCE_MS);
     let mut is_behind = false;
     for (number, line) in lines.into_iter().enumerate() {
         if number % LINES_PER_TURN == LINES_PER_TURN - 1 {
             tokio::task::yield_now().await;
         }
-        let answer = if is_behind { Err(PublishError::Busy.into()) } else { publish(&api, line, &mut patience).await };
+        let answer = if is_behind {
+            Err(PublishError::Busy.into())
+        } else {
+            publish(&api, line, &mut topics, params.receipt, &mut patience).await
+        };
         // No later line may overtake it: whoever sends the refused ones again keeps their order.
         is_behind |= answer.as_ref().is_err_and(Problem::is_busy);
         published.push(answer);
@@ -111,7 +131,7 @@ pub(super) async fn batch(
     let status = status(&published);
     let mut answers = Vec::new();
     for published in published {
-        write(&api, &mut answers, published, params.receipt).await;
+        write(&api, &mut answers, published).await;
     }
     let mut response = (status, [(CONTENT_TYPE, NDJSON)], answers).into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -122,8 +142,8 @@ pub(super) async fn batch(
 
 /// The status of the whole: whoever looks at nothing else must not take a batch of which nothing was published for one
 /// that was.
-fn status(published: &[Result<Published, Problem>]) -> StatusCode {
-    let is_refused = |published: &Result<Published, Problem>| published.as_ref().is_err_and(Problem::is_refusal);
+fn status(published: &[Outcome]) -> StatusCode {
+    let is_refused = |published: &Outcome| published.as_ref().is_err_and(Problem::is_refusal);
     match published {
         [] => StatusCode::OK,
         all if all.iter().any(Result::is_ok) => StatusCode::OK,
@@ -133,13 +153,13 @@ fn status(published: &[Result<Published, Problem>]) -> StatusCode {
 }
 
 /// Publishes one line. A shard that is behind is waited for, as long as the batch has patience left.
-async fn publish(api: &Api, line: &[u8], patience: &mut Duration) -> Result<Published, Problem> {
+async fn publish(api: &Api, line: &[u8], topics: &mut Topics, receipt: bool, patience: &mut Duration) -> Outcome {
     const PAUSE: Duration = Duration::from_millis(2);
-    let line: Line = lines::parse(line)?;
-    let (target, payload) = (line.target(api)?, line.payload(api)?);
+    let line: Line<'_> = lines::parse(line)?;
+    let (target, payload) = (line.target(api, topics)?, line.payload(api)?);
     let policy = line.slow_consumer.map(|name| name.0);
     loop {
-        match api.handle().publish_to(target.clone(), payload.clone(), policy) {
+        match api.publish(target.clone(), payload.clone(), policy, receipt) {
             Err(PublishError::Busy) if !patience.is_zero() => {
                 tokio::time::sleep(PAUSE).await;
                 *patience = patience.saturating_sub(PAUSE);
@@ -149,24 +169,24 @@ async fn publish(api: &Api, line: &[u8], patience: &mut Duration) -> Result<Publ
     }
 }
 
-async fn write(api: &Api, answers: &mut Vec<u8>, published: Result<Published, Problem>, receipt: bool) {
+async fn write(api: &Api, answers: &mut Vec<u8>, published: Outcome) {
     let line = match published {
-        Ok(published) if receipt => match receipt_of(api, published).await {
+        Ok((_, Some(published))) => match receipt_of(api, published).await {
             Ok(receipt) => serde_json::to_writer(&mut *answers, &receipt),
-            Err(problem) => serde_json::to_writer(&mut *answers, &Answer::Problem(problem)),
+            Err(problem) => serde_json::to_writer(&mut *answers, &problem),
         },
-        Ok(published) => serde_json::to_writer(&mut *answers, &Answer::Accepted(Accepted::new(published.id()))),
-        Err(problem) => serde_json::to_writer(&mut *answers, &Answer::Problem(problem)),
+        Ok((id, None)) => Accepted::write(id, answers),
+        Err(problem) => serde_json::to_writer(&mut *answers, &problem),
     };
     // A vector takes it all, and these are plain values.
     debug_assert!(line.is_ok());
     answers.push(b'\n');
 }
 
-impl Line {
-    fn target(&self, api: &Api) -> Result<Target, Problem> {
+impl Line<'_> {
+    fn target(&self, api: &Api, topics: &mut Topics) -> Result<Target, Problem> {
         match (&self.topic, self.broadcast, &self.connection) {
-            (Some(topic), false, None) => Ok(Target::Topic(api.topic(topic)?)),
+            (Some(topic), false, None) => topics.take(api, topic).map(Target::Topic),
             (None, true, None) => Ok(Target::All),
             (None, false, Some(id)) => {
                 let id = connection_id(id)?;
@@ -181,10 +201,10 @@ impl Line {
 
     fn payload(&self, api: &Api) -> Result<Payload, Problem> {
         let payload = match (&self.payload, &self.payload_base64) {
-            (Some(text), None) => Payload::text(text.clone()),
+            (Some(text), None) => Payload::text(Bytes::copy_from_slice(text.as_bytes())),
             (None, Some(text)) => Payload::binary(
                 BASE64_STANDARD
-                    .decode(text)
+                    .decode(text.as_bytes())
                     .map_err(|error| Problem::new(ProblemCode::BadBody, format!("payload_base64: {error}")))?,
             ),
             _ => {

@@ -2,6 +2,7 @@
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
@@ -26,14 +27,24 @@ impl PartialSchema for TopicName {
 
 impl ToSchema for TopicName {}
 
+impl TopicName {
+    /// Reads a segment of a path.
+    pub(super) fn decode(api: &Api, segment: &str) -> Result<Self, Problem> {
+        let name = percent_decode_str(segment).decode_utf8().map_err(|_| not_utf8())?;
+        api.topic(&name).map(TopicName)
+    }
+}
+
+fn not_utf8() -> Problem {
+    Problem::new(ProblemCode::BadTopic, "a topic is UTF-8 text, percent-encoded where it is part of a path")
+}
+
 impl FromRequestParts<Api> for TopicName {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         // What is left to go wrong with one segment is that it is not UTF-8.
-        let Path(name) = Path::<String>::from_request_parts(parts, api).await.map_err(|_| {
-            Problem::new(ProblemCode::BadTopic, "a topic is UTF-8 text, percent-encoded where it is part of a path")
-        })?;
+        let Path(name) = Path::<String>::from_request_parts(parts, api).await.map_err(|_| not_utf8())?;
         api.topic(&name).map(TopicName)
     }
 }

@@ -1,8 +1,10 @@
 //! The control thread's connections: accepted always, driven out by newcomers when they are idle, and given up when they
 //! neither ask nor take.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,27 +16,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use tokio_io_timeout::TimeoutStream;
 
 use crate::config::ACCEPT_BACKOFF_MS;
 use crate::config::control::{
     CONTROL_HEAD_BYTES_MAX, CONTROL_LINGER_BYTES_MAX, CONTROL_LINGER_MS, CONTROL_LINGER_SILENCE_MS, CONTROL_STOP_MS,
 };
-use crate::control::ControlLimits;
+use crate::control::api::Api;
+use crate::control::gathered::Gathered;
 use crate::control::places::{Places, Visit};
 use crate::control::visit;
 
 /// Bytes that are read at once of what nobody wants.
 const DISCARD_BYTES: usize = 16 * 1024;
 
-/// A client's socket, which must take something of what is written within a time.
-type Stream = Pin<Box<TimeoutStream<TcpStream>>>;
-
 /// What all connections have in common.
 #[derive(Clone)]
 struct Common {
     router: Router,
-    limits: ControlLimits,
+    api: Api,
     stop: watch::Receiver<bool>,
     /// Held by each connection, and by the one who accepts: the channel ends with the last of them.
     _open: mpsc::Sender<()>,
@@ -44,11 +43,12 @@ struct Common {
 pub(super) async fn serve(
     listeners: Vec<(TcpListener, watch::Receiver<bool>)>,
     router: Router,
-    limits: ControlLimits,
+    api: Api,
     mut stop: watch::Receiver<bool>,
 ) {
     let (open, mut closed) = mpsc::channel(1);
-    let common = Common { router, limits, stop: stop.clone(), _open: open };
+    let limits = *api.limits();
+    let common = Common { router, api, stop: stop.clone(), _open: open };
     let stopped = async {
         // An error means that whoever could stop it is gone, which is to stop.
         let _ = stop.wait_for(|stop| *stop).await;
@@ -101,28 +101,30 @@ async fn connection(stream: TcpStream, visit: Arc<Visit>, common: Common) {
 }
 
 /// Answers requests until either side wants no more; the stream, if a response may be on its way.
-async fn serve_requests(stream: TcpStream, visit: &Arc<Visit>, common: &Common) -> Option<Stream> {
+async fn serve_requests(stream: TcpStream, visit: &Arc<Visit>, common: &Common) -> Option<Gathered> {
     // It only tells that the connection is gone, which the next read does too.
     let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(common.limits.write_time));
-    let answer = service_fn(|request| Box::pin(visit::answer(common.router.clone(), Arc::clone(visit), request)));
+    let limits = common.api.limits();
+    let stream = Gathered::new(stream, limits.write_time);
+    let answer = service_fn(|request| {
+        Box::pin(visit::answer(common.router.clone(), common.api.clone(), Arc::clone(visit), request))
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(common.limits.head_time)
+        .header_read_timeout(limits.head_time)
         .max_buf_size(CONTROL_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), answer);
+        .serve_connection(TokioIo::new(stream.clone()), answer);
     let mut stop = common.stop.clone();
     let stopped = async {
         let _ = stop.wait_for(|stop| *stop).await;
         None
     };
-    let served = async { Some(std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await) };
+    let served = async { Some(poll_fn(|cx| send_after(connection.poll_without_shutdown(cx), &stream, cx)).await) };
     let result = match or(served, stopped).await {
         Some(result) => result,
         None => {
             Pin::new(&mut connection).graceful_shutdown();
-            std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+            poll_fn(|cx| send_after(connection.poll_without_shutdown(cx), &stream, cx)).await
         }
     };
     if let Err(error) = result {
@@ -132,12 +134,21 @@ async fn serve_requests(stream: TcpStream, visit: &Arc<Visit>, common: &Common) 
             return None;
         }
     }
-    Some(connection.into_parts().io.into_inner())
+    drop(connection);
+    Some(stream)
+}
+
+/// Sends the responses that a connection's turn has come to. If the client is gone, so is the connection.
+fn send_after(turn: Poll<hyper::Result<()>>, stream: &Gathered, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+    match stream.poll_send(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(Ok(())),
+        _ => turn,
+    }
 }
 
 /// Ends a connection so that the client gets its last response, also while it still sends: to close a socket with
 /// unread bytes in it is to reset it, and then what waits in the client's is lost.
-async fn linger(stream: &mut Stream) {
+async fn linger(stream: &mut Gathered) {
     if stream.shutdown().await.is_err() {
         return;
     }

@@ -11,10 +11,12 @@ mod bind;
 mod body;
 mod connections;
 mod counts;
+mod direct;
 mod events;
 mod exposition;
 mod extract;
 mod figures;
+mod gathered;
 mod guide;
 mod health;
 mod history;
@@ -36,6 +38,7 @@ mod token;
 mod token_file;
 mod topics;
 mod visit;
+mod waking;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -279,7 +282,9 @@ impl Bound {
         }
         let serve = move || {
             let api = api::Api::new(handle, token, limits, start, stopped.clone());
-            let serve = listen::serve(listeners, router::router(api.clone()), limits, stopped);
+            let serve = listen::serve(listeners, router::router(api.clone()), api.clone(), stopped);
+            let waking = api.clone();
+            runtime.spawn(async move { waking.keep_waking().await });
             runtime.block_on(futures_lite::future::or(serve, history::record(api)));
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Thread)?;

@@ -1,5 +1,6 @@
 //! Publishing one message: to a topic, to everyone, to one connection.
 
+use std::io::Write;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -89,6 +90,11 @@ pub(super) struct ReceiptBody {
 impl Accepted {
     pub(super) fn new(id: PublishId) -> Self {
         Accepted { id: id.to_string() }
+    }
+
+    /// The same as JSON, without one.
+    pub(super) fn write(id: PublishId, to: &mut Vec<u8>) -> serde_json::Result<()> {
+        write!(to, "{{\"id\":\"{id}\"}}").map_err(serde_json::Error::io)
     }
 }
 
@@ -233,11 +239,10 @@ async fn publish(
     policy: Option<SlowConsumer>,
     receipt: bool,
 ) -> Result<Response, Problem> {
-    let published = api.handle().publish_to(target, payload, policy)?;
-    if receipt {
-        return Ok(Json(receipt_of(api, published).await?).into_response());
+    match api.publish(target, payload, policy, receipt)? {
+        (_, Some(published)) => Ok(Json(receipt_of(api, published).await?).into_response()),
+        (id, None) => Ok((StatusCode::ACCEPTED, Json(Accepted::new(id))).into_response()),
     }
-    Ok((StatusCode::ACCEPTED, Json(Accepted::new(published.id()))).into_response())
 }
 
 /// Waits for a receipt, but not for ever: a shard may hang in its handler.

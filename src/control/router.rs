@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::control::api::Api;
+use crate::control::places::Visit;
 use crate::control::problem::{Problem, ProblemCode};
 use crate::control::{
     assets, auth, batch, connections, events, guide, health, history, metrics, openapi, probes, publish, stats, topics,
@@ -102,7 +103,8 @@ fn explain_method(method: &Method, allow: Option<HeaderValue>) -> Response {
 
 /// Lets a request through, or says why not.
 pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    match auth::check(api.access(), &request).and_then(|caller| caller.settle(&request)) {
+    let visit = request.extensions().get::<Arc<Visit>>();
+    match auth::check(api.access(), &request).and_then(|caller| caller.settle(visit, request.uri().path())) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }

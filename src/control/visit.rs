@@ -16,12 +16,15 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use crate::control::api::Api;
+use crate::control::direct;
 use crate::control::places::Visit;
 
 /// Answers a request, and says so where the connection ends with it: the caller has no place, or the body is not read to
 /// its end, so that another request can't be told from the rest of it.
 pub(super) async fn answer(
     router: Router,
+    api: Api,
     visit: Arc<Visit>,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
@@ -29,9 +32,14 @@ pub(super) async fn answer(
     // Dropped with the response's body, or with this future if the client goes away.
     let busy = Busy(Arc::clone(&visit));
     let is_whole = Arc::new(AtomicBool::new(request.body().is_end_stream()));
-    let mut request = request.map(|body| Body::new(Received { body, is_whole: Arc::clone(&is_whole) }));
-    request.extensions_mut().insert(Arc::clone(&visit));
-    let mut response = TowerToHyperService::new(router).call(request).await?;
+    let request = request.map(|body| Body::new(Received { body, is_whole: Arc::clone(&is_whole) }));
+    let mut response = match direct::answer(&api, &visit, request).await {
+        Ok(response) => response,
+        Err(mut request) => {
+            request.extensions_mut().insert(Arc::clone(&visit));
+            TowerToHyperService::new(router).call(request).await?
+        }
+    };
     if !visit.has_place() || !is_whole.load(Ordering::Relaxed) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

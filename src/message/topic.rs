@@ -64,6 +64,10 @@ impl Topic {
             return Err(TopicError::TooLong { len: name.len(), max });
         }
         let name = std::str::from_utf8(name).map_err(|_| TopicError::NotUtf8)?;
+        // Most names are of this kind.
+        if name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+            return Ok(name);
+        }
         let mut before = '\0';
         for character in name.chars() {
             if character == ',' {

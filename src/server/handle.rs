@@ -20,10 +20,10 @@ use crate::handler::PublishError;
 use crate::message::{CloseReason, ConnId, Kind, Payload, PublishId, Target, Topic};
 use crate::metrics::ShardMetrics;
 use crate::publish::Publish;
-use crate::receipt::Published;
+use crate::receipt::{Published, ReceiptSender};
 use crate::server::handover::Offer;
 use crate::shard::inbox::Entrances;
-use crate::shard::lane::NoPlace;
+use crate::shard::lane::{NoPlace, Place};
 use drain::{Drain, Offers};
 
 /// What the process keeps of one shard.
@@ -66,6 +66,15 @@ impl Outside {
         };
         own.unwrap_or(config.slow_consumer)
     }
+}
+
+/// When the shards are woken for a publish.
+#[derive(Clone, Copy)]
+enum Waking {
+    Now,
+    /// When the publisher says so.
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "the control plane publishes in that way"))]
+    Later,
 }
 
 /// Steers a running server from any thread. Clones are cheap and all the same.
@@ -175,7 +184,44 @@ impl ServerHandle {
         payload: impl Into<Payload>,
         slow_consumer: Option<SlowConsumer>,
     ) -> Result<Published, PublishError> {
-        let (payload, kind) = payload.into().into_parts(Kind::Text);
+        let (receipt, answers) = async_channel::bounded(self.inner.shards.len());
+        let (id, accepted, shards) = self.accept(target, payload.into(), slow_consumer, Some(receipt), Waking::Now)?;
+        Ok(Published { id, accepted, shards, answers })
+    }
+
+    /// As [`ServerHandle::publish_to`], for a publisher of many messages: the shards sleep until
+    /// [`ServerHandle::wake_shards`], and there is a receipt only if one is wanted.
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "the control plane publishes in that way"))]
+    pub(crate) fn publish_quietly(
+        &self,
+        target: Target,
+        payload: Payload,
+        slow_consumer: Option<SlowConsumer>,
+        receipt: bool,
+    ) -> Result<(PublishId, Option<Published>), PublishError> {
+        let (receipt, answers) = receipt.then(|| async_channel::bounded(self.inner.shards.len())).unzip();
+        let (id, accepted, shards) = self.accept(target, payload, slow_consumer, receipt, Waking::Later)?;
+        Ok((id, answers.map(|answers| Published { id, accepted, shards, answers })))
+    }
+
+    /// Wakes the shards for what has been published quietly.
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "the control plane publishes in that way"))]
+    pub(crate) fn wake_shards(&self) {
+        for shard in &self.inner.shards {
+            shard.entrances.publishes.wake();
+        }
+    }
+
+    /// Hands a publish to the shards. Its id, when it was accepted, and how many shards have it.
+    fn accept(
+        &self,
+        target: Target,
+        payload: Payload,
+        slow_consumer: Option<SlowConsumer>,
+        receipt: Option<ReceiptSender>,
+        waking: Waking,
+    ) -> Result<(PublishId, Instant, usize), PublishError> {
+        let (payload, kind) = payload.into_parts(Kind::Text);
         let max = self.inner.config.max_message;
         if payload.len() > max {
             return Err(PublishError::TooLarge { len: payload.len(), max });
@@ -205,14 +251,20 @@ impl ServerHandle {
         let id = PublishId::new(SHARDS_MAX as u16, outside.sequence);
         // The policy that holds now: the shards may get to know of a new one before they come to this, or after.
         let slow_consumer = slow_consumer.unwrap_or_else(|| outside.policy(&target, &self.inner.config));
-        let (receipt, answers) = async_channel::bounded(shards.len());
         let accepted = Instant::now();
-        let publish =
-            Publish { id, target, payload, kind, slow_consumer: Some(slow_consumer), accepted, receipt: Some(receipt) };
+        let publish = Publish { id, target, payload, kind, slow_consumer: Some(slow_consumer), accepted, receipt };
+        let fill = |place: Place<'_, Publish>, publish| match waking {
+            Waking::Now => place.fill(publish),
+            Waking::Later => place.fill_quietly(publish),
+        };
+        let last = places.pop();
         for place in places {
-            place.fill(publish.clone());
+            fill(place, publish.clone());
         }
-        Ok(Published { id, accepted, shards: shards.len(), answers })
+        if let Some(last) = last {
+            fill(last, publish);
+        }
+        Ok((id, accepted, shards.len()))
     }
 
     /// The address of an open connection's client.

@@ -1,17 +1,22 @@
 //! A bounded way into a shard from other threads.
 //!
-//! Places are counted beside the queue, which has no bound of its own: whoever has a place can put something in at once. A
-//! bounded queue can refuse that for a moment while its other end takes something out, and then one could only try again
-//! and again.
+//! Places are counted beside the queue, which has no bound of its own: whoever has a place can put something in at once.
+//! Whoever puts in many things wakes the shard once for all of them: to wake a thread costs more than to take an item. The
+//! shard takes out at once all that is there.
 //!
 //! A lane ends with its exit: what is in it then is dropped, and with it the senders of answers that somebody waits for.
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use async_channel::{Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use crate::config::LANE_BYTES_MAX;
+
+/// Items that an empty queue keeps the room for.
+const KEPT_ITEMS: usize = 512;
 
 /// What may wait in a lane.
 pub(crate) trait Item {
@@ -23,28 +28,52 @@ pub(crate) trait Item {
 
 /// Makes a lane in which `max` items may wait, and bytes of them up to [`LANE_BYTES_MAX`].
 pub(crate) fn lane<T: Item>(max: usize) -> (Entrance<T>, Exit<T>) {
-    let (sender, receiver) = async_channel::unbounded();
-    let load = Arc::new(Load::default());
-    let entrance = Entrance { queue: sender, load: Arc::clone(&load), max, entered: AtomicU64::new(0) };
-    (entrance, Exit { queue: receiver, load })
+    let queue = Queue { items: VecDeque::new(), waiting: None, has_entrance: true, has_exit: true };
+    let common = Arc::new(Common {
+        queue: Mutex::new(queue),
+        taken: AtomicUsize::new(0),
+        bytes: AtomicUsize::new(0),
+        entered: AtomicU64::new(0),
+    });
+    (Entrance { lane: Arc::clone(&common), max }, Exit { lane: common, out: RefCell::default() })
 }
 
-/// What is in a lane.
-#[derive(Default)]
-struct Load {
+/// What both ends of a lane share.
+struct Common<T> {
+    queue: Mutex<Queue<T>>,
     /// Places that are taken.
     taken: AtomicUsize,
     /// Bytes of the items.
     bytes: AtomicUsize,
+    /// Items that have come in.
+    entered: AtomicU64,
+}
+
+struct Queue<T> {
+    items: VecDeque<T>,
+    /// The shard, where it waits for an item.
+    waiting: Option<Waker>,
+    has_entrance: bool,
+    has_exit: bool,
+}
+
+impl<T> Common<T> {
+    fn queue(&self) -> MutexGuard<'_, Queue<T>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        let waiting = self.queue().waiting.take();
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
 }
 
 /// Where items come in, from any thread.
 pub(crate) struct Entrance<T: Item> {
-    queue: Sender<T>,
-    load: Arc<Load>,
+    lane: Arc<Common<T>>,
     max: usize,
-    /// Items that have come in.
-    entered: AtomicU64,
 }
 
 /// Why there is no place in a lane.
@@ -62,14 +91,14 @@ impl<T: Item> Entrance<T> {
     /// # Errors
     /// There is none.
     pub(crate) fn reserve(&self) -> Result<Place<'_, T>, NoPlace> {
-        if self.queue.is_closed() {
+        if !self.lane.queue().has_exit {
             return Err(NoPlace::Ended);
         }
-        if self.load.bytes.load(Ordering::Relaxed) >= LANE_BYTES_MAX {
+        if self.lane.bytes.load(Ordering::Relaxed) >= LANE_BYTES_MAX {
             return Err(NoPlace::Full);
         }
         let take = |taken| (taken < self.max).then_some(taken + 1);
-        match self.load.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+        match self.lane.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             Ok(_) => Ok(Place { entrance: self }),
             Err(_) => Err(NoPlace::Full),
         }
@@ -77,7 +106,22 @@ impl<T: Item> Entrance<T> {
 
     /// Items that have come in so far.
     pub(crate) fn entered(&self) -> u64 {
-        self.entered.load(Ordering::Acquire)
+        self.lane.entered.load(Ordering::Acquire)
+    }
+
+    /// Wakes the shard, if it waits and there is something to take.
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "the control plane publishes in that way"))]
+    pub(crate) fn wake(&self) {
+        if !self.lane.queue().items.is_empty() {
+            self.lane.wake();
+        }
+    }
+}
+
+impl<T: Item> Drop for Entrance<T> {
+    fn drop(&mut self) {
+        self.lane.queue().has_entrance = false;
+        self.lane.wake();
     }
 }
 
@@ -87,53 +131,84 @@ pub(crate) struct Place<'a, T: Item> {
 }
 
 impl<T: Item> Place<'_, T> {
-    /// Puts an item into the place. If the shard has ended meanwhile it is dropped.
+    /// Puts an item into the place, and wakes the shard. If that has ended meanwhile the item is dropped.
     pub(crate) fn fill(self, item: T) {
-        let (bytes, load) = (item.bytes(), &self.entrance.load);
-        load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.entrance.queue.try_send(item).is_ok() {
-            self.entrance.entered.fetch_add(1, Ordering::Release);
-            // The exit gives it back.
-            std::mem::forget(self);
-        } else {
-            load.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let entrance = self.entrance;
+        self.fill_quietly(item);
+        entrance.lane.wake();
+    }
+
+    /// As [`Place::fill`], but lets the shard sleep until [`Entrance::wake`].
+    pub(crate) fn fill_quietly(self, item: T) {
+        let lane = &self.entrance.lane;
+        let mut queue = lane.queue();
+        if !queue.has_exit {
+            drop(queue);
+            return;
         }
+        lane.bytes.fetch_add(item.bytes(), Ordering::Relaxed);
+        queue.items.push_back(item);
+        lane.entered.fetch_add(1, Ordering::Release);
+        drop(queue);
+        // The exit gives it back.
+        std::mem::forget(self);
     }
 }
 
 impl<T: Item> Drop for Place<'_, T> {
     fn drop(&mut self) {
-        self.entrance.load.taken.fetch_sub(1, Ordering::Relaxed);
+        self.entrance.lane.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Where the shard takes items out, in the order in which they came in.
 pub(crate) struct Exit<T: Item> {
-    queue: Receiver<T>,
-    load: Arc<Load>,
+    lane: Arc<Common<T>>,
+    /// What has been taken out of the queue at once, and keeps its places until its turn comes.
+    out: RefCell<VecDeque<T>>,
 }
 
 impl<T: Item> Exit<T> {
     /// Waits for the next item, whose place is free from then on; `None`: there is no entrance any more.
     pub(crate) async fn next(&self) -> Option<T> {
-        let item = self.queue.recv().await.ok()?;
-        self.load.taken.fetch_sub(1, Ordering::Relaxed);
-        self.load.bytes.fetch_sub(item.bytes(), Ordering::Relaxed);
+        let item = poll_fn(|cx| self.poll_next(cx)).await?;
+        self.lane.taken.fetch_sub(1, Ordering::Relaxed);
+        self.lane.bytes.fetch_sub(item.bytes(), Ordering::Relaxed);
         Some(item)
+    }
+
+    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<T>> {
+        let out = &mut *self.out.borrow_mut();
+        if out.is_empty() {
+            // What a burst needed is not kept for ever.
+            out.shrink_to(KEPT_ITEMS);
+            let queue = &mut *self.lane.queue();
+            std::mem::swap(&mut queue.items, out);
+            if out.is_empty() && queue.has_entrance {
+                queue.waiting = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(out.pop_front())
     }
 }
 
 impl<T: Item> Drop for Exit<T> {
     fn drop(&mut self) {
-        self.queue.close();
         // The entrance would keep what is left.
-        while self.queue.try_recv().is_ok() {}
+        let left = {
+            let queue = &mut *self.lane.queue();
+            queue.has_exit = false;
+            (std::mem::take(&mut queue.items), queue.waiting.take())
+        };
+        drop(left);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use async_channel::Sender;
     use futures_lite::future::block_on;
 
     impl Item for i32 {}
@@ -176,7 +251,7 @@ mod tests {
         entrance.reserve().unwrap().fill(vec![0; LANE_BYTES_MAX]);
         assert_eq!(refusal(&entrance), Some(NoPlace::Full));
         (0..2).for_each(|_| drop(block_on(exit.next()).unwrap()));
-        assert_eq!((refusal(&entrance), entrance.load.bytes.load(Ordering::Relaxed)), (None, 0));
+        assert_eq!((refusal(&entrance), entrance.lane.bytes.load(Ordering::Relaxed)), (None, 0));
     }
 
     #[test]
@@ -197,7 +272,39 @@ mod tests {
             }
             (0..2 * EACH).for_each(|_| block_on(exit.next()).unwrap());
         });
-        assert_eq!((entrance.entered(), entrance.load.taken.load(Ordering::Relaxed)), (2 * EACH as u64, 0));
+        assert_eq!((entrance.entered(), entrance.lane.taken.load(Ordering::Relaxed)), (2 * EACH as u64, 0));
+    }
+
+    #[test]
+    fn what_is_put_in_quietly_wakes_the_shard_once_it_is_told_to_and_leaves_in_order() {
+        let (entrance, exit) = lane(9);
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = Waker::from(std::sync::Arc::clone(&woken));
+        let cx = Context::from_waker(&waker);
+        assert!(exit.poll_next(&cx).is_pending());
+        entrance.wake();
+        for item in 0..3 {
+            entrance.reserve().unwrap().fill_quietly(item);
+        }
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "nothing was there, and then nobody said so");
+        entrance.wake();
+        entrance.reserve().unwrap().fill(3);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "it is awake already");
+        for item in 0..4 {
+            assert_eq!(block_on(exit.next()), Some(item));
+        }
+        assert!(exit.poll_next(&cx).is_pending());
+        drop(entrance);
+        assert_eq!((woken.0.load(Ordering::Relaxed), block_on(exit.next())), (2, None));
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[test]

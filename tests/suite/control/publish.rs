@@ -1,5 +1,6 @@
 //! Publishing one message, and many.
 
+use std::io::Write;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -43,6 +44,36 @@ fn a_message_reaches_a_topic_everyone_or_one_connection() {
     }
     let nobody = http.post("/v1/topics/nobody/messages?receipt=true", "").json();
     assert_eq!((&nobody["matched"], &nobody["first_write_us"]), (&json!(0), &Value::Null));
+}
+
+/// Responses go out together, and none of them waits for a request that is not whole.
+#[test]
+fn requests_in_a_pipeline_are_answered_in_order_though_the_next_one_is_not_whole() {
+    let plane = Plane::hub();
+    let mut client = plane.client(Framing::Line);
+    assert_eq!(client.ask("SUB a"), "OK SUB a");
+    let mut http = plane.http();
+    let headers = http.headers.clone();
+    let request = |path: &str, body: &str| {
+        format!("POST {path} HTTP/1.1\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let path = "/v1/topics/a/messages";
+    let numbers = 0..40;
+    let mut sent: String = numbers.clone().map(|number| request(path, &number.to_string())).collect();
+    sent += &request(&format!("{path}?receipt"), "receipt");
+    let last = request(path, "last");
+    let (begun, rest) = last.split_at(last.len() - 20);
+    sent += begun;
+    http.stream.write_all(sent.as_bytes()).unwrap();
+    for number in numbers {
+        assert_eq!(http.response(false).status, 202);
+        assert_eq!(client.recv(), format!("MSG a {number}"));
+    }
+    assert_eq!(http.response(false).json()["written"], 1);
+    assert_eq!(client.recv(), "MSG a receipt");
+    http.stream.write_all(rest.as_bytes()).unwrap();
+    assert_eq!(http.response(false).status, 202);
+    assert_eq!(client.recv(), "MSG a last");
 }
 
 #[test]
