@@ -166,6 +166,11 @@ impl Scenario for Echo {
                     Ok(Step::Stay)
                 }
                 Reply::Bye(reason) => Ok(Step::Close(format!("BYE {}", readable(reason)))),
+                Reply::Ping => {
+                    link.send(&self.dialect.pong(message));
+                    Ok(Step::Stay)
+                }
+                Reply::Greeting => Ok(Step::Stay),
                 _ => Err(LoadError::WrongServer {
                     target: self.target,
                     sent: readable(self.template.payload()),
@@ -174,10 +179,12 @@ impl Scenario for Echo {
                 }),
             },
             _ => {
-                if let Reply::Bye(reason) = self.dialect.reply(message) {
-                    return Ok(Step::Close(format!("BYE {}", readable(reason))));
+                match self.dialect.reply(message) {
+                    Reply::Bye(reason) => return Ok(Step::Close(format!("BYE {}", readable(reason)))),
+                    Reply::Ping => link.send(&self.dialect.pong(message)),
+                    Reply::Greeting => {}
+                    _ => self.stray(conn, message),
                 }
-                self.stray(conn, message);
                 Ok(Step::Stay)
             }
         }

@@ -144,7 +144,7 @@ impl Publisher {
                     }
                     Reply::Error(error) => return Err(ProbeError::Load(self.refusal(error))),
                     Reply::Upgraded => self.stream.write_all(self.template.stamp(stamp))?,
-                    Reply::Ping => self.stream.write_all(self.dialect.pong())?,
+                    Reply::Ping => self.stream.write_all(&self.dialect.pong(&message))?,
                     Reply::Greeting | Reply::Message { .. } | Reply::Gap { .. } | Reply::Pong => {}
                     _ => {
                         return Err(self.foreign(&message));
@@ -286,7 +286,7 @@ impl Publisher {
                     self.accepted = self.result.answered;
                 }
                 Reply::Pong => self.pings = self.pings.saturating_sub(1),
-                Reply::Ping => self.unsent.extend_from_slice(self.dialect.pong()),
+                Reply::Ping => self.unsent.extend_from_slice(&self.dialect.pong(&message)),
                 Reply::Error(error) if split_word(error).0 == b"busy" => {
                     self.result.refuse_next();
                     self.result.answered += 1;

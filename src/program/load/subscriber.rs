@@ -55,7 +55,7 @@ impl Subscriber {
             Reply::Subscribed | Reply::Pong => Ok(Step::Ready),
             Reply::Greeting | Reply::Upgraded => Ok(Step::Stay),
             Reply::Ping => {
-                link.send(self.dialect.pong());
+                link.send(&self.dialect.pong(message));
                 Ok(Step::Stay)
             }
             Reply::Error(error) => Ok(Step::Close(format!("ERR {}", readable(self.dialect.error_kind(error))))),

@@ -90,10 +90,11 @@ impl Dialect {
         decode(self.framing, buf)
     }
 
-    /// The message that [`Dialect::decode`] has found in `buf`: inflated, if it is compressed.
+    /// The message that [`Dialect::decode`] has found in `buf`: in one piece, and inflated, if it is compressed.
     pub(super) fn message(self, buf: &[u8], range: Range<usize>) -> Result<Cow<'_, [u8]>, BadFrame> {
         match self.framing {
             Framing::WsDeflate if web::is_compressed(buf, &range) => web::inflate(&buf[range]).map(Cow::Owned),
+            Framing::Ws | Framing::WsDeflate | Framing::Nchan => Ok(web::whole_ws(&buf[range])),
             _ => Ok(Cow::Borrowed(&buf[range])),
         }
     }
@@ -101,9 +102,8 @@ impl Dialect {
     /// Takes a message apart that [`Dialect::message`] gives.
     pub(super) fn reply(self, message: &[u8]) -> Reply<'_> {
         match self.framing {
-            Framing::Line | Framing::Length | Framing::Ws | Framing::WsDeflate | Framing::Sse => {
-                corecast::reply(message)
-            }
+            Framing::Ws | Framing::WsDeflate => web::reply_ws(message).unwrap_or_else(|| corecast::reply(message)),
+            Framing::Line | Framing::Length | Framing::Sse => corecast::reply(message),
             Framing::Nats => nats::reply(message),
             Framing::Redis => redis::reply(message),
             Framing::Mqtt => mqtt::reply(message),
@@ -180,12 +180,13 @@ impl Dialect {
         }
     }
 
-    /// What answers a [`Reply::Ping`].
-    pub(super) fn pong(self) -> &'static [u8] {
+    /// What answers a message that is a [`Reply::Ping`].
+    pub(super) fn pong(self, ping: &[u8]) -> Vec<u8> {
         match self.framing {
-            Framing::Nats => nats::PONG,
+            Framing::Nats => nats::PONG.to_vec(),
+            Framing::Ws | Framing::WsDeflate | Framing::Nchan => web::pong(ping),
             // The others' servers don't ask, or not in a message.
-            _ => b"",
+            _ => Vec::new(),
         }
     }
 
@@ -235,7 +236,7 @@ impl Dialect {
 /// A message of the server, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply<'a> {
-    /// The server has said who it is.
+    /// The server has said who it is, or that it lives.
     Greeting,
     /// The WebSocket is open.
     Upgraded,

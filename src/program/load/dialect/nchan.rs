@@ -45,7 +45,7 @@ pub(super) fn reply(message: &[u8]) -> Reply<'_> {
     match message.strip_prefix(b"HTTP/1.1 ") {
         Some(status) if status.starts_with(b"101 ") => Reply::Subscribed,
         Some(status) => Reply::Error(first_line(status)),
-        None => Reply::Message { topic: None, payload: message },
+        None => web::reply_ws(message).unwrap_or(Reply::Message { topic: None, payload: message }),
     }
 }
 
@@ -88,6 +88,7 @@ mod tests {
         let replies = [
             Reply::Subscribed,
             Reply::Message { topic: None, payload: b"a b" },
+            Reply::Greeting,
             Reply::Message { topic: None, payload: b"x" },
         ];
         assert_says(NCHAN, stream, &replies);

@@ -91,7 +91,15 @@ impl<'a> Voice<'a> {
             match self.dialect.decode(&self.held) {
                 Ok(Some((range, used))) => {
                     let message = self.dialect.message(&self.held, range).map_err(|_| wrong(&self.held))?;
-                    let judged = judge(self.dialect.reply(&message)).unwrap_or_else(|| Err(wrong(&message)));
+                    let reply = self.dialect.reply(&message);
+                    if matches!(reply, Reply::Ping | Reply::Greeting) {
+                        let pong = if reply == Reply::Ping { self.dialect.pong(&message) } else { Vec::new() };
+                        drop(message);
+                        self.stream.write_all(&pong).map_err(failed)?;
+                        self.held.drain(..used);
+                        continue;
+                    }
+                    let judged = judge(reply).unwrap_or_else(|| Err(wrong(&message)));
                     drop(message);
                     self.held.drain(..used);
                     return judged;

@@ -245,6 +245,80 @@ fn echo_measures_redis() {
     assert!(figures.count("echo", "round_trips") >= 4);
 }
 
+/// An echo over WebSocket as others write it: it asks whether the client lives before it sends anything back, takes any
+/// opcode for text, and sends messages in fragments. At last it closes, if it is `closing`.
+fn echo_websocket(mut stream: TcpStream, closing: bool) {
+    let (mut bytes, mut buffer, mut messages) = (Vec::new(), [0; 4096], 0_u32);
+    let (mut is_open, mut lives) = (false, false);
+    let mut kept = Vec::new();
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        bytes.extend_from_slice(&buffer[..count]);
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n").filter(|_| !is_open) {
+            assert!(!String::from_utf8_lossy(&bytes[..end]).contains("Protocol"), "no subprotocol is asked for");
+            bytes.drain(..end + 4);
+            is_open = true;
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nx: y\r\n\r\n\x8a\x00\x89\x03abc").unwrap();
+        }
+        while let Some((first, payload, used)) = is_open.then(|| read_masked(&bytes)).flatten() {
+            bytes.drain(..used);
+            match first {
+                0x8a => {
+                    assert_eq!(payload, b"abc");
+                    lives = true;
+                }
+                _ => kept.push(payload),
+            }
+            for payload in if lives { std::mem::take(&mut kept) } else { Vec::new() } {
+                let (one, two) = payload.split_at(payload.len() / 2);
+                let frame = |first: u8, payload: &[u8]| [&[first, payload.len() as u8], payload].concat();
+                let answer = match messages % 3 {
+                    0 => frame(0x81, &payload),
+                    1 => frame(0x82, &payload),
+                    _ => [frame(1, one), frame(0x89, b""), frame(0x80, two)].concat(),
+                };
+                messages += 1;
+                // A client that has left doesn't concern the server.
+                let _ = stream.write_all(&answer);
+                if closing && messages == 9 {
+                    let _ = stream.write_all(b"\x88\x06\x03\xe9away");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The first frame of a client: its first byte, its payload, and the bytes that it took.
+fn read_masked(buf: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
+    let [first, length, rest @ ..] = buf else { return None };
+    assert!((128..128 + 126).contains(length), "it is masked, and short");
+    let length = usize::from(length - 128);
+    let (mask, payload) = (rest.get(..4)?, rest.get(4..4 + length)?);
+    let payload = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+    Some((*first, payload, 6 + length))
+}
+
+fn start_websocket(closing: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || echo_websocket(stream.unwrap(), closing));
+        }
+    });
+    addr
+}
+
+#[test]
+fn echo_measures_any_websocket() {
+    let line = "echo --connections 4 --duration 100ms --message-size 64 --framing ws";
+    let figures = Figures(execute(line, start_websocket(false)).unwrap().to_json());
+    assert!(figures.is_ok(), "{}", figures.problems());
+    assert!(figures.count("echo", "round_trips") >= 12);
+    let figures = Figures(execute(line, start_websocket(true)).unwrap().to_json());
+    assert!(figures.problems().contains("BYE away"), "{}", figures.problems());
+}
+
 #[test]
 fn another_server_than_the_named_one_is_told_with_the_remedy() {
     let [nats, redis, ..] = &SIDES;
