@@ -1,6 +1,7 @@
 //! Messages through the compressor and back, and what comes from compressors of others.
 
 use super::*;
+use crate::protocol::{Encoding, Item, next};
 use proptest::prelude::*;
 
 const MAX: usize = 70_000;
@@ -199,6 +200,18 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(part, 0..5).prop_map(|parts| parts.concat())
 }
 
+/// Bytes in parts, of which some may be empty.
+fn cut<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+    cuts.sort_unstable();
+    let (mut parts, mut from) = (Vec::new(), 0);
+    for at in cuts.into_iter().chain([bytes.len()]) {
+        parts.push(&bytes[from..at]);
+        from = at;
+    }
+    parts
+}
+
 proptest! {
     #[test]
     fn what_is_compressed_comes_back(messages in prop::collection::vec(message(), 1..4)) {
@@ -219,6 +232,53 @@ proptest! {
     }
 
     #[test]
+    fn messages_come_through_frames_of_any_size_in_pieces_of_any_size(
+        message in message(),
+        fragments in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
+        piece_bytes in 1usize..3_000,
+        mask in any::<[u8; 4]>(),
+    ) {
+        let Some(sent) = deflated(Window::Wide, &message) else { return Ok(()) };
+        let mut stream = Vec::new();
+        let cuts = cut(&sent, &fragments);
+        for (number, payload) in cuts.iter().enumerate() {
+            // Compressed, and binary; a continuation; with the bit that says it is the last one.
+            let first = if number == 0 { 0x42 } else { 0 } | if number + 1 == cuts.len() { 0x80 } else { 0 };
+            stream.push(first);
+            match payload.len() {
+                len @ 0..126 => stream.push(0x80 | len as u8),
+                len @ 126..0x1_0000 => stream.extend([&[0x80 | 126][..], &(len as u16).to_be_bytes()].concat()),
+                len => stream.extend([&[0x80 | 127][..], &(len as u64).to_be_bytes()].concat()),
+            }
+            stream.extend(mask);
+            stream.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        }
+        let (mut held, mut assembly, mut came) = (Vec::new(), None, None);
+        for piece in stream.chunks(piece_bytes) {
+            held.extend_from_slice(piece);
+            loop {
+                let step = next(Encoding::WebSocketWide, &mut held, 0, &mut assembly, MAX).unwrap();
+                match step.item {
+                    Some(Item::Compressed { kind: Kind::Binary, range }) => came = Some(held[range].to_vec()),
+                    Some(Item::Assembled) => {
+                        let whole = assembly.take().unwrap();
+                        prop_assert!(whole.is_compressed() && whole.kind() == Kind::Binary);
+                        came = Some(whole.message().to_vec());
+                    }
+                    None => {}
+                    other => panic!("{other:?}"),
+                }
+                held.drain(..step.consumed);
+                if step.consumed == 0 || held.is_empty() {
+                    break;
+                }
+            }
+        }
+        prop_assert_eq!(came.as_deref(), Some(&sent[..]));
+        prop_assert_eq!(inflated(&sent, MAX), Ok(message));
+    }
+
+    #[test]
     fn messages_of_any_compressor_come_back(
         message in message(),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
@@ -226,16 +286,8 @@ proptest! {
         mem_level in 1i32..=9,
         window_bits in 9u8..=15,
     ) {
-        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(message.len() + 1)).collect();
-        cuts.sort_unstable();
-        let (mut pieces, mut from) = (Vec::new(), 0);
-        for at in cuts.into_iter().chain([message.len()]) {
-            // Two flushes with nothing between them make nothing.
-            if at > from {
-                pieces.push(&message[from..at]);
-            }
-            from = at;
-        }
+        // Two flushes with nothing between them make nothing.
+        let pieces: Vec<_> = cut(&message, &cuts).into_iter().filter(|piece| !piece.is_empty()).collect();
         if !pieces.is_empty() {
             let sent = foreign(level, mem_level, window_bits, &pieces);
             prop_assert_eq!(inflated(&sent, MAX), Ok(message));
