@@ -93,7 +93,7 @@ else
     : "${connections:=9000}" "${rounds:=3}"
     idle_time=1500ms fanout_time=4s fanout_rate=2 burst_time=4s burst_rate=0.5 echo_time=2s echo_connections=1000
 fi
-readonly burst=32
+readonly burst=32 websocket_bytes=512
 
 # ---- Beginning and end --------------------------------------------------------------------------
 
@@ -185,9 +185,9 @@ build() {
         case $peer in
         bare) "${CC:-cc}" -std=c11 -O2 -o "$scratch/bare" "$here/peers/bare/bare.c" ;;
         classic) (cd "$here/peers/classic" && go build -o "$scratch/classic" .) ;;
-        tokio)
-            cargo build --quiet --release --locked --manifest-path "$here/peers/tokio/Cargo.toml" \
-                --target-dir "$target/peers" && cp "$target/peers/release/corecast-peer-tokio" "$scratch/tokio"
+        tokio | fastwebsockets)
+            cargo build --quiet --release --locked --manifest-path "$here/peers/$peer/Cargo.toml" \
+                --target-dir "$target/peers" && cp "$target/peers/release/corecast-peer-$peer" "$scratch/$peer"
             ;;
         esac >"$scratch/build.log" 2>&1 || leave_out "$peer" "could not be built: $(tail -n 3 "$scratch/build.log")"
     done
@@ -230,7 +230,7 @@ choose_port() {
     fail 'no free port from 21000 to 32000'
 }
 
-# start PEER APP: starts a server for `hub` or `echo` on its CPU, and waits until it takes connections.
+# start PEER APP: starts a server for `hub`, `echo` or `websocket` on its CPU, and waits until it takes connections.
 start() {
     local peer=$1 app=$2 command deadline=$((SECONDS + 20))
     choose_port
@@ -272,10 +272,12 @@ stop_server() {
 
 # measure PEER ROUND NAME ARGUMENT...: one run of the load generator, which adds a line to the results.
 measure() {
-    local peer=$1 round=$2 name=$3 code=0
+    local peer=$1 round=$2 name=$3 code=0 framing
     shift 3
+    framing=$(framing_of "$peer")
+    [[ $name != websocket ]] || framing=ws
     rm -f "$scratch/run.json"
-    taskset -c "$client_cpu" "$corecast" load "$@" --quiet --framing "$(framing_of "$peer")" \
+    taskset -c "$client_cpu" "$corecast" load "$@" --quiet --framing "$framing" \
         --target "127.0.0.1:$port" --server-pid "$server" --json "$scratch/run.json" >"$scratch/run.log" 2>&1 &
     load=$!
     # In the background, so that a signal is heeded at once.
@@ -296,17 +298,32 @@ measure() {
 # One turn of a peer.
 turn() {
     local peer=$1 round=$2
+    if is_hub "$peer"; then
+        turn_of_hub "$peer" "$round" || return 1
+    fi
+    if can_echo "$peer"; then
+        start "$peer" echo || return 1
+        measure "$peer" "$round" echo echo --connections "$echo_connections" --message-size "$message_bytes" \
+            --duration "$echo_time" || return 1
+        stop_server
+    fi
+    if can_echo_websocket "$peer"; then
+        start "$peer" websocket || return 1
+        measure "$peer" "$round" websocket echo --connections "$echo_connections" --message-size "$websocket_bytes" \
+            --duration "$echo_time" || return 1
+        stop_server
+    fi
+}
+
+# What subscribers see.
+turn_of_hub() {
+    local peer=$1 round=$2
     start "$peer" hub || return 1
     measure "$peer" "$round" memory idle --connections "$connections" --duration "$idle_time" || return 1
     measure "$peer" "$round" fanout fanout --connections "$connections" --message-size "$message_bytes" \
         --publish-rate "$fanout_rate" --duration "$fanout_time" || return 1
     measure "$peer" "$round" burst fanout --connections "$connections" --message-size "$message_bytes" \
         --publish-rate "$burst_rate" --duration "$burst_time" --burst "$burst" || return 1
-    stop_server
-    can_echo "$peer" || return 0
-    start "$peer" echo || return 1
-    measure "$peer" "$round" echo echo --connections "$echo_connections" --message-size "$message_bytes" \
-        --duration "$echo_time" || return 1
     stop_server
 }
 
@@ -325,7 +342,7 @@ summary() {
     done >"$scratch/servers"
     jq -n --slurpfile servers "$scratch/servers" --slurpfile results "$scratch/results" \
         --argjson connections "$connections" --argjson rounds "$rounds" --argjson message_bytes "$message_bytes" \
-        --argjson burst "$burst" --argjson echo_connections "$echo_connections" --arg kernel "$(uname -r)" \
+        --argjson burst "$burst" --argjson websocket_bytes "$websocket_bytes" --argjson echo_connections "$echo_connections" --arg kernel "$(uname -r)" \
         --arg publish_per_s "$fanout_rate" --arg server_cpu "$server_cpu" --arg client_cpu "$client_cpu" \
         --from-file "$here/peers/summary.jq"
 }

@@ -3,15 +3,16 @@
 # what makes it as fast and as small as it can be for this.
 # shellcheck disable=SC2034,SC2154 # variables come from there, and go there
 
-readonly all=(bare corecast tokio classic nats redis mosquitto nchan)
+readonly all=(bare corecast tokio fastwebsockets classic nats redis mosquitto nchan)
 readonly nchan_module=/usr/lib/nginx/modules/ngx_nchan_module.so
 
 declare -A command_of=(
     [bare]=${CC:-cc} [tokio]=cargo [classic]=go [nats]=nats-server [redis]=redis-server [mosquitto]=mosquitto [nchan]=nginx
+    [fastwebsockets]=cargo
 )
 declare -A packages_of=(
     [bare]='gcc libc6-dev' [tokio]='' [classic]=golang-go [nats]=nats-server [redis]=redis-server [mosquitto]=mosquitto
-    [nchan]='nginx libnginx-mod-nchan'
+    [nchan]='nginx libnginx-mod-nchan' [fastwebsockets]=''
 )
 
 is_installed() {
@@ -27,6 +28,12 @@ framing_of() {
     esac
 }
 
+# Whether it has topics; what has none is measured by echoes alone.
+is_hub() { [[ $1 != fastwebsockets ]]; }
+
+# Whether it sends back what comes over a WebSocket.
+can_echo_websocket() { [[ " corecast fastwebsockets " == *" $1 "* ]]; }
+
 can_echo() { [[ " bare corecast tokio classic redis " == *" $1 "* ]]; }
 
 version_of() {
@@ -34,6 +41,7 @@ version_of() {
     bare) echo "C, $("${CC:-cc}" -dumpfullversion)" ;;
     corecast) "$corecast" --version | cut -d ' ' -f 2 ;;
     tokio) echo "tokio $(sed -n '/^name = "tokio"$/{n;s/version = "\(.*\)"/\1/p}' "$here/peers/tokio/Cargo.lock")" ;;
+    fastwebsockets) sed -n '/^name = "fastwebsockets"$/{n;s/version = "\(.*\)"/\1/p}' "$here/peers/fastwebsockets/Cargo.lock" ;;
     classic) go version | sed 's/^go version go\([^ ]*\).*/Go \1/' ;;
     nats) nats-server --version | sed 's/^nats-server: v//' ;;
     redis) redis-server --version | sed 's/.* v=\([^ ]*\).*/\1/' ;;
@@ -53,6 +61,7 @@ settings_of() {
     bare) echo 'epoll and a loop of send, one thread; the floor' ;;
     corecast) echo 'the defaults, --shards 1, --client-publish' ;;
     tokio) echo 'one thread, a task and an mpsc of 64 a connection; what gathered goes out in one write' ;;
+    fastwebsockets) echo 'an echo alone: tokio, one thread, a task a connection' ;;
     classic) echo 'two goroutines and a channel of 64 a connection; what gathered goes out in one writev' ;;
     nats) echo 'no log, write_deadline 60s, max_pending 256MB, ping_interval 1h' ;;
     redis) echo 'no persistence, client-output-buffer-limit pubsub 0, no log' ;;
@@ -116,24 +125,28 @@ http {
 EOF
 }
 
-# command_line PEER APP: sets `command` to what starts a server for `hub` or `echo` on `port`.
+# command_line PEER APP: sets `command` to what starts a server for `hub`, `echo` or `websocket` (an echo, too) on `port`.
 command_line() {
-    local peer=$1 app=$2 control
+    local peer=$1 app=$2 control framing
     case $peer in
     bare)
         command=("$scratch/bare" "$port")
         [[ $app != echo ]] || command+=(echo)
         ;;
     corecast)
-        control=$port
+        control=$port framing=line
         choose_port
-        command=("$corecast" serve --app "$app" --listen "line=127.0.0.1:$port" --control "127.0.0.1:$control")
+        if [[ $app == websocket ]]; then
+            app=echo framing=http
+        fi
+        command=("$corecast" serve --app "$app" --listen "$framing=127.0.0.1:$port" --control "127.0.0.1:$control")
         command+=(--shards 1 --cpus "$server_cpu" --client-publish)
         ;;
     tokio)
         command=("$scratch/tokio" --listen "127.0.0.1:$port")
         [[ $app != echo ]] || command+=(--echo)
         ;;
+    fastwebsockets) command=("$scratch/fastwebsockets" --listen "127.0.0.1:$port") ;;
     classic)
         command=("$scratch/classic" -listen "127.0.0.1:$port")
         [[ $app != echo ]] || command+=(-echo)

@@ -17,11 +17,13 @@ def trouble: . as $server |
 "| server | version | process memory per connection | one message to all: server CPU per delivered message | "
     + "\($settings.burst) messages in one burst: CPU per message | one message to all, "
     + "\($settings.publish_per_s)/s: p99 latency | echo/s, \($settings.echo_connections | grouped) connections | "
+    + "WebSocket echo/s, \($settings.websocket_bytes) bytes | "
     + "losses |",
-"| --- | --- | --- | --- | --- | --- | --- | --- |",
+"| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
 (.servers[] | [
     .name, .version, (.memory_bytes_per_connection | shown("\(. / 1024 | fixed(1)) KiB")),
     (.fanout_cpu_us_per_message | micros), (.burst_cpu_us_per_message | micros),
-    (.fanout_latency_us_p99 | shown("\(. / 1000 | fixed(1)) ms")), (.echo_per_s | shown(fixed(0))), trouble
+    (.fanout_latency_us_p99 | shown("\(. / 1000 | fixed(1)) ms")), (.echo_per_s | shown(fixed(0))),
+    (.websocket_echo_per_s | shown(fixed(0))), trouble
 ] | "| \(join(" | ")) |"),
 "", (.servers[] | "- \(.name): \(.settings)"), (.left_out[] | "- \(.name): left out, \(.left_out)")

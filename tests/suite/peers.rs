@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{is_here, runs, wait_until};
 
-/// All but the one on tokio, which would have to be built from the registry.
+/// All but those on tokio, which would have to be built from the registry.
 const SERVERS: [&str; 7] = ["bare", "corecast", "classic", "nats", "redis", "mosquitto", "nchan"];
 
 fn can_compare() -> bool {
@@ -67,6 +67,7 @@ fn every_server_has_a_row_or_a_reason_and_none_is_left_running() {
     let own = result["servers"].as_array().unwrap().iter().find(|server| server["name"] == "corecast").unwrap();
     assert_eq!((&own["lost"], &own["reordered"], &own["closed"]), (&0.into(), &0.into(), &0.into()), "{own:#}");
     assert!(own["echo_per_s"].as_f64().unwrap() > 0.0);
+    assert!(own["websocket_echo_per_s"].as_f64().unwrap() > 0.0);
     let picture = fs::read_to_string(&svg).unwrap();
     fs::remove_file(&svg).unwrap();
     for part in ["</svg>", "One message to all 50:", ">corecast<", ">Go<"] {
