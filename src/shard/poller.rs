@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{Ordering, fence};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -163,6 +164,18 @@ impl Poller {
         self.rings.iter_mut().try_for_each(Ring::submit)
     }
 
+    /// Says whether the kernel is to signal what comes from now on. Who collects anyway does without: there would be one
+    /// signal when a poll is woken, and another when its report is written down. What comes meanwhile is not signalled
+    /// later, so whoever listens again collects once more before waiting.
+    pub(crate) fn listen(&mut self, listens: bool) {
+        for ring in &mut self.rings {
+            let completions = ring.ring.completion();
+            if listens { completions.enable_eventfd() } else { completions.disable_eventfd() }
+        }
+        // The kernel notes that something has come and then looks whether to signal it. Here it is the other way round.
+        fence(Ordering::SeqCst);
+    }
+
     /// Appends reports, at most as many as the rings hold; without any there is none for now.
     pub(crate) fn collect(&mut self, reports: &mut Vec<Report>) {
         for ring in &mut self.rings {
@@ -278,6 +291,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{PollFd, poll};
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::fd::AsFd;
@@ -288,6 +302,9 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (listener.accept().unwrap().0, client)
     }
+
+    /// How long a look takes that waits for nothing.
+    const NOW: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
 
     fn key(slot: u32) -> Key {
         Key::new(slot, 7)
@@ -363,6 +380,58 @@ mod tests {
         }
         client.shutdown(Shutdown::Write).unwrap();
         assert!(reports(&mut poller)[0].hangup);
+    }
+
+    /// Whether a signal was given since the last time.
+    fn was_signalled(poller: &Poller) -> bool {
+        let mut polled = [PollFd::new(&poller.signal, PollFlags::IN)];
+        let was_signalled = poll(&mut polled, Some(&NOW)).unwrap() > 0;
+        was_signalled.then(|| rustix::io::read(&poller.signal, &mut [0; 8]).unwrap());
+        was_signalled
+    }
+
+    #[test]
+    fn who_collects_without_listening_is_not_signalled_for_it() {
+        let mut poller = Poller::new(true).unwrap();
+        let (mut server, mut client) = pair();
+        poller.watch(Watched::Read(key(1)), server.as_fd());
+        poller.submit().unwrap();
+        was_signalled(&poller);
+        let mut take = |poller: &mut Poller, server: &mut TcpStream| {
+            client.write_all(b"x").unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            let signalled_first = was_signalled(poller);
+            poller.listen(false);
+            let found = reports(poller);
+            server.read_exact(&mut [0]).unwrap();
+            if !found[0].armed {
+                poller.watch(found[0].watched, server.as_fd());
+                poller.submit().unwrap();
+            }
+            poller.listen(true);
+            none(poller);
+            (signalled_first, was_signalled(poller))
+        };
+        for _ in 0..3 {
+            assert_eq!(take(&mut poller, &mut server), (true, false));
+        }
+    }
+
+    #[test]
+    fn what_came_while_nobody_listened_is_found_by_who_listens_again() {
+        let mut poller = Poller::new(true).unwrap();
+        let (server, mut client) = pair();
+        poller.watch(Watched::Read(key(1)), server.as_fd());
+        poller.submit().unwrap();
+        was_signalled(&poller);
+        poller.listen(false);
+        client.write_all(b"x").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!was_signalled(&poller));
+        poller.listen(true);
+        let mut found = Vec::new();
+        poller.collect(&mut found);
+        assert_eq!(found.len(), 1);
     }
 
     #[test]

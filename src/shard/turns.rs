@@ -52,6 +52,7 @@ pub(crate) async fn run(shard: Rc<Shard>, signal: OwnedFd) {
     let mut reading = pin!(None);
     let mut complaints = Limited::default();
     let mut slice = Slice::begin();
+    let mut listens = true;
     loop {
         let any = shard.take_reports();
         for _ in 0..TURNS_PER_BATCH {
@@ -69,7 +70,10 @@ pub(crate) async fn run(shard: Rc<Shard>, signal: OwnedFd) {
             // Messages go out between two batches, however much there is to read.
             glommio::executor().yield_task_queue_now().await;
         }
-        if any {
+        if any || !listens {
+            // Who listens anew looks once more before waiting.
+            listens = !any;
+            shard.engine.borrow_mut().base.driver.poller.listen(listens);
             continue;
         }
         if reading.is_none() {
@@ -82,7 +86,10 @@ pub(crate) async fn run(shard: Rc<Shard>, signal: OwnedFd) {
             let base = &mut shard.engine.borrow_mut().base;
             if base.turns.is_empty() { base.driver.wait_for(Bell::Turns, cx).map(|()| None) } else { Poll::Ready(None) }
         });
-        if let Some(read) = slice.wait(woken).await {
+        let woken = slice.wait(woken).await;
+        listens = false;
+        shard.engine.borrow_mut().base.driver.poller.listen(listens);
+        if let Some(read) = woken {
             reading.set(None);
             if let Err(error) = read {
                 if let Some(count) = complaints.another(Instant::now()) {
