@@ -81,7 +81,7 @@ pub struct ShardMetrics {
     pub stalls: Counter,
     /// The longest of those times so far, in milliseconds.
     pub stall_ms_max: Counter,
-    /// Buffers that the registered pool could not lend and that came from the heap.
+    /// Buffers that the shard's pool could not lend, so that they were made for one use.
     pub pool_misses: Counter,
     /// Gauge: polls that are armed on the sockets of connections: one for each, and a second for one that is blocked.
     pub polls: Counter,

@@ -185,7 +185,7 @@ metrics! {
         "Times that the shard was away from its tasks for 50 ms or longer."
         Source::Counter(|shard| shard.stalls.get()),
     "corecast_pool_misses_total"
-        "Buffers that the registered pool could not lend."
+        "Buffers that the shard's pool could not lend."
         Source::Counter(|shard| shard.pool_misses.get()),
     "corecast_topics"
         "Topics that have a subscriber on the shard."

@@ -1,7 +1,8 @@
-//! The registered buffer pool of one shard.
+//! The buffer pool of one shard: memory that is lent for a step.
 //!
-//! Its buffers lie in the memory that the executor has registered with its ring. A buffer is borrowed for one
-//! poll, never across an `.await`, so a few serve all connections, and an idle connection has none.
+//! A buffer is borrowed for one poll, never across an `.await`, so a few serve all connections, and an idle connection
+//! has none. The runtime registers the memory they lie in with its rings, but `recv` and `send` are plain calls, which
+//! gain nothing from that: see "What the ring can do" in the guide's results.
 
 use std::ops::{Deref, DerefMut};
 

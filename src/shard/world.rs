@@ -1,4 +1,4 @@
-//! The world that a shard's engine runs in: rings, the mesh, registered buffers, and the clock.
+//! The world that a shard's engine runs in: rings, the mesh, the buffer pool, and the clock.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -50,7 +50,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// It must be made on the shard's executor, whose registered memory it takes.
+    /// It must be made on the shard's executor, whose memory its pool takes.
     ///
     /// # Errors
     /// The kernel gives no ring.
