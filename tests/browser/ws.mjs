@@ -57,17 +57,17 @@ text.send(`NG ${long}`, { fin: true });
 assert.equal(await text.next(), `PONG ${long}`);
 
 // Without it, and with a small window.
-for (const [perMessageDeflate, extensions] of [
-  [false, ''],
-  [{ serverMaxWindowBits: 8, threshold: 0 }, 'permessage-deflate'],
-  [{ serverMaxWindowBits: 12, clientMaxWindowBits: 9, serverNoContextTakeover: true, threshold: 0 }, 'permessage-deflate'],
+for (const [topic, perMessageDeflate, extensions] of [
+  ['plain', false, ''],
+  ['small', { serverMaxWindowBits: 8, threshold: 0 }, 'permessage-deflate'],
+  ['other', { serverMaxWindowBits: 12, clientMaxWindowBits: 9, serverNoContextTakeover: true, threshold: 0 }, 'permessage-deflate'],
 ]) {
-  const other = await open(`${url}?topic=b`, [], { perMessageDeflate });
+  const other = await open(`${url}?topic=${topic}`, [], { perMessageDeflate });
   assert.equal(other.extensions, extensions);
-  assert.equal(await other.next(), 'OK SUB b');
-  json.send(JSON.stringify({ type: 'pub', topic: 'b', payload: long }));
+  assert.equal(await other.next(), `OK SUB ${topic}`);
+  json.send(JSON.stringify({ type: 'pub', topic, payload: long }));
   assert.equal(JSON.parse(await json.next()).verb, 'PUB');
-  assert.equal(await other.next(), `MSG b ${long}`);
+  assert.equal(await other.next(), `MSG ${topic} ${long}`);
   other.send(`PING ${long}`);
   assert.equal(await other.next(), `PONG ${long}`);
   other.close(1000);
