@@ -3,13 +3,14 @@
 //! Each is one thread with a level-triggered epoll, on the core that the server has in its turn. It writes
 //! `ready: ADDRESS` to stderr once it listens, and ends with the process that started it.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SocketFlags};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use super::client::send_all;
@@ -37,6 +38,7 @@ pub(crate) fn run(mut words: impl Iterator<Item = String>) -> Result<(), String>
         App::Hub => floor.run(Hub::default()),
         App::Echo => floor.run(Echo),
         App::Hold | App::Publish => floor.run(Hold),
+        App::Topics => floor.run(Topics::default()),
     }
 }
 
@@ -99,6 +101,76 @@ impl Answer for Hub {
     }
 }
 
+/// Passes on to the subscribers of topics what is published to these: reads what a socket holds, puts each message where it
+/// goes, and then writes each socket once.
+#[derive(Default)]
+struct Topics {
+    subscribers: HashMap<Vec<u8>, Vec<usize>>,
+    /// By connection: what waits to be written.
+    waiting: Vec<Vec<u8>>,
+    /// Those for whom something waits.
+    dirty: Vec<usize>,
+    /// By connection: what has come of its next line.
+    begun: HashMap<usize, Vec<u8>>,
+    published: u64,
+}
+
+impl Topics {
+    fn queue(waiting: &mut Vec<Vec<u8>>, dirty: &mut Vec<usize>, to: usize, parts: &[&[u8]]) {
+        if waiting.len() <= to {
+            waiting.resize_with(to + 1, Vec::new);
+        }
+        if waiting[to].is_empty() {
+            dirty.push(to);
+        }
+        parts.iter().for_each(|part| waiting[to].extend_from_slice(part));
+    }
+
+    fn take_line(&mut self, from: usize, line: &[u8]) {
+        let Topics { subscribers, waiting, dirty, published, .. } = self;
+        if let Some(rest) = line.strip_prefix(b"PUB ") {
+            let topic = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+            for to in subscribers.get(topic).into_iter().flatten() {
+                Self::queue(waiting, dirty, *to, &[b"MSG ", rest]);
+            }
+            *published += 1;
+            Self::queue(waiting, dirty, from, &[b"OK PUB ", published.to_string().as_bytes(), b"\n"]);
+        } else if let Some(topic) = line.strip_prefix(b"SUB ") {
+            subscribers.entry(topic.trim_ascii_end().to_vec()).or_default().push(from);
+            Self::queue(waiting, dirty, from, &[b"OK ", line]);
+        } else {
+            Self::queue(waiting, dirty, from, &[b"PONG\n"]);
+        }
+    }
+}
+
+impl Answer for Topics {
+    fn answer(&mut self, connections: &Connections, from: usize, bytes: &[u8]) -> Result<(), String> {
+        let mut held = self.begun.remove(&from).unwrap_or_default();
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let (mut whole, rest) = bytes.split_at(end);
+        if !held.is_empty() && !whole.is_empty() {
+            let first = whole.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            held.extend_from_slice(&whole[..first]);
+            whole = &whole[first..];
+            self.take_line(from, &std::mem::take(&mut held));
+        }
+        for line in whole.split_inclusive(|byte| *byte == b'\n') {
+            self.take_line(from, line);
+        }
+        held.extend_from_slice(rest);
+        if !held.is_empty() {
+            self.begun.insert(from, held);
+        }
+        for to in self.dirty.drain(..) {
+            // What a socket does not take at once is waited for: the floor has no outboxes.
+            connections.send_whole(to, &self.waiting[to])?;
+            self.waiting[to].clear();
+        }
+        Ok(())
+    }
+}
+
 /// The open connections by the numbers of their descriptors.
 #[derive(Default)]
 struct Connections(Vec<Option<OwnedFd>>);
@@ -118,6 +190,19 @@ impl Connections {
     fn send(&self, to: usize, bytes: &[u8]) -> Result<(), String> {
         let Some(connection) = self.get(to) else { return Err("a subscriber is gone".into()) };
         send_all(connection, bytes).map_err(|errno| format!("a socket does not take its messages: {errno}"))
+    }
+
+    /// Sends all bytes, and waits until the socket has taken them.
+    fn send_whole(&self, to: usize, mut bytes: &[u8]) -> Result<(), String> {
+        let Some(connection) = self.get(to) else { return Err("a subscriber is gone".into()) };
+        while !bytes.is_empty() {
+            match rustix::net::send(connection, bytes, SendFlags::NOSIGNAL) {
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(format!("a socket does not take its messages: {errno}")),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod bare;
 pub(crate) mod client;
 pub(crate) mod hyper;
 pub(crate) mod json;
+pub(crate) mod pipeline;
 pub(crate) mod poster;
 pub(crate) mod proc;
 pub(crate) mod process;
@@ -96,6 +97,7 @@ pub(crate) fn main(bench: Bench) -> ExitCode {
         Some(process::BARE) => bare::run(words),
         Some(process::CLIENT) => client::run(words),
         Some(process::POSTER) => poster::run(words),
+        Some(pipeline::ROLE) => pipeline::run(words),
         Some(process::LEASH) => process::run_on_leash(words),
         _ if std::env::args().any(|word| word == "--bench") => run(&bench, &Args::parse()),
         _ => return test(bench),

@@ -64,7 +64,7 @@ pub(crate) fn run_on_leash(mut words: impl Iterator<Item = String>) -> Result<()
 }
 
 /// This very program, to be started in one of its other roles.
-fn this_program(role: &str) -> Result<Command, String> {
+pub(crate) fn this_program(role: &str) -> Result<Command, String> {
     let program = std::env::current_exe().map_err(|error| format!("finding this program: {error}"))?;
     let mut command = Command::new(program);
     command.arg(role).stdin(Stdio::null());
@@ -80,6 +80,8 @@ pub(crate) enum App {
     Hold,
     /// A hub whose clients publish by HTTP.
     Publish,
+    /// Only a floor: it passes on to the subscribers of topics what is published to these.
+    Topics,
 }
 
 impl App {
@@ -89,6 +91,7 @@ impl App {
             App::Echo => "echo",
             App::Hold => "hold",
             App::Publish => "publish",
+            App::Topics => "topics",
         }
     }
 }
@@ -97,7 +100,7 @@ impl FromStr for App {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let all = [App::Hub, App::Echo, App::Hold, App::Publish];
+        let all = [App::Hub, App::Echo, App::Hold, App::Publish, App::Topics];
         all.into_iter().find(|app| app.name() == name).ok_or_else(|| format!("`{name}` is no app"))
     }
 }
@@ -105,7 +108,10 @@ impl FromStr for App {
 /// A process with clients: the server, or its floor.
 pub(crate) struct Served {
     child: Child,
+    /// Where it listens first.
     pub(crate) addr: SocketAddr,
+    /// Everywhere that it listens, in the order in which it was told to.
+    pub(crate) addrs: Vec<SocketAddr>,
     /// Where the control plane of a server is, if it has one.
     pub(crate) control: Option<SocketAddr>,
     pub(crate) proc: Proc,
@@ -114,24 +120,37 @@ pub(crate) struct Served {
 impl Served {
     /// The server under test, with one shard.
     pub(crate) fn server(app: App, wire: Wire) -> Result<Self, String> {
-        let framing = wire.framing();
-        let cpu = cpus()?.0.to_string();
+        Self::serve(app, 1, &[wire.framing()], &[])
+    }
+
+    /// The server under test, with so many shards, that listens for these framings and has other settings besides.
+    pub(crate) fn serve(app: App, shards: usize, framings: &[&str], settings: &[&str]) -> Result<Self, String> {
+        let (first, second) = cpus()?;
+        let cpus = if shards == 1 { first.to_string() } else { format!("{first},{second}") };
         let mut command = this_program(LEASH)?;
         // The control plane shares the shard's CPU.
         let (name, control, place) =
             if app == App::Publish { ("hub", "127.0.0.1:0", PINNED) } else { (app.name(), "off", FREE) };
-        command.args([place, env!("CARGO_BIN_EXE_corecast")]).args(["serve", "--app", name, "--shards", "1"]);
-        command.args(["--cpus", &cpu, "--listen", &format!("{framing}=127.0.0.1:0")]);
+        command.args([place, env!("CARGO_BIN_EXE_corecast")]).args(["serve", "--app", name, "--cpus", &cpus]);
+        command.args(["--shards", &shards.to_string()]);
+        for framing in framings {
+            command.args(["--listen", &format!("{framing}=127.0.0.1:0")]);
+        }
         command.args(["--report-every", "0", "--control", control, "--read-timeout", "1h", "--ping-every", "0"]);
-        command.arg("--client-publish");
-        Self::start(command, &format!("{framing}="))
+        command.arg("--client-publish").args(settings);
+        Self::start(command, &format!("{}=", framings[0]))
+    }
+
+    /// A process that listens at an address already.
+    pub(crate) fn of(child: Child, addr: SocketAddr) -> Self {
+        Served { proc: Proc::of(&child), child, addr, addrs: vec![addr], control: None }
     }
 
     /// The floor of an app.
     pub(crate) fn bare(app: App) -> Result<Self, String> {
         let mut command = this_program(BARE)?;
         command.arg(app.name());
-        Self::start(command, "ready: ")
+        Self::start(command, "")
     }
 
     /// Starts a process and waits until it says, after the word `before`, where it listens.
@@ -140,14 +159,15 @@ impl Served {
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
         let mut said = String::new();
         for line in lines.by_ref() {
-            let addr = line.split_once("ready: ").and_then(|_| line.split_once(before));
-            if let Some((_, addr)) = addr {
-                let parse = |text: &str| text.split([',', ' ']).next().unwrap_or_default().parse().ok();
-                let addr = parse(addr).ok_or_else(|| format!("no address in `{line}`"))?;
-                let control = line.split_once("http://").and_then(|(_, control)| parse(control));
+            let ready = line.split_once("ready: ").filter(|(_, rest)| rest.contains(before));
+            if let Some((_, rest)) = ready {
+                let (listening, control) = rest.split_once("http://").unwrap_or((rest, ""));
+                let addrs = |text: &str| text.split([',', ' ', '=']).filter_map(|word| word.parse().ok()).collect();
+                let (addrs, control): (Vec<SocketAddr>, Vec<SocketAddr>) = (addrs(listening), addrs(control));
+                let addr = *addrs.first().ok_or_else(|| format!("no address in `{line}`"))?;
                 // The rest is passed on, so that a full pipe stops nobody.
                 std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
-                return Ok(Served { proc: Proc::of(&child), child, addr, control });
+                return Ok(Served { proc: Proc::of(&child), child, addr, addrs, control: control.first().copied() });
             }
             said = said + "\n" + &line;
         }
