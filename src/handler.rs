@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::config::Framing;
 use crate::event::Event;
-use crate::message::{CloseReason, ConnId, Dialect, Kind, Payload, PublishId, Target, Topic, TopicError};
+use crate::message::{CloseReason, ConnId, Dialect, Kind, Payload, PublishId, Target, TopicError};
 use crate::request::{Reject, Request};
 #[cfg(feature = "web")]
 use crate::routes::{Routes, WebSocket};
@@ -244,6 +244,7 @@ pub(crate) trait Actions {
     fn session(&mut self) -> Option<&mut Session>;
     fn set_session(&mut self, session: Session);
     fn publish(&mut self, target: Target, kind: Kind, payload: Bytes) -> Result<PublishId, PublishError>;
+    fn publish_to_topic(&mut self, topic: &str, kind: Kind, payload: Bytes) -> Result<PublishId, PublishError>;
     fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError>;
     fn unsubscribe(&mut self, topic: &str) -> bool;
     fn topics(&self) -> usize;
@@ -365,8 +366,8 @@ impl<'a> Context<'a> {
     /// # Errors
     /// The publish was refused and reaches nobody.
     pub fn publish(&mut self, topic: &str, payload: impl Into<Payload>) -> Result<PublishId, PublishError> {
-        let topic = Topic::new(topic.as_bytes())?;
-        self.publish_to(Target::Topic(topic), payload.into())
+        let (bytes, kind) = payload.into().into_parts(self.kind);
+        self.actions.publish_to_topic(topic, kind, bytes)
     }
 
     /// Sends `payload` to every connection of the server.

@@ -107,6 +107,15 @@ impl<D: Driver> Actions for Visit<'_, D> {
         self.base.publish(target, kind, payload)
     }
 
+    fn publish_to_topic(&mut self, topic: &str, kind: Kind, payload: Bytes) -> Result<PublishId, PublishError> {
+        // A topic that has subscribers here has been checked, and its name is shared.
+        let topic = match self.base.topics.name(topic) {
+            Some(topic) => topic.clone(),
+            None => Topic::new(topic.as_bytes())?,
+        };
+        self.base.publish(Target::Topic(topic), kind, payload)
+    }
+
     fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {
         let settings = &self.base.settings;
         Topic::check(topic.as_bytes(), settings.topic_bytes_max)?;

@@ -3,6 +3,7 @@
 //! Both directions are kept, and each entry knows where its counterpart stands, so that a subscription is made
 //! and ended in constant time, also in a topic with a million subscribers.
 
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 
@@ -53,6 +54,32 @@ struct Entry {
     counts: Counts,
 }
 
+/// A shard with so many topics remembers which were asked for.
+const RECENT_FROM: usize = 16;
+
+/// How many.
+const RECENT: usize = 1 << 14;
+
+/// Numbers of topics by a hash of their names, one for each hash. A name that collides with another is looked for in the map,
+/// so that nothing is gained by finding such names.
+#[derive(Default)]
+struct Recent(OnceCell<Box<[Cell<u32>]>>);
+
+impl Recent {
+    /// Where the number of a topic of this name may stand.
+    fn place(&self, name: &str) -> &Cell<u32> {
+        let mut hash = name.len() as u64;
+        for chunk in name.as_bytes().chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            // As FxHash mixes.
+            hash = (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+        let places = self.0.get_or_init(|| vec![Cell::new(u32::MAX); RECENT].into());
+        &places[(hash >> (u64::BITS - RECENT.ilog2())) as usize]
+    }
+}
+
 /// What has been published to a topic on one shard since it has had subscribers there.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
@@ -66,6 +93,8 @@ pub(crate) struct Counts {
 pub(crate) struct Interest<L = ()> {
     /// Ordered, so that an operator can page through a million topics without a shard standing still.
     by_name: BTreeMap<Topic, u32>,
+    /// The topics that were asked for last.
+    recent: Recent,
     /// Policies that were set for single topics, whether they have subscribers or not.
     policies: BTreeMap<Topic, SlowConsumer>,
     entries: Vec<Option<Entry>>,
@@ -73,6 +102,8 @@ pub(crate) struct Interest<L = ()> {
     subscriptions: BySlot,
     /// Subscriptions made so far: the number of the last one.
     made: u32,
+    /// Subscriptions ended so far.
+    ended: u64,
     /// Bytes that nothing but audiences keeps, since the topics have changed.
     stale: Meter,
     listener: L,
@@ -84,8 +115,8 @@ impl<L: Listener> Interest<L> {
         if self.is_subscribed(key, name) {
             return false;
         }
-        let topic = match self.by_name.get(name) {
-            Some(topic) => *topic,
+        let topic = match self.find(name) {
+            Some(topic) => topic,
             None => self.add_topic(Topic::new(name.as_bytes()).expect("names are checked before they come here")),
         };
         let entry = self.entries[topic as usize].as_mut().expect("by_name holds topics that are there");
@@ -128,7 +159,7 @@ impl<L: Listener> Interest<L> {
 
     /// The subscribers of a topic; `None`: it has none here.
     pub(crate) fn audience(&self, name: &str) -> Option<Audience> {
-        let topic = *self.by_name.get(name)?;
+        let topic = self.find(name)?;
         self.entry(topic).map(|entry| Audience { topic, members: entry.members.clone() })
     }
 
@@ -196,8 +227,8 @@ impl<L: Listener> Interest<L> {
 
     /// Counts a publish to a topic, and what became of it.
     pub(crate) fn record(&mut self, name: &str, written: u64, dropped: u64) {
-        if let Some(topic) = self.by_name.get(name)
-            && let Some(entry) = &mut self.entries[*topic as usize]
+        if let Some(topic) = self.find(name)
+            && let Some(entry) = &mut self.entries[topic as usize]
         {
             entry.counts.published += 1;
             entry.counts.written += written;
@@ -219,6 +250,34 @@ impl<L: Listener> Interest<L> {
         };
     }
 
+    /// The number of a topic that has a subscriber.
+    fn find(&self, name: &str) -> Option<u32> {
+        // In a small map there is little to search for.
+        if self.by_name.len() < RECENT_FROM {
+            return self.by_name.get(name).copied();
+        }
+        let recent = self.recent.place(name);
+        let is_it = |topic: &u32| {
+            self.entries
+                .get(*topic as usize)
+                .is_some_and(|entry| entry.as_ref().is_some_and(|entry| entry.name.as_str() == name))
+        };
+        if let Some(topic) = Some(recent.get()).filter(is_it) {
+            return Some(topic);
+        }
+        self.by_name.get(name).copied().inspect(|topic| recent.set(*topic))
+    }
+
+    /// The name of a topic that has a subscriber.
+    pub(crate) fn name(&self, name: &str) -> Option<&Topic> {
+        self.entry(self.find(name)?).map(|entry| &entry.name)
+    }
+
+    /// Subscriptions ended so far: while that stays the same, whoever was subscribed is subscribed.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended
+    }
+
     fn entry(&self, topic: u32) -> Option<&Entry> {
         self.entries[topic as usize].as_ref()
     }
@@ -229,7 +288,7 @@ impl<L: Listener> Interest<L> {
 
     /// Where a topic stands in a connection's list. The list is short: `topics_per_connection_max`.
     fn position(&self, key: Key, name: &str) -> Option<usize> {
-        let topic = *self.by_name.get(name)?;
+        let topic = self.find(name)?;
         self.of(key).iter().position(|subscription| subscription.topic == topic)
     }
 
@@ -252,6 +311,7 @@ impl<L: Listener> Interest<L> {
     /// Removes the subscription at `at` in a connection's list, from both directions. The last entry of each
     /// list moves into the hole, and its counterpart is told where it stands now.
     fn remove(&mut self, key: Key, at: usize) {
+        self.ended += 1;
         let removed = self.subscriptions.swap_remove(key.slot, at);
         if let Some(moved) = self.of(key).get(at).copied() {
             let entry = self.entries[moved.topic as usize].as_mut().expect("a subscription's topic is there");
