@@ -81,13 +81,13 @@ impl<D: Driver> Visit<'_, D> {
             let refusal = Refusal::new(reject.status(), reject.text());
             let refusal =
                 reject.fields().fold(refusal, |refusal, (name, value)| refusal.with_field(name, value.to_owned()));
-            self.push_reply(refusal.in_answer_to(head.method).answer(&cors));
+            self.push_reply(&refusal.in_answer_to(head.method).answer(&cors));
             self.close(reason);
             return false;
         }
         row.last_message = now;
         row.last_ping = now;
-        self.push_reply(response);
+        self.push_reply(&response);
         self.schedule();
         self.call(handlers, Kind::Text, |handler, cx| {
             handler.on_connect(cx);

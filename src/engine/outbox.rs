@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::latest::Latest;
 use crate::config::{
     Config, FRAME_OVERHEAD_BYTES_MAX, GAP_TOPICS_MAX, GATHER_FRAME_BYTES_MAX, LANGUAGE_OVERHEAD_BYTES_MAX,
-    REPLY_RESERVE_MESSAGES, SPARE_OUTBOX_MESSAGES, SlowConsumer,
+    REPLY_RESERVE_MESSAGES, SPARE_OUTBOX_MESSAGES, SPARE_OUTBOX_REPLY_BYTES, SlowConsumer,
 };
 use crate::message::{DropReason, Topic};
 
@@ -127,15 +127,25 @@ enum Entry {
     /// A pushed message: shared, and subject to the slow-consumer policy. `None`: it was dropped, and the others have stayed in
     /// their places.
     Push(Option<Waiting>),
-    /// A reply to the client itself, or a notice from the server: never dropped for another message's sake.
-    Reply(Box<[u8]>),
+    /// Replies to the client itself, or notices from the server: never dropped for another message's sake.
+    Replies(Box<Replies>),
 }
+
+/// Replies and notices that follow each other, in one piece.
+#[derive(Debug, Default)]
+struct Replies {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+/// Replies that follow each other are put into one piece until it has so many bytes.
+const JOINED_REPLIES_BYTES: usize = GATHER_FRAME_BYTES_MAX;
 
 impl Entry {
     fn bytes(&self) -> &[u8] {
         match self {
             Entry::Push(waiting) => waiting.as_ref().map_or(&[], |waiting| &waiting.0.bytes),
-            Entry::Reply(bytes) => bytes,
+            Entry::Replies(replies) => &replies.bytes,
         }
     }
 
@@ -240,12 +250,16 @@ pub(crate) struct Written {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Entry>,
-    /// Bytes of the first entry that are written already.
+    /// Replies behind the queue. Most outboxes hold nothing but one, and need no other memory for it.
+    tail: Replies,
+    /// Bytes of the first entry, or of the tail if there is none, that are written already.
     head_written: usize,
-    /// Bytes of all entries, the written ones of the first included.
+    /// Bytes of all that waits, the written ones of the first entry included.
     bytes: usize,
-    /// Bytes of the replies among them, which are this outbox's alone.
+    /// Bytes of the replies in the queue, which are this outbox's alone.
     reply_bytes: usize,
+    /// Replies in the queue beyond one an entry.
+    joined: usize,
     gaps: Vec<Gap>,
     /// There while the queue is long and the newest messages of topics take the place of older ones.
     index: Option<Box<Index>>,
@@ -275,7 +289,7 @@ pub(crate) struct Unsent {
 #[derive(Debug)]
 enum Message {
     Push { bytes: Box<[u8]>, topic: Option<Topic> },
-    Reply(Box<[u8]>),
+    Replies(Box<Replies>),
 }
 
 impl Unsent {
@@ -293,7 +307,8 @@ impl Unsent {
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
         let bytes = |message: &Message| match message {
-            Message::Push { bytes, .. } | Message::Reply(bytes) => size_of::<Message>() + bytes.len(),
+            Message::Push { bytes, .. } => size_of::<Message>() + bytes.len(),
+            Message::Replies(replies) => size_of::<Message>() + size_of::<Replies>() + replies.bytes.len(),
         };
         self.messages.iter().map(bytes).sum::<usize>() + self.gaps.len() * size_of::<Gap>()
     }
@@ -306,8 +321,9 @@ impl Outbox {
             Entry::Push(waiting) => {
                 waiting.map(|waiting| Message::Push { bytes: waiting.0.bytes.clone(), topic: waiting.0.topic.clone() })
             }
-            Entry::Reply(bytes) => Some(Message::Reply(bytes)),
+            Entry::Replies(replies) => Some(Message::Replies(replies)),
         };
+        self.seal_tail();
         let messages = self.queue.drain(..).filter_map(message).collect();
         let unsent = Unsent { messages, begun: self.head_written, gaps: std::mem::take(&mut self.gaps) };
         self.clear();
@@ -323,7 +339,7 @@ impl Outbox {
                     let frame = Frame::new(bytes.into(), topic, Rc::default(), meter);
                     self.push(Entry::Push(Some(Waiting::new(&frame))));
                 }
-                Message::Reply(bytes) => self.push_reply(bytes.into()),
+                Message::Replies(replies) => self.push(Entry::Replies(replies)),
             }
         }
         self.head_written = unsent.begun;
@@ -332,16 +348,25 @@ impl Outbox {
 
     /// Whether nothing waits and nothing is to be told.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.gaps.is_empty()
+        self.is_empty() && self.gaps.is_empty()
     }
 
     /// Whether nothing waits to be written.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.tail.count == 0
+    }
+
+    /// Pieces that wait: pushed messages, and replies as far as they are not in one piece.
+    fn len(&self) -> usize {
+        self.entries() + usize::from(self.tail.count > 0)
     }
 
     /// Messages that wait.
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn messages(&self) -> usize {
+        self.entries() + self.joined + self.tail.count as usize
+    }
+
+    fn entries(&self) -> usize {
         self.queue.len() - self.index.as_ref().map_or(0, |index| index.holes)
     }
 
@@ -354,8 +379,8 @@ impl Outbox {
     pub(crate) fn load(&self) -> Load {
         let entries = self.queue.capacity() * size_of::<Entry>() + self.gaps.capacity() * size_of::<Gap>();
         let index = self.index.as_ref().map_or(0, |index| size_of::<Index>() + index.latest.memory());
-        let memory = size_of::<Outbox>() + entries + self.reply_bytes + index;
-        Load { messages: self.len(), bytes: self.bytes(), memory }
+        let memory = size_of::<Outbox>() + entries + self.reply_bytes + self.tail.bytes.capacity() + index;
+        Load { messages: self.messages(), bytes: self.bytes(), memory }
     }
 
     /// Offers a pushed message. `blocked`: the socket took less than it was given and has not become writable
@@ -394,20 +419,44 @@ impl Outbox {
     }
 
     /// Puts a reply, or a notice of the server, in; the caller has looked for room.
-    pub(crate) fn push_reply(&mut self, bytes: Vec<u8>) {
-        self.reply_bytes += bytes.len();
-        self.push(Entry::Reply(bytes.into_boxed_slice()));
+    pub(crate) fn push_reply(&mut self, bytes: &[u8]) {
+        if self.tail.count > 0 && self.tail.bytes.len() + bytes.len() > JOINED_REPLIES_BYTES {
+            self.seal_tail();
+        }
+        self.tail.bytes.extend_from_slice(bytes);
+        self.tail.count += 1;
+        self.bytes += bytes.len();
+    }
+
+    /// Makes an entry of the tail, behind which another may follow.
+    fn seal_tail(&mut self) {
+        if self.tail.count == 0 {
+            return;
+        }
+        let mut replies = std::mem::take(&mut self.tail);
+        replies.bytes.shrink_to_fit();
+        self.bytes -= replies.bytes.len();
+        self.push_entry(Entry::Replies(Box::new(replies)));
     }
 
     /// Puts a pushed message in of which the socket took its first bytes already; nothing else waits.
     pub(crate) fn push_begun(&mut self, frame: &Rc<Frame>, written: usize) {
-        debug_assert!(self.queue.is_empty() && written < frame.bytes.len());
+        debug_assert!(self.is_empty() && written < frame.bytes.len());
         self.push(Entry::Push(Some(Waiting::new(frame))));
         self.head_written = written;
     }
 
     fn push(&mut self, entry: Entry) {
+        self.seal_tail();
+        self.push_entry(entry);
+    }
+
+    fn push_entry(&mut self, entry: Entry) {
         self.bytes += entry.bytes().len();
+        if let Entry::Replies(replies) = &entry {
+            self.reply_bytes += replies.bytes.len();
+            self.joined += replies.count as usize - 1;
+        }
         if let Some(index) = &mut self.index
             && let Some(topic) = entry.frame().and_then(|frame| frame.topic())
         {
@@ -427,7 +476,7 @@ impl Outbox {
 
     /// Whether it takes at least half of what it may hold for replies.
     pub(crate) fn is_half_empty(&self, limits: &Limits) -> bool {
-        self.queue.len() <= limits.reply_messages / 2 && self.bytes() <= limits.reply_bytes / 2
+        self.len() <= limits.reply_messages / 2 && self.bytes() <= limits.reply_bytes / 2
     }
 
     /// Remembers that a message did not reach this client.
@@ -585,9 +634,10 @@ impl Outbox {
     pub(crate) fn gather<'a>(&'a self, buffer: &'a mut [u8]) -> &'a [u8] {
         let mut skip = self.head_written;
         let mut filled = 0;
-        for entry in &self.queue {
-            let bytes = &entry.bytes()[skip..];
-            if bytes.len() > GATHER_FRAME_BYTES_MAX || self.len() == 1 {
+        let tail = (self.tail.count > 0).then_some(&self.tail.bytes[..]);
+        for piece in self.queue.iter().map(Entry::bytes).chain(tail) {
+            let bytes = &piece[skip..];
+            if bytes.len() > GATHER_FRAME_BYTES_MAX.min(buffer.len()) || self.len() == 1 {
                 if filled == 0 {
                     return bytes;
                 }
@@ -625,7 +675,11 @@ impl Outbox {
                         index.latest.remove_first(topic, index.first);
                     }
                 }
-                Entry::Reply(bytes) => self.reply_bytes -= bytes.len(),
+                Entry::Replies(replies) => {
+                    self.reply_bytes -= replies.bytes.len();
+                    self.joined -= replies.count as usize - 1;
+                    written.messages += replies.count as usize - 1;
+                }
             }
             self.queue.pop_front();
             written.messages += 1;
@@ -634,8 +688,22 @@ impl Outbox {
                 self.close_holes();
             }
         }
-        debug_assert_eq!(left, 0, "no more is written than waits");
+        self.advance_tail(left, &mut written);
         written
+    }
+
+    /// Takes `n` bytes from the tail, with nothing before it.
+    fn advance_tail(&mut self, n: usize, written: &mut Written) {
+        let rest = self.tail.bytes.len() - self.head_written;
+        debug_assert!(n <= rest, "no more is written than waits");
+        if n < rest {
+            self.head_written += n;
+            return;
+        }
+        self.head_written = 0;
+        self.bytes -= self.tail.bytes.len();
+        written.messages += std::mem::take(&mut self.tail.count) as usize;
+        self.tail.bytes.clear();
     }
 
     /// Drops all that waits, since the connection is gone, and says how many pushed messages that were.
@@ -653,11 +721,15 @@ impl Outbox {
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.queue.shrink_to(SPARE_OUTBOX_MESSAGES);
+        self.tail.bytes.clear();
+        self.tail.bytes.shrink_to(SPARE_OUTBOX_REPLY_BYTES);
+        self.tail.count = 0;
         self.index = None;
         self.gaps.clear();
         self.head_written = 0;
         self.bytes = 0;
         self.reply_bytes = 0;
+        self.joined = 0;
     }
 }
 
@@ -768,7 +840,7 @@ mod tests {
                 Limits { messages: topics + 1, bytes: 1 << 30, reply_messages: topics + 9, reply_bytes: 1 << 30 };
             let frames: Vec<_> = (0..topics).map(|number| frame(&format!("t{number}"), "price")).collect();
             let mut outbox = Outbox::default();
-            outbox.push_reply(b"ok ".to_vec());
+            outbox.push_reply(b"ok ");
             outbox.advance(1);
             STEPS.set(0);
             for round in 0..20 {
@@ -825,14 +897,38 @@ mod tests {
     #[test]
     fn replies_have_a_reserve_and_are_never_dropped_for_a_push() {
         let mut outbox = Outbox::default();
-        for _ in 0..5 {
-            assert!(outbox.has_reply_room(3, &LIMITS));
-            outbox.push_reply(b"ok ".to_vec());
+        for _ in 0..20 {
+            assert!(outbox.has_reply_room(10, &LIMITS));
+            outbox.push_reply(b"ok 1234567");
         }
-        assert!(!outbox.has_reply_room(3, &LIMITS));
+        assert!(!outbox.has_reply_room(10, &LIMITS));
         let offer = outbox.offer(&frame("a", "a1 "), SlowConsumer::DropOldest, &LIMITS, true);
         assert_eq!(offer, Offer::Dropped { removed: 0, reason: DropReason::DropOldest });
-        assert_eq!(outbox.len(), 5);
+        assert_eq!((outbox.messages(), outbox.bytes()), (20, 200));
+    }
+
+    #[test]
+    fn replies_that_follow_each_other_are_one_piece_and_each_counts() {
+        let limits = Limits { messages: 100, bytes: 1 << 20, reply_messages: 4, reply_bytes: 1 << 20 };
+        let mut outbox = Outbox::default();
+        for _ in 0..100 {
+            assert!(outbox.has_reply_room(3, &limits), "it is no piece of its own");
+            outbox.push_reply(b"ok ");
+        }
+        assert_eq!((outbox.len(), outbox.messages(), outbox.gather(&mut []).len()), (1, 100, 300));
+        outbox.advance(4);
+        outbox.offer(&frame("a", "a1 "), SlowConsumer::Skip, &limits, true);
+        outbox.push_reply(b"ok ");
+        assert_eq!((outbox.len(), outbox.messages(), outbox.bytes()), (3, 102, 302));
+        let written = outbox.advance(297);
+        assert_eq!((written.messages, written.pushes), (100, 0), "they are written when the last of them is");
+        assert_eq!(outbox.advance(5), Written { messages: 2, pushes: 1, bytes: 5 });
+        assert!(outbox.is_idle() && outbox.load().bytes == 0);
+        // A piece has its bound.
+        for _ in 0..3 {
+            outbox.push_reply(&[b'x'; JOINED_REPLIES_BYTES / 2 + 1]);
+        }
+        assert_eq!((outbox.len(), outbox.messages()), (3, 3));
     }
 
     #[test]
@@ -884,7 +980,7 @@ mod tests {
         ) {
             let limits = Limits { messages, bytes: 10 * messages, reply_messages: 2 * messages, reply_bytes: 1_000 };
             let (mut outbox, mut stream) = (Outbox::default(), Vec::new());
-            let (mut offered, mut dropped) = (0, 0);
+            let (mut offered, mut dropped, mut replies) = (0, 0, 0);
             for (number, (topic, size, write, begin)) in steps.into_iter().enumerate() {
                 if write == 0 || messages == 4 && write < 3 {
                     let mut buffer = [0; 64];
@@ -892,6 +988,11 @@ mod tests {
                     let n = size.min(bytes.len());
                     stream.extend_from_slice(&bytes[..n]);
                     outbox.advance(n);
+                    continue;
+                }
+                if begin && topic < 3 {
+                    outbox.push_reply(b"ok;");
+                    replies += 1;
                     continue;
                 }
                 let policy = policies[number % policies.len()];
@@ -910,13 +1011,13 @@ mod tests {
                     Offer::Dropped { removed, .. } => dropped += removed + 1,
                     other => prop_assert!(false, "{:?}", other),
                 }
-                prop_assert!(outbox.len() <= messages && outbox.bytes() <= 10 * messages);
+                prop_assert!(replies > 0 || outbox.len() <= messages && outbox.bytes() <= 10 * messages);
                 let waiting: Vec<_> = outbox.queue.iter().skip(usize::from(outbox.head_written > 0)).collect();
                 let of_topic = |entry: &&&Entry| entry.frame().is_some_and(|frame| frame.topic() == Some(&name));
                 if policy == SlowConsumer::KeepLatest {
                     prop_assert!(waiting.iter().filter(of_topic).count() <= 1, "older ones are superseded");
                 }
-                prop_assert_eq!(outbox.len(), outbox.queue.iter().filter(|entry| !entry.is_hole()).count());
+                prop_assert_eq!(outbox.entries(), outbox.queue.iter().filter(|entry| !entry.is_hole()).count());
             }
             let told: u64 = outbox.gaps.iter().map(|gap| gap.count).sum();
             prop_assert_eq!(told, dropped as u64);
@@ -927,10 +1028,12 @@ mod tests {
                 stream.extend_from_slice(bytes);
                 outbox.advance(n);
             }
-            prop_assert_eq!(outbox.bytes, 0);
+            prop_assert_eq!((outbox.bytes, outbox.messages()), (0, 0));
             let text = String::from_utf8(stream).unwrap();
-            let numbers: Vec<usize> = text
-                .split_terminator(';')
+            let (said, told): (Vec<&str>, Vec<&str>) = text.split_terminator(';').partition(|text| *text == "ok");
+            prop_assert_eq!(said.len(), replies);
+            let numbers: Vec<usize> = told
+                .into_iter()
                 .map(|message| message.trim_end_matches('-').parse().unwrap())
                 .collect();
             prop_assert!(numbers.is_sorted_by(|a, b| a < b));

@@ -12,7 +12,7 @@ use super::visit::Visit;
 use super::wording::Wording;
 #[cfg(feature = "web")]
 use crate::config::DEFLATE_MANY;
-use crate::config::{FANOUT_SLICE, SlowConsumer};
+use crate::config::{FANOUT_SLICE, GATHER_BUFFER_BYTES, SlowConsumer};
 use crate::event::Event;
 use crate::handler::SendError;
 use crate::message::{CloseReason, DropReason, Kind, Topic};
@@ -78,9 +78,26 @@ impl<D: Driver> Visit<'_, D> {
         if message.len() > max {
             return Err(SendError::TooLarge { len: message.len(), max });
         }
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.base.framed);
+        bytes.clear();
+        let queued = self.reply_by_way_of(encoding, kind, message, &mut bytes);
+        if bytes.capacity() <= GATHER_BUFFER_BYTES {
+            self.base.framed = bytes;
+        }
+        queued
+    }
+
+    /// Does so by way of a buffer in which the reply is framed.
+    fn reply_by_way_of(
+        &mut self,
+        encoding: Encoding,
+        kind: Kind,
+        message: &[u8],
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        let max = self.base.limits.bytes();
         let label = Label { kind, ..Label::default() };
-        let encoded = self.base.encode(encoding, label, message, 1, &mut bytes);
+        let encoded = self.base.encode(encoding, label, message, 1, bytes);
         encoded.map_err(|error| match error {
             EncodeError::LineFeed => SendError::LineFeed,
             EncodeError::CarriageReturn => SendError::CarriageReturn,
@@ -123,12 +140,12 @@ impl<D: Driver> Visit<'_, D> {
         let mut bytes = Vec::new();
         let wording = Wording { handler: self.row.handler, encoding };
         if self.base.put_into_words(wording, event, &mut bytes) {
-            self.push_reply(bytes);
+            self.push_reply(&bytes);
         }
     }
 
     /// Queues bytes of the server's own that are in the connection's encoding already.
-    pub(crate) fn push_reply(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn push_reply(&mut self, bytes: &[u8]) {
         self.with_outbox(|outbox| outbox.push_reply(bytes));
         self.mark_dirty();
     }
@@ -266,7 +283,7 @@ impl<D: Driver> Base<D> {
             let label = Label { event: event.name(), id: None, kind };
             is_framed = protocol::encode(wording.encoding, label, &message, out).is_ok();
         }
-        self.scratch = message;
+        self.keep_scratch(message);
         is_framed
     }
 
@@ -304,6 +321,13 @@ impl<D: Driver> Base<D> {
             DEFLATE_MANY.. => (self.settings.deflate_bytes_min, Effort::Many),
         };
         (bytes >= least).then_some(effort)
+    }
+
+    /// Takes back what messages are rendered in.
+    pub(crate) fn keep_scratch(&mut self, scratch: Vec<u8>) {
+        if scratch.capacity() <= GATHER_BUFFER_BYTES {
+            self.scratch = scratch;
+        }
     }
 
     /// What a handler says of an event; `None`: nothing. An error: it panicked.

@@ -107,7 +107,7 @@ fn connection<D: Driver>(engine: &Engine<D>, key: Key) -> Option<ConnectionInfo>
     let connection = engine.table.get(key).filter(|connection| connection.closing.is_none())?;
     let peer = engine.base.registry.get(connection.id)?.peer();
     let (queued_messages, queued_bytes) =
-        connection.outbox.as_ref().map_or((0, 0), |outbox| (outbox.len(), outbox.bytes()));
+        connection.outbox.as_ref().map_or((0, 0), |outbox| (outbox.messages(), outbox.bytes()));
     Some(ConnectionInfo {
         id: connection.id,
         peer,

@@ -375,11 +375,11 @@ impl<D: Driver> Turn<'_, '_, D> {
             Item::Compressed { kind, range } => return self.inflate(kind, &rest[range], used),
             Item::Ping { range } => {
                 self.note_life(assembly.is_some());
-                self.visit.push_reply(encoding.pong(&rest[range]));
+                self.visit.push_reply(&encoding.pong(&rest[range]));
             }
             Item::Pong => self.note_life(assembly.is_some()),
             Item::Close { code } => {
-                self.visit.push_reply(encoding.close_answer(code));
+                self.visit.push_reply(&encoding.close_answer(code));
                 self.visit.close(CloseReason::ClientClosed);
             }
             Item::Stray => self.visit.close(CloseReason::ProtocolError),
@@ -415,13 +415,13 @@ impl<D: Driver> Turn<'_, '_, D> {
         let framing = self.visit.row.framing();
         let text = foreign.explain(framing);
         if let Some(answer) = foreign.answer(&text) {
-            self.visit.push_reply(answer);
+            self.visit.push_reply(&answer);
         } else if let Some(encoding) = Encoding::of(foreign.reads(framing)) {
             let (reason, text) = (CloseReason::WrongProtocol, format!("{text}; the connection is closed"));
             self.visit.notice_in(encoding, Event::Error { code: reason.name(), text: &text });
             self.visit.notice_in(encoding, Event::Bye { reason, text: None });
         } else {
-            self.visit.push_reply(answer::bad_request(&text));
+            self.visit.push_reply(&answer::bad_request(&text));
         }
         self.visit.close(CloseReason::WrongProtocol);
     }
@@ -450,13 +450,13 @@ impl<D: Driver> Turn<'_, '_, D> {
                 false
             }
             Outcome::Answer(answer) => {
-                self.visit.push_reply(answer);
+                self.visit.push_reply(&answer);
                 self.visit.close(CloseReason::Answered);
                 false
             }
             Outcome::Foreign { answer, text } => {
                 self.visit.base.note_foreign_page(&text);
-                self.visit.push_reply(answer);
+                self.visit.push_reply(&answer);
                 self.visit.close(CloseReason::Answered);
                 false
             }

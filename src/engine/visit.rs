@@ -51,11 +51,11 @@ impl<D: Driver> Visit<'_, D> {
         match self.row.encoding {
             // A browser opens connections in advance, and one that asked for nothing expects no answer.
             None if reason == CloseReason::HeadTimeout && self.row.is_receiving() => {
-                self.push_reply(answer::timed_out());
+                self.push_reply(&answer::timed_out());
             }
             None if reason == CloseReason::MemoryPressure && self.row.handshaking.is_none() => {
                 let answer = answer::unavailable(reason, b"", spread(self.row.id));
-                self.push_reply(answer);
+                self.push_reply(&answer);
             }
             None => {}
             // It has been told, in words that it can read.
@@ -63,7 +63,7 @@ impl<D: Driver> Visit<'_, D> {
             Some(encoding) => {
                 self.notice(Event::Bye { reason, text: words.map(|words| words.text) });
                 if let Some(farewell) = encoding.farewell(reason, words) {
-                    self.push_reply(farewell);
+                    self.push_reply(&farewell);
                 }
             }
         }
@@ -114,7 +114,7 @@ impl<D: Driver> Visit<'_, D> {
     pub(crate) fn ping(&mut self, now: Tick) {
         self.row.last_ping = now;
         let keep_alive = self.row.encoding.and_then(Encoding::keep_alive);
-        self.push_reply(keep_alive.expect("only who can be pinged is due for it").to_vec());
+        self.push_reply(keep_alive.expect("only who can be pinged is due for it"));
     }
 
     /// Makes sure that the connection is looked at when its nearest deadline comes.
