@@ -119,7 +119,7 @@ fn sides(topics: usize) -> Result<Vec<Side>, String> {
 /// The server with so many shards, and where its WebSockets go.
 fn server(shards: usize) -> Result<(Served, SocketAddr), String> {
     // Nothing may be dropped: a subscriber that is slower than the publisher is waited for.
-    let queues = ["--queue-messages-max", "1000000", "--queue-bytes-max", "256MiB"];
+    let queues = ["--queue-messages-max", "65536", "--queue-bytes-max", "256MiB"];
     let mut served = Served::serve(App::Hub, shards, &["line", "http"], &queues)?;
     let web = served.addrs.pop().ok_or("there is no second address")?;
     Ok((served, web))

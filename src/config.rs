@@ -97,8 +97,24 @@ pub(crate) const MESSAGES_PER_TURN: usize = 2_048;
 /// may be in the midst of one. Who sends more is reset.
 pub(crate) const LINGER_BYTES_MAX: u64 = MESSAGE_BYTES_MAX as u64;
 
-/// How many publishes a shard takes from its queue at once; they are flushed together.
-pub(crate) const PUBLISH_BATCH: usize = 64;
+/// How many publishes a shard takes from its queue at once, at the most: they are delivered together.
+pub(crate) const BATCH_PUBLISHES: usize = 8_192;
+
+/// Bytes of payload of such a batch; the last message may go beyond.
+pub(crate) const BATCH_BYTES: usize = 1024 * KIB;
+
+/// Sockets that such a batch writes to, about: what comes later waits for so many. One publish may go beyond, and so may those
+/// that are written with it.
+pub(crate) const BATCH_WRITES: usize = 16_384;
+
+/// Publishes to the same large audience that are written together.
+pub(crate) const RUN_MESSAGES: usize = 64;
+
+/// Messages, each counted for each of its recipients, that are gathered by connection before they are written.
+pub(crate) const GATHERED_PAIRS: usize = 16_384;
+
+/// Bytes of such messages, in all wordings that are needed, that are kept at a time.
+pub(crate) const GATHERED_BYTES: usize = 2 * 1024 * KIB;
 
 /// How many connections get frames before the shard flushes them and lets other tasks run.
 pub(crate) const FANOUT_SLICE: usize = 128;
@@ -227,6 +243,9 @@ pub(crate) const RECLAIM_SHARE: usize = 8;
 
 /// Messages that the queue of a spare outbox has room for.
 pub(crate) const SPARE_OUTBOX_MESSAGES: usize = 64;
+
+/// Bytes of replies that an empty outbox keeps room for until another connection needs it.
+pub(crate) const SPARE_OUTBOX_REPLY_BYTES: usize = KIB;
 
 /// `buffers_max` where it is not set: one part in this many of `max_memory`, or of the memory of the machine or of its
 /// control group.
@@ -412,7 +431,7 @@ const _: () = {
     assert!(MESSAGE_BYTES_MAX <= control::CONTROL_BODIES_BYTES_MAX, "one message fits");
     #[cfg(feature = "web")]
     assert!(DEFLATE_BYTES_MIN <= DEFLATE_SINGLE_BYTES_MIN && DEFLATE_MANY > 1, "what goes to many is worth more");
-    assert!(FANOUT_SLICE > 0 && PUBLISH_BATCH > 0 && READS_PER_TURN > 0 && MESSAGES_PER_TURN > 0);
+    assert!(FANOUT_SLICE > 0 && BATCH_PUBLISHES > 0 && READS_PER_TURN > 0 && MESSAGES_PER_TURN > 0);
     assert!(MESSAGE_BYTES_MAX / (READS_PER_TURN * READ_BUFFER_BYTES) < u8::MAX as usize, "the turns can be counted");
 };
 

@@ -98,7 +98,7 @@ impl<D: Driver> Visit<'_, D> {
         }
     }
 
-    fn count_direct(&mut self, messages: usize, bytes: usize) {
+    pub(super) fn count_direct(&mut self, messages: usize, bytes: usize) {
         let written = Written { messages, pushes: messages, bytes };
         let now = self.base.wheel.now();
         self.row.count_written(written, now);

@@ -16,6 +16,7 @@ pub(crate) mod direct;
 pub(crate) mod drain;
 pub(crate) mod driver;
 pub(crate) mod fanout;
+pub(crate) mod gathering;
 pub(crate) mod interest;
 pub(crate) mod lanes;
 pub(crate) mod latest;
@@ -30,6 +31,7 @@ pub(crate) mod panics;
 pub(crate) mod parcel;
 pub(crate) mod publish;
 pub(crate) mod publish_queue;
+pub(crate) mod pushed;
 pub(crate) mod query;
 pub(crate) mod reclaim;
 pub(crate) mod refusals;
@@ -168,11 +170,17 @@ pub(crate) struct Base<D: Driver> {
     pub(crate) spare: Vec<Box<Outbox>>,
     /// Where messages are rendered before they are framed.
     pub(crate) scratch: Vec<u8>,
+    /// Where replies are framed before they are queued.
+    pub(crate) framed: Vec<u8>,
     #[cfg(feature = "web")]
     pub(crate) deflater: Deflater,
     #[cfg(feature = "web")]
     pub(crate) inflater: Inflater,
     pub(crate) publish_sequence: u64,
+    /// When the first publish of this step was accepted: those behind it count as accepted then, too.
+    pub(crate) moment: Option<Instant>,
+    /// Connections that have gone, to other shards too.
+    pub(crate) departed: u64,
     /// Log lines about pages that may not connect.
     #[cfg(feature = "web")]
     pub(crate) foreign_pages: Limited,
@@ -227,11 +235,14 @@ impl<D: Driver> Engine<D> {
             congested: Vec::new(),
             spare: Vec::new(),
             scratch: Vec::new(),
+            framed: Vec::new(),
             #[cfg(feature = "web")]
             deflater: Deflater::default(),
             #[cfg(feature = "web")]
             inflater: Inflater::default(),
             publish_sequence: 0,
+            moment: None,
+            departed: 0,
             #[cfg(feature = "web")]
             foreign_pages: Limited::default(),
             draining: false,
@@ -271,6 +282,7 @@ impl<D: Driver> Engine<D> {
     fn take_out(&mut self, key: Key) -> Option<Connection<D::Socket>> {
         let row = self.table.remove(key)?;
         let base = &mut self.base;
+        base.departed += 1;
         base.slots = self.table.slots();
         base.metrics.connections.set(self.table.len() as u64);
         // A watch that is armed would keep the socket open.
@@ -332,8 +344,9 @@ impl<D: Driver> Engine<D> {
         true
     }
 
-    /// Writes what has been queued since the last flush: each connection once.
+    /// Ends a step: writes what has been queued since the last one, each connection once.
     pub(crate) fn flush_dirty(&mut self) {
+        self.base.moment = None;
         let mut dirty = std::mem::take(&mut self.base.dirty);
         for key in dirty.drain(..) {
             if let Some(mut visit) = self.visit(key) {

@@ -22,7 +22,7 @@ impl<D: Driver> Base<D> {
         }
         self.publish_sequence += 1;
         let id = PublishId::new(self.index as u16, self.publish_sequence);
-        let accepted = self.driver.now();
+        let accepted = *self.moment.get_or_insert_with(|| self.driver.now());
         let publish = Publish { id, target, payload, kind, slow_consumer: None, accepted, receipt: None };
         let peers = self.lanes.peers();
         match &publish.target {

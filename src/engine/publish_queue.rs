@@ -3,7 +3,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 
-use crate::config::{Config, PUBLISH_QUEUE_BYTES_MAX, SlowConsumer};
+use crate::config::{
+    BATCH_BYTES, BATCH_WRITES, Config, FANOUT_SLICE, PUBLISH_QUEUE_BYTES_MAX, RUN_MESSAGES, SlowConsumer,
+};
 use crate::engine::interest::{Audience, Interest};
 use crate::engine::outbox::Meter;
 use crate::engine::seen::Seen;
@@ -38,6 +40,27 @@ impl Job {
             Job::Close { .. } | Job::Move { .. } => 0,
         }
     }
+
+    /// Connections to look at.
+    fn slots(&self) -> usize {
+        match self {
+            Job::Deliver(delivery) => delivery.recipients.slots(),
+            Job::Close { .. } | Job::Move { .. } => 1,
+        }
+    }
+
+    /// Whether it goes to a large audience.
+    fn is_run(&self) -> bool {
+        matches!(self, Job::Deliver(delivery) if delivery.recipients.are_many())
+    }
+
+    /// Whether it goes where another goes, and may be written with it.
+    fn joins(&self, other: &Job) -> bool {
+        match (self, other) {
+            (Job::Deliver(own), Job::Deliver(other)) => own.recipients.same_as(&other.recipients),
+            _ => false,
+        }
+    }
 }
 
 /// The connections of one shard that a publish is for.
@@ -59,6 +82,11 @@ impl Recipients {
             Recipients::Audience(audience) => audience.len(),
             Recipients::One(_) => 1,
         }
+    }
+
+    /// Whether they are delivered to on their own, and not gathered with others.
+    pub(crate) fn are_many(&self) -> bool {
+        self.slots() >= FANOUT_SLICE
     }
 
     /// Puts the connections in some places into `keys`, as far as they are still meant.
@@ -98,6 +126,10 @@ pub(crate) struct PublishQueue {
     /// Bytes that the publishes keep of audiences that have changed since.
     stale: Meter,
     max: usize,
+    /// Publishes to large audiences among them.
+    runs: usize,
+    /// Connections that the others are for, each counted for each of its messages.
+    places: usize,
     /// The connections of the closes that wait.
     closes: HashSet<Key>,
     /// Publishes put in so far.
@@ -110,7 +142,17 @@ impl PublishQueue {
     /// An empty queue. `stale` counts what its publishes keep of audiences that have changed since.
     pub(crate) fn new(config: &Config, stale: &Meter) -> Self {
         let (stale, max) = (stale.clone(), config.publish_queue);
-        PublishQueue { queue: VecDeque::new(), bytes: 0, stale, max, closes: HashSet::new(), enqueued: 0, delivered: 0 }
+        PublishQueue {
+            queue: VecDeque::new(),
+            bytes: 0,
+            stale,
+            max,
+            runs: 0,
+            places: 0,
+            closes: HashSet::new(),
+            enqueued: 0,
+            delivered: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -139,6 +181,11 @@ impl PublishQueue {
     /// Puts a job in; the caller has looked for room, where it is a publish.
     pub(crate) fn push(&mut self, job: Job) {
         self.bytes += job.bytes();
+        if job.is_run() {
+            self.runs += 1;
+        } else {
+            self.places += job.slots();
+        }
         self.enqueued += 1;
         self.queue.push_back(job);
     }
@@ -160,13 +207,35 @@ impl PublishQueue {
         self.closes.len()
     }
 
-    /// Moves up to `max` publishes into `batch`.
+    /// Moves the next jobs into the empty `batch`: up to `max` of them, as far as their payloads, and the connections to
+    /// write to, are not too many to be delivered together.
     pub(crate) fn take(&mut self, max: usize, batch: &mut VecDeque<Job>) {
-        for job in self.queue.drain(..max.min(self.queue.len())) {
-            if let Job::Close { key, .. } = &job {
-                self.closes.remove(key);
+        debug_assert!(batch.is_empty(), "a batch is delivered before the next is taken");
+        let all_are_small = self.runs == 0 && self.places <= BATCH_WRITES;
+        if all_are_small && self.queue.len() <= max && self.bytes <= BATCH_BYTES {
+            std::mem::swap(&mut self.queue, batch);
+            self.closes.clear();
+            (self.bytes, self.places) = (0, 0);
+            return;
+        }
+        let (mut bytes, mut writes, mut run) = (0, 0, 0);
+        while batch.len() < max && bytes < BATCH_BYTES {
+            let Some(job) = self.queue.front() else { break };
+            run = if batch.back().is_some_and(|last| job.joins(last)) && run < RUN_MESSAGES { run + 1 } else { 1 };
+            if run == 1 {
+                if writes >= BATCH_WRITES {
+                    break;
+                }
+                writes += job.slots();
             }
+            let Some(job) = self.queue.pop_front() else { break };
+            bytes += job.bytes();
             self.bytes -= job.bytes();
+            match &job {
+                Job::Close { key, .. } => drop(self.closes.remove(key)),
+                job if job.is_run() => self.runs -= 1,
+                job => self.places -= job.slots(),
+            }
             batch.push_back(job);
         }
     }
@@ -185,7 +254,7 @@ impl PublishQueue {
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.closes.clear();
-        self.bytes = 0;
+        (self.bytes, self.runs, self.places) = (0, 0, 0);
     }
 
     /// Counts publishes that have been taken and are now delivered.
@@ -197,6 +266,7 @@ impl PublishQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BATCH_PUBLISHES;
     use std::time::Instant;
 
     use crate::message::{Kind, PublishId, Target, Topic};
@@ -250,11 +320,48 @@ mod tests {
         let list = SUBSCRIBERS as usize * 12;
         assert!(queue.bytes() < PUBLISH_QUEUE_BYTES_MAX + 3 * list, "{} bytes", queue.bytes());
 
-        let mut batch = VecDeque::new();
-        queue.take(publishes, &mut batch);
-        assert!(queue.is_empty() && !queue.has_room(), "what is being delivered still keeps them");
-        batch.clear();
+        let (mut batch, mut delivered) = (VecDeque::new(), Vec::new());
+        while !queue.is_empty() {
+            queue.take(publishes, &mut batch);
+            delivered.extend(batch.drain(..));
+        }
+        assert!(!queue.has_room(), "what is being delivered still keeps them");
+        drop(delivered);
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn a_batch_is_all_that_waits_as_far_as_that_is_not_too_much() {
+        let mut interest = Interest::default();
+        for slot in 0..9_000 {
+            interest.subscribe(Key::new(slot, 1), "big");
+            interest.subscribe(Key::new(slot, 1), &format!("t{slot}"));
+        }
+        let config = Config { publish_queue: 1 << 20, ..Config::default() };
+        let mut queue = PublishQueue::new(&config, interest.stale());
+        let mut take = |names: &[&str], bytes: usize, count: usize| -> Vec<usize> {
+            for name in names.iter().cycle().take(count) {
+                let Job::Deliver(mut delivery) = deliver(&interest, bytes) else { unreachable!() };
+                let audience = interest.audience(name).expect("it has subscribers");
+                delivery.recipients = Recipients::Audience(audience);
+                queue.push(Job::Deliver(delivery));
+            }
+            let (mut batch, mut sizes) = (VecDeque::new(), Vec::new());
+            while !queue.is_empty() {
+                queue.take(BATCH_PUBLISHES, &mut batch);
+                sizes.push(batch.len());
+                batch.clear();
+            }
+            assert_eq!((queue.bytes, queue.runs, queue.places), (0, 0, 0));
+            sizes
+        };
+        assert_eq!(take(&["t1", "t2", "t3"], 32, 6_000), [6_000]);
+        assert_eq!(take(&["t1", "t2"], 32, BATCH_PUBLISHES + 1), [BATCH_PUBLISHES, 1]);
+        assert_eq!(take(&["t1"], BATCH_BYTES / 2, 5), [2, 2, 1], "of so many bytes");
+        // One large audience is written in runs, two of which are as much as a batch may be.
+        assert_eq!(take(&["big"], 32, 32), [32]);
+        assert_eq!(take(&["big"], 32, 5 * RUN_MESSAGES), [2 * RUN_MESSAGES, 2 * RUN_MESSAGES, RUN_MESSAGES]);
+        assert_eq!(take(&["big", "t1"], 32, 6), [3, 3], "a large audience, a small one, and a large one again");
     }
 
     /// As seen: a client that publishes, leaves and comes back as fast as it can, in a topic that many others have too.
