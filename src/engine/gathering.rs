@@ -52,7 +52,7 @@ enum Said {
     /// These of the gathering's bytes.
     Bytes(Range<usize>),
     /// The encoding can't carry it.
-    Unfit,
+    Unfit(DropReason),
     Nothing,
 }
 
@@ -180,26 +180,25 @@ impl Gathering {
         self.ends.clear();
         for at in pairs {
             let number = number_of(self.pairs[at]);
-            // It stays so until something is left over.
-            if visit.idle_wording().is_none() {
-                self.items[number].message.queue_for(visit, wording);
-                continue;
-            }
             match self.items[number].said(visit.base, wording, &mut self.bytes) {
                 Said::Nothing => {}
-                Said::Unfit => {
+                Said::Unfit(reason) => {
                     self.send(visit, wording, &buffer[..filled]);
                     filled = 0;
-                    self.items[number].message.queue_for(visit, wording);
+                    self.items[number].message.push_unfit(visit, reason);
                 }
                 Said::Bytes(range) => {
                     if filled + range.len() > buffer.len() {
                         self.send(visit, wording, &buffer[..filled]);
                         filled = 0;
-                        if visit.idle_wording().is_none() {
-                            self.items[number].message.queue_for(visit, wording);
-                            continue;
-                        }
+                    }
+                    // Behind what waits in the outbox the others wait, too.
+                    if visit.idle_wording().is_none() {
+                        let message = &mut self.items[number].message;
+                        let frame = message.keep(visit.base, wording, &self.bytes[range]);
+                        message.count_direct(1, 0);
+                        visit.push(&frame, message.policy);
+                        continue;
                     }
                     if range.len() > buffer.len() {
                         self.ends.push((number, range.len()));
@@ -310,10 +309,9 @@ impl Item {
         let said = match self.message.write(base, wording, bytes) {
             Ok(true) => Said::Bytes(before..bytes.len()),
             Ok(false) => Said::Nothing,
-            Err(DropReason::NoConnection) => unreachable!("it is not sent to anybody yet"),
-            Err(_) => {
+            Err(reason) => {
                 bytes.truncate(before);
-                Said::Unfit
+                Said::Unfit(reason)
             }
         };
         match &self.first {

@@ -48,6 +48,14 @@ impl<S> Lanes<S> {
         backlog.queue.len() < self.backlog_max && backlog.bytes < PUBLISH_QUEUE_BYTES_MAX
     }
 
+    /// Whether clients of this shard should publish no more before others have taken some of what waits for them.
+    pub(crate) fn is_congested(&self) -> bool {
+        let is_half_full = |backlog: &Backlog<S>| {
+            backlog.queue.len() >= self.backlog_max.div_ceil(2) || backlog.bytes >= PUBLISH_QUEUE_BYTES_MAX / 2
+        };
+        self.backlogs.iter().any(is_half_full)
+    }
+
     /// Sends to a shard, behind what waits for it already. The caller has looked for room. Says whether it had
     /// to be put into the backlog.
     pub(crate) fn send(&mut self, driver: &mut impl Driver<Socket = S>, shard: usize, message: ShardMsg<S>) -> bool {

@@ -369,7 +369,7 @@ impl<D: Driver> Engine<D> {
     /// Lets the clients go on that waited for the queue of publishes.
     pub(crate) fn relieve(&mut self) {
         self.base.metrics.publish_queue.set(self.base.publishes.len() as u64);
-        if !self.base.publishes.is_congested() {
+        if !self.base.is_congested() {
             for key in self.base.congested.split_off(0) {
                 if let Some(mut visit) = self.visit(key) {
                     visit.wake();

@@ -51,6 +51,11 @@ impl<D: Driver> Base<D> {
         Ok(id)
     }
 
+    /// Whether much waits to be delivered here, or to be taken by another shard.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.publishes.is_congested() || self.lanes.is_congested()
+    }
+
     fn check_room(&self, room: bool) -> Result<(), PublishError> {
         if room {
             return Ok(());
@@ -110,10 +115,10 @@ impl<D: Driver> Base<D> {
 }
 
 impl<D: Driver> Visit<'_, D> {
-    /// Whether this connection should be read no further for now, since the shard has much to deliver first.
+    /// Whether this connection should be read no further for now, since the shard has much to deliver, or to pass on, first.
     /// It is woken when that is done.
     pub(crate) fn wait_if_congested(&mut self) -> bool {
-        let is_congested = self.base.publishes.is_congested();
+        let is_congested = self.base.is_congested();
         if is_congested {
             self.base.congested.push(self.key);
         }
@@ -134,6 +139,7 @@ impl<D: Driver> Engine<D> {
     pub(crate) fn retry_lanes(&mut self) {
         self.base.lanes.retry(&mut self.base.driver);
         self.base.metrics.mesh_backlog.set(self.base.lanes.waiting() as u64);
+        self.relieve();
     }
 }
 

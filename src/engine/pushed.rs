@@ -84,12 +84,16 @@ impl Message {
     pub(crate) fn queue_for<D: Driver>(&mut self, visit: &mut Visit<'_, D>, wording: Wording) {
         match self.rendered(visit.base, wording) {
             Rendered::Frame(frame) => visit.push(&frame, self.policy),
-            Rendered::Unfit(reason) => {
-                self.tally().count_dropped(reason);
-                visit.push_unfit(self.topic(), reason);
-            }
+            Rendered::Unfit(reason) => return self.push_unfit(visit, reason),
             Rendered::Silent => return,
         }
+        self.matched += 1;
+    }
+
+    /// Notes for a connection that it can't be carried to it.
+    pub(crate) fn push_unfit<D: Driver>(&mut self, visit: &mut Visit<'_, D>, reason: DropReason) {
+        self.tally().count_dropped(reason);
+        visit.push_unfit(self.topic(), reason);
         self.matched += 1;
     }
 

@@ -11,6 +11,7 @@ const HEADER_BYTES: usize = 4;
 pub(super) struct Length;
 
 impl Protocol for Length {
+    #[inline]
     fn next(bytes: &mut [u8], _: usize, _: &mut Option<Box<Assembly>>, message_max: usize) -> Result<Step, Violation> {
         decode(bytes, message_max)
     }
@@ -25,6 +26,7 @@ impl Protocol for Length {
     }
 }
 
+#[inline]
 fn decode(bytes: &[u8], message_max: usize) -> Result<Step, Violation> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(Step::more(0)) };
     let len = u32::from_be_bytes(*header) as usize;

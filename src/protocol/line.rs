@@ -10,6 +10,7 @@ use crate::message::Kind;
 pub(super) struct Line;
 
 impl Protocol for Line {
+    #[inline]
     fn next(
         bytes: &mut [u8],
         scanned: usize,
@@ -33,6 +34,7 @@ impl Protocol for Line {
     }
 }
 
+#[inline]
 fn decode(bytes: &[u8], scanned: usize, message_max: usize) -> Result<Step, Violation> {
     let too_large = Violation::TooLarge { max: message_max };
     match memchr::memchr(b'\n', &bytes[scanned..]) {

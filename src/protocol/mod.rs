@@ -116,6 +116,7 @@ macro_rules! encodings {
         ///
         /// # Errors
         /// The client breaks the protocol, or its message is larger than `message_max` bytes.
+        #[inline]
         pub(crate) fn next(
             encoding: Encoding,
             bytes: &mut [u8],
