@@ -139,7 +139,7 @@ fn nats() -> Result<Option<Served>, String> {
     );
     std::fs::write(&config, settings).map_err(|error| format!("{}: {error}", config.display()))?;
     let mut command = support::process::this_program(support::process::LEASH)?;
-    command.args(["taskset", "-c", &cpus()?.0.to_string(), "nats-server", "-c"]).arg(&config);
+    command.args([support::process::PINNED, "nats-server", "-c"]).arg(&config);
     command.env("GOMAXPROCS", "1").stderr(Stdio::null());
     let served = Served::of(command.spawn().map_err(|error| format!("{command:?}: {error}"))?, addr);
     wait_until("nats-server", || Ok(TcpStream::connect(addr).is_ok()))?;

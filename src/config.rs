@@ -599,7 +599,7 @@ impl Default for Config {
             topic_bytes_max: TOPIC_BYTES_MAX,
             drain_grace: Duration::ZERO,
             drain_time: Duration::from_secs(10),
-            publish_queue: 4_096,
+            publish_queue: 16_384,
             mesh_queue: 1_024,
             mesh_backlog: 4_096,
             control_queue: 1_024,

@@ -85,19 +85,31 @@ impl<'a> Event<'a> {
     }
 
     fn write_text(&self, out: &mut Vec<u8>) -> Kind {
+        // What goes out often does without formatting.
+        if let Some((payload, kind)) = self.payload() {
+            let (verb, topic) = match self {
+                Event::Publish { topic, .. } => (&b"MSG "[..], topic.as_str()),
+                Event::Broadcast { .. } => (&b"ALL "[..], ""),
+                _ => (&b"SELF "[..], ""),
+            };
+            out.reserve(verb.len() + topic.len() + 1 + payload.len());
+            out.extend_from_slice(verb);
+            if !topic.is_empty() {
+                out.extend_from_slice(topic.as_bytes());
+                out.push(b' ');
+            }
+            out.extend_from_slice(payload);
+            return kind;
+        }
         let mut put = |text: fmt::Arguments<'_>| out.write_fmt(text).expect("writing to a Vec does not fail");
         match *self {
-            Event::Publish { topic, .. } => put(format_args!("MSG {topic} ")),
-            Event::Broadcast { .. } => put(format_args!("ALL ")),
-            Event::Direct { .. } => put(format_args!("SELF ")),
+            Event::Publish { .. } | Event::Broadcast { .. } | Event::Direct { .. } => {}
             Event::Gap { topic, count, reason } => put(format_args!("GAP {} {count} {reason}", topic_word(topic))),
             Event::Error { code, text } => put(format_args!("ERR {code} {text}")),
             Event::Bye { reason, text: None } => put(format_args!("BYE {reason}")),
             Event::Bye { reason, text: Some(text) } => put(format_args!("BYE {reason} {text}")),
         }
-        let Some((payload, kind)) = self.payload() else { return Kind::Text };
-        out.extend_from_slice(payload);
-        kind
+        Kind::Text
     }
 
     /// What server-sent events call it; `None`: by no name of its own, as browsers call what has none `message`.

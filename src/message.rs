@@ -88,6 +88,22 @@ impl PublishId {
     }
 }
 
+impl PublishId {
+    /// Appends its digits, as [`Display`](fmt::Display) writes them, in a fraction of the time.
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        let (mut digits, mut at, mut left) = ([0; 20], 20, self.0);
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        out.extend_from_slice(&digits[at..]);
+    }
+}
+
 impl fmt::Display for PublishId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -218,6 +234,15 @@ reasons! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_written_as_it_is_shown() {
+        for number in [0, 9, 10, 12_345, u64::MAX - 1, u64::MAX] {
+            let mut written = b"id ".to_vec();
+            PublishId(number).write(&mut written);
+            assert_eq!(String::from_utf8(written).unwrap(), format!("id {}", PublishId(number)));
+        }
+    }
 
     #[test]
     fn reasons_have_distinct_names_and_a_meaning() {

@@ -22,7 +22,7 @@ pub(crate) const POSTER: &str = "--poster";
 pub(crate) const LEASH: &str = "--leash";
 
 /// Whether all threads of a process on a leash have one CPU, or those it takes for itself.
-const PINNED: &str = "pinned";
+pub(crate) const PINNED: &str = "pinned";
 const FREE: &str = "free";
 
 /// The CPU for server and floor, and the one for their clients.

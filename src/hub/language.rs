@@ -212,7 +212,12 @@ pub(crate) fn reply(reply: &Reply<'_>, out: &mut Vec<u8>) {
                 put(out, format_args!(" {topic}"));
             }
         }
-        Reply::Published { verb, id } => put(out, format_args!("OK {verb} {id}")),
+        Reply::Published { verb, id } => {
+            out.extend_from_slice(b"OK ");
+            out.extend_from_slice(verb.as_bytes());
+            out.push(b' ');
+            id.write(out);
+        }
         Reply::Pong { text } => {
             out.extend_from_slice(b"PONG");
             if let Some(text) = text {
