@@ -33,10 +33,15 @@ fn number_of(pair: Pair) -> usize {
     pair as u32 as usize
 }
 
+/// Connections that one step delivers to. Tests see several steps with few.
+const STEP: usize = if cfg!(test) { 3 } else { FANOUT_SLICE };
+
 /// A publish, and its bytes as far as some connection has needed them.
 struct Item {
     message: Message,
     recipients: Recipients,
+    /// It was for one connection, which has gone.
+    is_gone: bool,
     /// In the wording that was needed first.
     first: Option<(Wording, Said)>,
     others: Vec<(Wording, Said)>,
@@ -97,17 +102,14 @@ impl Gathering {
         let mut item = Item {
             message: Message::new(publish, policy, recipients.slots()),
             recipients,
+            is_gone: false,
             first: None,
             others: Vec::new(),
             is_written: false,
             first_write: None,
             last_write: None,
         };
-        if let Recipients::One(key) = &item.recipients
-            && engine.table.get(*key).is_none()
-        {
-            item.message.note_gone(&engine.base);
-        }
+        item.note_if_gone(engine, 0);
         list(&item.recipients, engine, self.items.len(), &mut self.keys, &mut self.pairs);
         self.items.push(item);
     }
@@ -120,7 +122,7 @@ impl Gathering {
             Some(_) => {}
         }
         let mut at = self.at.unwrap_or(0);
-        for _ in 0..FANOUT_SLICE {
+        for _ in 0..STEP {
             let Some(first) = self.pairs.get(at).copied() else { break };
             let slot = slot_of(first);
             let count = self.pairs[at..].iter().take_while(|pair| slot_of(**pair) == slot).count();
@@ -150,7 +152,8 @@ impl Gathering {
     fn list_again<D: Driver>(&mut self, engine: &Engine<D>, at: usize) {
         let Some(next) = self.pairs.get(at).map(|pair| slot_of(*pair)) else { return };
         self.pairs.truncate(at);
-        for (number, item) in self.items.iter().enumerate() {
+        for (number, item) in self.items.iter_mut().enumerate() {
+            item.note_if_gone(engine, next);
             list(&item.recipients, engine, number, &mut self.keys, &mut self.pairs);
         }
         // Whoever stands before the next one has been written to.
@@ -299,6 +302,18 @@ impl Gathering {
 }
 
 impl Item {
+    /// Counts it as missed if it was for one connection, from this slot on, that is gone.
+    fn note_if_gone<D: Driver>(&mut self, engine: &Engine<D>, from: u32) {
+        if let Recipients::One(key) = &self.recipients
+            && key.slot >= from
+            && !self.is_gone
+            && engine.table.get(*key).is_none()
+        {
+            self.is_gone = true;
+            self.message.note_gone(&engine.base);
+        }
+    }
+
     /// What there is to say of it in a wording.
     fn said<D: Driver>(&mut self, base: &mut Base<D>, wording: Wording, bytes: &mut Vec<u8>) -> Said {
         let known = self.first.iter().chain(&self.others).find(|(other, _)| *other == wording);

@@ -955,3 +955,41 @@ fn a_message_to_one_connection_that_goes_before_it_is_delivered_is_counted() {
     while simulation.deliver(1) {}
     assert_eq!((missed(&simulation, 0), missed(&simulation, 1)), ((1, 0), (1, 0)));
 }
+
+#[test]
+fn who_goes_while_others_are_written_to_is_counted_and_who_leaves_a_topic_gets_no_more_of_it() {
+    let mut simulation = two_shards(Config::default());
+    while simulation.shards[0].engine.keys().count() < 6 {
+        simulation.connect(0);
+        simulation.come_to_rest();
+    }
+    let keys: Vec<Key> = simulation.shards[0].engine.keys().collect();
+    let (last, before_last) = (keys[keys.len() - 1], keys[keys.len() - 2]);
+    let topic = "a/topic/of/all";
+    for key in &keys {
+        simulation.shards[0].engine.base.topics.subscribe(*key, topic);
+    }
+    let metrics = &simulation.shards[0].metrics;
+    let (delivered, matched) = (metrics.delivered.get(), metrics.matched.get());
+    for key in &keys {
+        let id = simulation.shards[0].engine.table.get(*key).unwrap().id;
+        simulation.publish(Target::Conn(id));
+    }
+    simulation.publish(Target::Topic(topic.parse().unwrap()));
+    // The first few get theirs.
+    assert!(simulation.deliver(0));
+    let engine = &mut simulation.shards[0].engine;
+    engine.table.get(last).unwrap().socket.0.borrow_mut().reset = true;
+    while simulation.report(0) {}
+    while simulation.turn(0) {}
+    let Shard { engine, metrics, .. } = &mut simulation.shards[0];
+    assert!(engine.table.get(last).is_none(), "it is gone");
+    assert!(metrics.delivered.get() - delivered < 2 * keys.len() as u64 - 3, "some are yet to be written to");
+    engine.base.topics.unsubscribe(before_last, topic);
+    while simulation.deliver(0) {}
+    let metrics = &simulation.shards[0].metrics;
+    let dropped = DropReason::ALL.map(|reason| metrics.dropped[reason as usize].get());
+    assert_eq!(dropped[DropReason::NoConnection as usize], 1, "{dropped:?}");
+    let each = keys.len() as u64;
+    assert_eq!(metrics.matched.get() - matched, (each - 1) + (each - 2));
+}
