@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use support::pipeline::{Pipeline, Speech};
+use support::pipeline::{Order, Pipeline, Speech};
 use support::process::{App, Served, cpus};
 use support::table::{Goal, Row, Table};
 use support::turns::{SETTLE, median, micros};
@@ -72,22 +72,22 @@ fn measure(plan: &Plan, table: &mut Table) -> Result<(), String> {
         let floor = find("floor").ok_or("there is no floor")?;
         let peer = find("nats");
         for side in sides.iter().filter(|side| !["floor", "nats"].contains(&side.name)) {
-            let row = |what: String, index, other: &Side, goal, unit| Row {
-                what: Vec::leak(what.into_bytes()).utf8_chunks().next().map_or("", |chunk| chunk.valid()),
-                size: topics,
-                server: side.median(index),
-                floor: Some(other.median(index)),
-                unit,
-                goal,
-                noisy: false,
-            };
-            if let Some(peer) = peer {
-                let what = format!("{}: by nats-server", side.name);
-                table.add(&row(what, 0, peer, Goal::RatioAtLeast(1.0), "/s"))?;
-                table.add(&row(format!("{}: CPU of one, by nats-server", side.name), 1, peer, Goal::None, "µs"))?;
+            let others = peer.map(|peer| ("nats-server", peer)).into_iter().chain([("the floor", floor)]);
+            for (by, other) in others {
+                let goal = if by == "nats-server" { Goal::RatioAtLeast(1.0) } else { Goal::None };
+                let figures = [("", "/s", goal), (" CPU of one,", "µs", Goal::None)];
+                for (index, (figure, unit, goal)) in figures.into_iter().enumerate() {
+                    table.add(&Row {
+                        what: &format!("{}:{figure} by {by}", side.name),
+                        size: topics,
+                        server: side.median(index),
+                        floor: Some(other.median(index)),
+                        unit,
+                        goal,
+                        noisy: false,
+                    })?;
+                }
             }
-            table.add(&row(format!("{}: by the floor", side.name), 0, floor, Goal::None, "/s"))?;
-            table.add(&row(format!("{}: CPU of one, by the floor", side.name), 1, floor, Goal::None, "µs"))?;
         }
     }
     Ok(())
@@ -97,7 +97,8 @@ fn sides(topics: usize) -> Result<Vec<Side>, String> {
     let mut sides = Vec::new();
     let mut add = |name, served: Served, publish_to: Option<SocketAddr>, speech| {
         let number = sides.len() as u8 + 1;
-        let client = Pipeline::start(served.addr, publish_to.unwrap_or(served.addr), speech, topics, number)?;
+        let client =
+            Pipeline::start(served.addr, publish_to.unwrap_or(served.addr), speech, topics, Order::InTurn, number)?;
         sides.push(Side { name, served, client, figures: Vec::new() });
         Ok::<_, String>(())
     };

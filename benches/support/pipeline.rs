@@ -27,6 +27,30 @@ pub(crate) const PAYLOAD_BYTES: usize = 32;
 /// Bytes of publishes that are prepared; they are sent again and again.
 const PREPARED_BYTES: usize = 256 * 1024;
 
+/// Connections of one address.
+const CONNECTIONS_PER_ADDRESS: usize = 2_000;
+
+/// To which topic each message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// To one after the other.
+    InTurn,
+    /// To any of them, whichever the last one was.
+    Random,
+}
+
+/// Numbers that have no pattern, the same in each run (xorshift64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
 /// What publisher and subscribers speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speech {
@@ -117,17 +141,20 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts one, subscribed to so many topics at `to`, which publishes at `publish_to`. `number`: no other client has it.
+    /// Starts one, subscribed to so many topics at `to`, which publishes at `publish_to`, in the order given. `number`: no other
+    /// client has it.
     pub(crate) fn start(
         to: SocketAddr,
         publish_to: SocketAddr,
         speech: Speech,
         topics: usize,
+        order: Order,
         number: u8,
     ) -> Result<Self, String> {
         let mut command = process::this_program(ROLE)?;
         command.args([to.to_string(), publish_to.to_string(), speech.name().to_owned(), topics.to_string()]);
-        command.arg(number.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let order = if order == Order::Random { "random" } else { "in-turn" };
+        command.args([order, &number.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         Self::of(command)
     }
 
@@ -169,13 +196,16 @@ impl Drop for Pipeline {
 /// Runs as the client.
 pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
     let words: Vec<String> = words.collect();
-    let [to, publish_to, speech, topics, number] = &words[..] else { return Err(format!("not a client: {words:?}")) };
+    let [to, publish_to, speech, topics, order, number] = &words[..] else {
+        return Err(format!("not a client: {words:?}"));
+    };
     process::raise_open_files()?;
     process::settle_on(process::cpus()?.1)?;
     let addr = |text: &str| text.parse().map_err(|_| format!("`{text}` is no address"));
     let topics = topics.parse().map_err(|_| format!("`{topics}` is no number of topics"))?;
     let number: u8 = number.parse().map_err(|_| format!("`{number}` is no client's number"))?;
-    let mut client = Client::connect(addr(to)?, addr(publish_to)?, speech.parse()?, topics, number)?;
+    let order = if order == "random" { Order::Random } else { Order::InTurn };
+    let mut client = Client::connect(addr(to)?, addr(publish_to)?, speech.parse()?, topics, order, number)?;
     println!("ready");
     for command in std::io::stdin().lock().lines().map_while(Result::ok) {
         let messages = command.parse().map_err(|_| format!("`{command}` is no number of messages"))?;
@@ -214,6 +244,7 @@ impl Client {
         publish_to: SocketAddr,
         speech: Speech,
         topics: usize,
+        order: Order,
         number: u8,
     ) -> Result<Self, String> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| format!("epoll: {errno}"))?;
@@ -225,19 +256,23 @@ impl Client {
         };
         let mut subscribers = Vec::new();
         for (index, name) in names.iter().enumerate() {
-            let socket = open(to, number)?;
+            let socket = open(to, number, index)?;
             let answered = |answer: &[u8]| speech.is_subscribed(answer);
             ask(&socket, speech.subscribe(name).as_bytes(), answered)?;
             watch(&socket, index, EventFlags::IN)?;
             subscribers.push(Subscriber { socket, message: speech.message(name, &payload), begun: 0 });
         }
-        let publisher = open(publish_to, number)?;
+        let publisher = open(publish_to, number, 0)?;
         let (greeting, end) = speech.greeting();
         ask(&publisher, greeting.as_bytes(), |answer| answer.ends_with(end))?;
         watch(&publisher, topics, EventFlags::IN)?;
         let (mut prepared, mut count) = (Vec::new(), 0);
+        let mut dice = Dice(1);
         while prepared.len() < PREPARED_BYTES {
-            names.iter().for_each(|name| prepared.extend(speech.publish(name, &payload)));
+            for name in &names {
+                let name = if order == Order::Random { &names[dice.below(topics)] } else { name };
+                prepared.extend(speech.publish(name, &payload));
+            }
             count += topics;
         }
         Ok(Client {
@@ -372,10 +407,12 @@ impl Client {
     }
 }
 
-fn open(to: SocketAddr, number: u8) -> Result<OwnedFd, String> {
+fn open(to: SocketAddr, number: u8, index: usize) -> Result<OwnedFd, String> {
+    // The kernel looks long for a free port once one address has many.
+    let group = u8::try_from(1 + index / CONNECTIONS_PER_ADDRESS).map_err(|_| "too many connections")?;
     let open = || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from(([127, 2, number, 1], 0)).into())?;
+        socket.bind(&SocketAddr::from(([127, 2, number, group], 0)).into())?;
         socket.set_tcp_nodelay(true)?;
         socket.set_linger(Some(Duration::ZERO))?;
         socket.connect(&to.into())?;
