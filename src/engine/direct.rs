@@ -64,23 +64,31 @@ impl<D: Driver> Visit<'_, D> {
     /// counts that in their tallies. Else what it did not take is queued, or dropped as the policy says, and counted.
     pub(crate) fn write_directly(&mut self, joined: &Joined) -> bool {
         let bytes = joined.bytes();
+        let taken = self.send_now(bytes);
+        if taken == bytes.len() {
+            self.count_direct(joined.messages.len(), taken);
+            return true;
+        }
+        self.queue_rest(joined, taken);
+        false
+    }
+
+    /// Gives bytes to the socket of a connection for which nothing waits, and says how many it took. If not all of them, the
+    /// connection waits for room from here on, or is given up.
+    pub(super) fn send_now(&mut self, bytes: &[u8]) -> usize {
         self.base.metrics.sends.add(1);
-        let taken = match self.row.socket.send(bytes) {
-            Ok(taken) if taken == bytes.len() => {
-                self.count_direct(joined.messages.len(), taken);
-                return true;
-            }
+        match self.row.socket.send(bytes) {
             Ok(taken) => {
-                self.blocked();
+                if taken < bytes.len() {
+                    self.blocked();
+                }
                 taken
             }
             Err(Broken) => {
                 self.abort(CloseReason::Reset);
                 0
             }
-        };
-        self.queue_rest(joined, taken);
-        false
+        }
     }
 
     /// Queues what comes after the first `taken` bytes.

@@ -15,8 +15,7 @@ use super::visit::Visit;
 use super::wording::Wording;
 use super::{Base, Engine};
 use crate::config::{FANOUT_SLICE, GATHERED_BYTES, GATHERED_PAIRS};
-use crate::message::{CloseReason, DropReason};
-use crate::transport::{Broken, Transport};
+use crate::message::DropReason;
 
 /// A message for a connection: the slot of this in the high half, the number of that in the low one.
 type Pair = u64;
@@ -225,19 +224,7 @@ impl Gathering {
         if bytes.is_empty() {
             return;
         }
-        visit.base.metrics.sends.add(1);
-        let taken = match visit.row.socket.send(bytes) {
-            Ok(taken) => {
-                if taken < bytes.len() {
-                    visit.blocked();
-                }
-                taken
-            }
-            Err(Broken) => {
-                visit.abort(CloseReason::Reset);
-                0
-            }
-        };
+        let taken = visit.send_now(bytes);
         let whole = self.ends.iter().take_while(|(_, end)| *end <= taken).count();
         visit.count_direct(whole, taken);
         let mut start = 0;
