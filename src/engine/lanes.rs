@@ -20,6 +20,8 @@ pub(crate) struct Lanes<S> {
     peers: Rc<[usize]>,
     backlogs: Vec<Backlog<S>>,
     backlog_max: usize,
+    /// Messages in all of them.
+    waiting: usize,
 }
 
 struct Backlog<S> {
@@ -34,6 +36,7 @@ impl<S> Lanes<S> {
             peers: (0..shards).filter(|shard| *shard != own).collect(),
             backlogs: (0..shards).map(|_| Backlog { queue: VecDeque::new(), bytes: 0 }).collect(),
             backlog_max: config.mesh_backlog,
+            waiting: 0,
         }
     }
 
@@ -53,7 +56,8 @@ impl<S> Lanes<S> {
         let is_half_full = |backlog: &Backlog<S>| {
             backlog.queue.len() >= self.backlog_max.div_ceil(2) || backlog.bytes >= PUBLISH_QUEUE_BYTES_MAX / 2
         };
-        self.backlogs.iter().any(is_half_full)
+        // Each message of a client asks, and mostly nothing waits.
+        self.waiting > 0 && self.backlogs.iter().any(is_half_full)
     }
 
     /// Sends to a shard, behind what waits for it already. The caller has looked for room. Says whether it had
@@ -64,6 +68,7 @@ impl<S> Lanes<S> {
         let Some(message) = message else { return false };
         backlog.bytes += message.bytes();
         backlog.queue.push_back(message);
+        self.waiting += 1;
         true
     }
 
@@ -98,6 +103,7 @@ impl<S> Lanes<S> {
                     break;
                 }
                 backlog.bytes -= bytes;
+                self.waiting -= 1;
             }
         }
     }
@@ -105,6 +111,7 @@ impl<S> Lanes<S> {
     /// Drops all that waits.
     pub(crate) fn clear(&mut self) {
         self.backlogs.iter_mut().for_each(|backlog| backlog.queue.clear());
+        self.waiting = 0;
     }
 
     /// What waits for full lanes.
@@ -115,7 +122,7 @@ impl<S> Lanes<S> {
 
     /// Messages that wait for full lanes.
     pub(crate) fn waiting(&self) -> usize {
-        self.backlogs.iter().map(|backlog| backlog.queue.len()).sum()
+        self.waiting
     }
 }
 
