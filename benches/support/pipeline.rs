@@ -2,10 +2,9 @@
 //!
 //! It runs in a process of its own, on its own core, and checks every byte that comes in.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::BufRead;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -133,12 +132,7 @@ impl FromStr for Speech {
 }
 
 /// The client's process, as the bench sees it.
-pub(crate) struct Pipeline {
-    child: Child,
-    pub(crate) proc: super::proc::Proc,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
+pub(crate) struct Pipeline(process::Client);
 
 impl Pipeline {
     /// Starts one, subscribed to so many topics at `to`, which publishes at `publish_to`, in the order given. `number`: no other
@@ -151,45 +145,21 @@ impl Pipeline {
         order: Order,
         number: u8,
     ) -> Result<Self, String> {
-        let mut command = process::this_program(ROLE)?;
-        command.args([to.to_string(), publish_to.to_string(), speech.name().to_owned(), topics.to_string()]);
         let order = if order == Order::Random { "random" } else { "in-turn" };
-        command.args([order, &number.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        Self::of(command)
-    }
-
-    fn of(mut command: Command) -> Result<Self, String> {
-        let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        let (to, from) = (child.stdin.take().expect("it is piped"), child.stdout.take().expect("it is piped"));
-        let mut client = Pipeline { proc: super::proc::Proc::of(&child), child, to, from: BufReader::new(from) };
+        let [to, publish_to] = [to, publish_to].map(|addr| addr.to_string());
+        let words = [&to, &publish_to, speech.name(), &topics.to_string(), order, &number.to_string()];
+        let mut client = process::Client::run(ROLE, &words)?;
+        // It says so once it is subscribed.
         client.answer()?;
-        Ok(client)
+        Ok(Pipeline(client))
     }
 
     /// Publishes at least so many messages; how many, and the time until all have arrived.
     pub(crate) fn publish(&mut self, messages: usize) -> Result<(f64, Duration), String> {
-        writeln!(self.to, "{messages}").map_err(|error| format!("the client is gone: {error}"))?;
-        match self.answer()?[..] {
+        match self.0.ask(&messages.to_string())?[..] {
             [messages, nanos] => Ok((messages as f64, Duration::from_nanos(nanos))),
             _ => Err("the client gave no figures".into()),
         }
-    }
-
-    fn answer(&mut self) -> Result<Vec<u64>, String> {
-        let mut line = String::new();
-        match self.from.read_line(&mut line) {
-            Ok(1..) => Ok(line.split_whitespace().filter_map(|word| word.parse().ok()).collect()),
-            // It has said why on stderr.
-            Ok(0) => Err("the client gave up".into()),
-            Err(error) => Err(format!("the client is gone: {error}")),
-        }
-    }
-}
-
-impl Drop for Pipeline {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

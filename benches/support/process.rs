@@ -229,7 +229,8 @@ impl Client {
         Self::run(POSTER, &[&to.control.unwrap_or(to.addr).to_string(), &listen])
     }
 
-    fn run(role: &str, words: &[&str]) -> Result<Self, String> {
+    /// Starts this very program as a client of another role, which obeys commands as this one does.
+    pub(crate) fn run(role: &str, words: &[&str]) -> Result<Self, String> {
         let mut command = this_program(role)?;
         command.args(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -298,12 +299,14 @@ impl Client {
         self.ask(&format!("ping {pings} {}", span.as_millis())).map(drop)
     }
 
-    fn ask(&mut self, command: &str) -> Result<Vec<u64>, String> {
+    /// Gives it a command; the numbers of its answer.
+    pub(crate) fn ask(&mut self, command: &str) -> Result<Vec<u64>, String> {
         writeln!(self.to, "{command}").map_err(|error| format!("the client is gone: {error}"))?;
         self.answer()
     }
 
-    fn answer(&mut self) -> Result<Vec<u64>, String> {
+    /// Waits for what it says next; the numbers in it.
+    pub(crate) fn answer(&mut self) -> Result<Vec<u64>, String> {
         let mut line = String::new();
         match self.from.read_line(&mut line) {
             Ok(1..) => Ok(line.split_whitespace().filter_map(|word| word.parse().ok()).collect()),
